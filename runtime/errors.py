@@ -1,0 +1,99 @@
+"""The errors of the runtime: one tree, the docstring is the default message.
+
+Constructor arguments go unchanged to `super().__init__` and the sentence is
+built in `__str__`, because exceptions cross Ray by pickle as `cls(*args)`.
+"""
+
+from __future__ import annotations
+
+import inspect
+
+
+class TroupeError(Exception):
+    """Something in Troupe went wrong."""
+
+    def __str__(self) -> str:
+        sentence = inspect.cleandoc(type(self).__doc__ or "").split("\n\n")[0]
+        detail = "; ".join(str(arg) for arg in self.args)
+        return f"{sentence} ({detail})" if detail else sentence
+
+
+class StoreError(TroupeError):
+    """The store could not do what was asked."""
+
+
+class StoreUnavailableError(StoreError):
+    """The store did not answer: whether the work was done is unknown.
+
+    Retry the same call with the same ids; a commit that did land is refused
+    the second time and changes nothing.
+    """
+
+
+class StoreLockedError(StoreError):
+    """Another process already holds this store; only one may open it."""
+
+
+class CommitRefusedError(StoreError):
+    """The store refused a commit; nothing of it was written."""
+
+
+class InvalidIdError(TroupeError):
+    """An id is not of the form kind:key."""
+
+
+class InvalidMessageError(TroupeError):
+    """A message does not follow the envelope of ADR-1."""
+
+
+class UnknownAgentKindError(TroupeError):
+    """No agent class is registered for this kind."""
+
+
+class StateChangedInTaskError(TroupeError):
+    """process_task changed self.state; only receive_message may, in a turn."""
+
+
+class NondeterminismError(TroupeError):
+    """A recorded step was asked for again with a different request."""
+
+
+class UncertainEffectError(TroupeError):
+    """An outside call may or may not have happened and its target can't be asked."""
+
+
+class SettingsError(TroupeError):
+    """A setting has a value that can't be used."""
+
+
+class NotRunningError(TroupeError):
+    """Troupe is not running here; start it with `troupe up`."""
+
+
+class JobControl(BaseException):  # noqa: N818 - control flow, not a failure
+    """Ends process_task early on purpose; tools can't swallow it and it never leaves the host."""
+
+
+class JobWaiting(JobControl):  # noqa: N818
+    """The job holds no slot and no memory until it is made ready again.
+
+    Args: reason (a code such as `model_not_configured`), resume_at_ms (None:
+    only a message makes it ready).
+    """
+
+    def __init__(self, reason: str, resume_at_ms: int | None = None) -> None:
+        super().__init__(reason, resume_at_ms)
+        self.reason = reason
+        self.resume_at_ms = resume_at_ms
+
+
+class JobCancelled(JobControl):  # noqa: N818
+    """The job was cancelled."""
+
+
+class JobPaused(JobControl):  # noqa: N818
+    """The job was paused between two steps."""
+
+
+class JobFailedError(TroupeError):
+    """The job can't succeed and must not be retried."""

@@ -1,0 +1,86 @@
+"""Names of things: agent ids, addresses, and time-ordered random ids.
+
+An agent id is `kind:key` (`code:job_01J...`, `backend:acme.api`) and is unique
+within an organization; the store knows the agent by its address
+`organization/kind:key`, so two organizations can never meet in one agent.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from typing import NewType
+
+from runtime.clock import Clock
+from runtime.errors import InvalidIdError
+
+AgentId = NewType("AgentId", str)
+"""`kind:key`"""
+Address = NewType("Address", str)
+"""`organization/kind:key`"""
+
+SYSTEM = "system"
+"""The organization of the scheduler and the registry; it may write to every other."""
+SCHEDULER = Address(f"{SYSTEM}/scheduler:main")
+
+KEY_LENGTH_MAX = 200
+_AGENT_ID = re.compile(r"[a-z][a-z0-9_-]{0,31}:[A-Za-z0-9][A-Za-z0-9._@-]{0,199}")
+_ORGANIZATION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+
+
+def agent_id(text: str) -> AgentId:
+    """Check and return an agent id.
+
+    Raises:
+        InvalidIdError: not `kind:key` with kind [a-z][a-z0-9_-]{0,31} and a key
+            of 1..200 letters, digits, `.`, `_`, `@`, `-`.
+    """
+    if not _AGENT_ID.fullmatch(text):
+        raise InvalidIdError(text[:KEY_LENGTH_MAX])
+    return AgentId(text)
+
+
+def organization_id(text: str) -> str:
+    """Check and return an organization's name (1..64 letters, digits, `_`, `.`, `-`)."""
+    if not _ORGANIZATION.fullmatch(text):
+        raise InvalidIdError(text[:KEY_LENGTH_MAX])
+    return text
+
+
+def kind_of(agent: str) -> str:
+    """The kind of an agent id or address."""
+    return agent.rpartition("/")[2].partition(":")[0]
+
+
+def address(organization: str, agent: str) -> Address:
+    """Where an organization's agent lives; the scheduler is everybody's."""
+    if agent == "scheduler:main":
+        return SCHEDULER
+    return Address(f"{organization_id(organization)}/{agent_id(agent)}")
+
+
+def split(where: str) -> tuple[str, AgentId]:
+    """(organization, agent id) of an address."""
+    organization, _, agent = where.partition("/")
+    return organization, AgentId(agent)
+
+
+class Ids:
+    """Makes ULIDs: 48 bits of milliseconds, then 80 random bits, in Crockford base 32.
+
+    Ids sort by the time they were made (to the millisecond) and can't be guessed.
+    """
+
+    def __init__(self, clock: Clock, random_bytes: Callable[[int], bytes] = os.urandom) -> None:
+        self._clock = clock
+        self._random_bytes = random_bytes
+
+    def ulid(self) -> str:
+        number = (self._clock.now_ms() << 80) | int.from_bytes(self._random_bytes(10), "big")
+        return "".join(_ALPHABET[(number >> shift) & 31] for shift in range(125, -1, -5))
+
+    def new(self, prefix: str) -> str:
+        """`prefix_ULID`, for example `issue_01JD...`."""
+        return f"{prefix}_{self.ulid()}"

@@ -1,0 +1,217 @@
+"""Jobs: the record of a queued unit of long work, and what the work may ask for.
+
+A job runs in `process_task(job)` of its agent.  Everything it does to the
+outside is a step: the intent is durable before the call, the result after it,
+and a recorded result is returned without calling again.  So process_task may
+be run from its beginning any number of times; between steps it must be a pure
+function of the job and the results.
+
+Source: DESIGN "jobs and steps"; names of AgentJob as in the source documents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Literal, Protocol
+
+from pydantic import Field
+
+from runtime.message import WireModel
+
+StepKind = Literal["pure", "workspace", "external"]
+LOGS_MAX = 50
+"""Log lines kept on the job's record; all of them are in the feed."""
+
+
+class Priority(StrEnum):
+    """Urgency; `medium` is accepted for NORMAL."""
+
+    CRITICAL = "critical"
+    HIGH = "high"
+    NORMAL = "normal"
+    LOW = "low"
+
+    @classmethod
+    def _missing_(cls, value: object) -> Priority | None:
+        text = str(value).lower()
+        return cls.NORMAL if text == "medium" else cls._value2member_map_.get(text)  # type: ignore[return-value]
+
+    @property
+    def rank(self) -> int:
+        """0 is most urgent."""
+        return list(Priority).index(self)
+
+
+class JobStatus(StrEnum):
+    PENDING = "pending"
+    """In the queue, or waiting for its next attempt."""
+    RUNNING = "running"
+    WAITING = "waiting"
+    """For a person, a limit or a child: holds no slot."""
+    PAUSED = "paused"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def final(self) -> bool:
+        return self in (JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED)
+
+
+class LogLine(WireModel):
+    time: str
+    message: str
+
+
+class JobConfig(WireModel):
+    """What an attempt may use and spend."""
+
+    model: str | None = None
+    max_tokens: int = 16_000
+    """Output tokens a model call."""
+    timeout_s: float = 2_700.0
+    """Wall time of all attempts while running."""
+    rounds_max: int = 60
+    tokens_max: int = 1_500_000
+    cost_usd_max: float = 2.0
+    tools: tuple[str, ...] = ()
+
+
+class Artifact(WireModel):
+    """A work product; its content is stored under its SHA-256."""
+
+    id: str
+    job_id: str
+    type: Literal["code_change", "analysis", "recommendation", "documentation"]
+    name: str
+    sha256: str
+    size_bytes: int
+    media_type: str = "text/plain"
+
+
+class JobResult(WireModel):
+    """What process_task returns; `outcome` names how the work stopped."""
+
+    outcome: str
+    """`finished`, `budget_rounds`, `stuck`, `refused_by_gate`, ..."""
+    summary: str
+    artifacts: tuple[Artifact, ...] = ()
+    pull_request_url: str | None = None
+    recommendations: tuple[str, ...] = ()
+    data: dict[str, Any] = Field(default_factory=dict)
+    """For the agent that asked for the job."""
+
+
+class AgentJob(WireModel):
+    """The job's record, as stored and as answered by the API."""
+
+    id: str
+    organization_id: str
+    issue_id: str | None = None
+    agent_type: str
+    """The kind of the agent that does it; the agent is `agentType:id`."""
+    status: JobStatus = JobStatus.PENDING
+    reason: str | None = None
+    """Why it is waiting, paused or failed: a code."""
+    priority: Priority = Priority.NORMAL
+    attempts: int = 0
+    max_attempts: int = 4
+    """First try and retries."""
+    not_before_ms: int = 0
+    config: JobConfig = JobConfig()
+    payload: dict[str, Any] = Field(default_factory=dict)
+    reply_to: str | None = None
+    """Agent id that gets `job.completed`, `job.failed` or `job.cancelled`."""
+    repository: str | None = None
+    limit_key: str | None = None
+    progress: int = 0
+    """0..100; never falls."""
+    current_step: str | None = None
+    logs: tuple[LogLine, ...] = ()
+    result: JobResult | None = None
+    error: str | None = None
+    cost_usd: float = 0.0
+    tokens: int = 0
+    created_at: str
+    queued_at: str
+    started_at: str | None = None
+    completed_at: str | None = None
+
+    @property
+    def agent(self) -> str:
+        return f"{self.agent_type}:{self.id}"
+
+
+@dataclass(frozen=True)
+class StepContext:
+    """What a step's callable is told."""
+
+    idempotency_key: str
+    """The same at every call of this step."""
+    repeated: bool
+    """An earlier call may have happened: its intent is recorded, no result."""
+    request: Any
+    """As recorded with the *first* intent (for `workspace`: the tree of before)."""
+
+
+class Job(Protocol):
+    """What process_task may ask of the runtime while it runs."""
+
+    @property
+    def record(self) -> AgentJob:
+        """The record as of now."""
+
+    async def step(
+        self,
+        key: str,
+        call: Callable[[StepContext], Awaitable[Any]],
+        *,
+        kind: StepKind = "pure",
+        request: Any = None,
+    ) -> Any:
+        """Call the outside once and remember what it answered.
+
+        Args:
+            key: unique within the job, the same on every run (`round-3/model`).
+            call: makes the call; what it returns must be JSON-able.
+            kind: how an intent without a result is settled: `pure` runs again;
+                `workspace` runs again after `call` has put the tree of
+                `context.request` back; `external` is asked for by
+                `context.idempotency_key` first.
+            request: JSON-able; what is asked, kept with the intent.
+
+        Returns:
+            The recorded result; on a resumed job without calling.
+
+        Raises:
+            NondeterminismError: the recorded result was for another request.
+            JobCancelled, JobPaused: asked for since the last step; nothing was called.
+        """
+
+    async def progress(self, percent: int, current_step: str, message: str | None = None) -> None:
+        """Say how far the work is; durable with the next step, at the latest after a second."""
+
+    def spend(self, cost_usd: float, tokens: int) -> None:
+        """Add to the record's cost; durable with the next step's result, once.
+
+        Call it inside `call` of a step, never beside one: a recorded step adds nothing.
+        """
+
+    async def artifact(
+        self, type: str, name: str, content: bytes, media_type: str = "text/plain"
+    ) -> Artifact:
+        """Keep a work product; the same content twice is stored once."""
+
+    async def read_artifact(self, sha256: str) -> bytes | None:
+        """The content stored under a hash, if it is of this organization."""
+
+    async def publish(self, event: str, data: dict[str, Any]) -> None:
+        """Put an event in the feed, in the job's and its issue's rooms, with the next commit."""
+
+    async def signal(self, name: str) -> Any | None:
+        """The content of the message `job.signal {name}` sent to this job, if one came.
+
+        To wait for one, raise `JobWaiting(reason)`: the job runs again when it comes.
+        """

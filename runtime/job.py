@@ -18,6 +18,7 @@ from typing import Any, Literal, Protocol
 
 from pydantic import Field
 
+from runtime.clock import iso
 from runtime.message import WireModel
 
 StepKind = Literal["pure", "workspace", "external"]
@@ -111,7 +112,9 @@ class AgentJob(WireModel):
     organization_id: str
     issue_id: str | None = None
     agent_type: str
-    """The kind of the agent that does it; the agent is `agentType:id`."""
+    """The kind of the agent that does it."""
+    agent_id: str | None = None
+    """The agent that does it; absent: one of its own, `agentType:id`."""
     status: JobStatus = JobStatus.PENDING
     reason: str | None = None
     """Why it is waiting, paused or failed: a code."""
@@ -139,9 +142,25 @@ class AgentJob(WireModel):
     started_at: str | None = None
     completed_at: str | None = None
 
+    @classmethod
+    def new(
+        cls, *, id: str, organization_id: str, agent_type: str, now_ms: int, **fields: Any
+    ) -> AgentJob:
+        """A job that is about to be queued at `now_ms`."""
+        now = iso(now_ms)
+        return cls(
+            id=id,
+            organization_id=organization_id,
+            agent_type=agent_type,
+            created_at=now,
+            queued_at=now,
+            **fields,
+        )
+
     @property
     def agent(self) -> str:
-        return f"{self.agent_type}:{self.id}"
+        """Id of the agent that does the job."""
+        return self.agent_id or f"{self.agent_type}:{self.id}"
 
 
 @dataclass(frozen=True)

@@ -70,11 +70,11 @@ class NotRunningError(TroupeError):
     """Troupe is not running here; start it with `troupe up`."""
 
 
-class JobControl(BaseException):  # noqa: N818 - control flow, not a failure
+class JobControl(BaseException):
     """Ends process_task early on purpose; tools can't swallow it and it never leaves the host."""
 
 
-class JobWaiting(JobControl):  # noqa: N818
+class JobWaiting(JobControl):
     """The job holds no slot and no memory until it is made ready again.
 
     Args: reason (a code such as `model_not_configured`), resume_at_ms (None:
@@ -87,11 +87,11 @@ class JobWaiting(JobControl):  # noqa: N818
         self.resume_at_ms = resume_at_ms
 
 
-class JobCancelled(JobControl):  # noqa: N818
+class JobCancelled(JobControl):
     """The job was cancelled."""
 
 
-class JobPaused(JobControl):  # noqa: N818
+class JobPaused(JobControl):
     """The job was paused between two steps."""
 
 

@@ -53,12 +53,12 @@ class Record(msgspec.Struct, array_like=True, frozen=True):
     """Base of all wire structs: msgpack arrays, fields only ever appended."""
 
 
-class Fence(Record):
+class Fence(Record, frozen=True):
     incarnation: str
     epoch: int
 
 
-class Ack(Record):
+class Ack(Record, frozen=True):
     """The message is done; it leaves the inbox and its outcome is kept."""
 
     message_id: str
@@ -66,7 +66,7 @@ class Ack(Record):
     """JSON of what the handler returned."""
 
 
-class Retry(Record):
+class Retry(Record, frozen=True):
     """The message failed and stays first in line; the host waits until `not_before_ms`."""
 
     message_id: str
@@ -74,14 +74,14 @@ class Retry(Record):
     error: str
 
 
-class Bury(Record):
+class Bury(Record, frozen=True):
     """The message is given up on: it becomes a dead letter with its reason."""
 
     message_id: str
     error: str
 
 
-class Event(Record):
+class Event(Record, frozen=True):
     """One change of an agent's state; `body` is JSON."""
 
     name: str
@@ -89,14 +89,14 @@ class Event(Record):
     schema: int = 1
 
 
-class Snapshot(Record):
+class Snapshot(Record, frozen=True):
     """The fold of the journal up to and including this commit's events."""
 
     body: bytes
     schema: int = 1
 
 
-class Send(Record):
+class Send(Record, frozen=True):
     """A message for `recipient`'s inbox; unique by (recipient, message_id) for ever."""
 
     message_id: str
@@ -109,7 +109,7 @@ class Send(Record):
     reply_to: str | None = None
 
 
-class Remind(Record):
+class Remind(Record, frozen=True):
     """Set the reminder `key` of the committing agent, replacing it; `due_ms=None` cancels it.
 
     When due, a message with id `reminder:<key>:<due_ms>` whose body is `body`
@@ -121,7 +121,7 @@ class Remind(Record):
     body: bytes = b"{}"
 
 
-class Intent(Record):
+class Intent(Record, frozen=True):
     """A step is about to be called under this commit's epoch.
 
     Refused with `step_conflict` when the step already has a result.
@@ -134,7 +134,7 @@ class Intent(Record):
     """JSON of the request."""
 
 
-class Result(Record):
+class Result(Record, frozen=True):
     """What a step returned.
 
     Refused with `step_conflict` unless its intent was recorded under this
@@ -152,7 +152,7 @@ ANY: Final = -1
 """`Put.expect`: whatever is there is replaced."""
 
 
-class Put(Record):
+class Put(Record, frozen=True):
     """Write a document; `body=None` deletes it. Its revision grows by one with each put."""
 
     collection: str
@@ -165,7 +165,7 @@ class Put(Record):
     """The revision it must have now, or ABSENT, or ANY."""
 
 
-class FeedEvent(Record):
+class FeedEvent(Record, frozen=True):
     """A public event; its place in the feed is given by the store."""
 
     organization: str
@@ -176,7 +176,7 @@ class FeedEvent(Record):
     body: bytes
 
 
-class Commit(Record):
+class Commit(Record, frozen=True):
     """One atomic write. `agent` and `fence` are None for writers that are no agents."""
 
     organization: str
@@ -198,7 +198,7 @@ class Commit(Record):
     feed: tuple[FeedEvent, ...] = ()
 
 
-class Committed(Record, tag="ok"):
+class Committed(Record, frozen=True, tag="ok"):
     version: int
     """The agent's version afterwards; 0 for a commit without an agent."""
     seqs: tuple[int, ...]
@@ -207,12 +207,12 @@ class Committed(Record, tag="ok"):
     """The feed's head afterwards."""
 
 
-class Refused(Record, tag="no"):
+class Refused(Record, frozen=True, tag="no"):
     reason: RefusalReason
     detail: str = ""
 
 
-class StoredMessage(Record):
+class StoredMessage(Record, frozen=True):
     seq: int
     message_id: str
     sender: str
@@ -229,7 +229,7 @@ class StoredMessage(Record):
     error: str | None = None
 
 
-class JournalEvent(Record):
+class JournalEvent(Record, frozen=True):
     version: int
     name: str
     body: bytes
@@ -239,7 +239,7 @@ class JournalEvent(Record):
     """Id of the message whose turn recorded it."""
 
 
-class Activation(Record):
+class Activation(Record, frozen=True):
     """Everything a host needs to bring a claimed agent to life."""
 
     agent: str
@@ -253,7 +253,7 @@ class Activation(Record):
     """Pending messages in order of seq, at most BATCH_MAX."""
 
 
-class Poll(Record):
+class Poll(Record, frozen=True):
     messages: tuple[StoredMessage, ...]
     """Pending messages with seq > the given cursor for agents the owner holds, in order of seq."""
     cursor: int
@@ -262,7 +262,7 @@ class Poll(Record):
     """How many agents with pending messages nobody holds (0..BATCH_MAX)."""
 
 
-class Step(Record):
+class Step(Record, frozen=True):
     key: str
     kind: Literal["pure", "workspace", "external"]
     intent: bytes
@@ -274,7 +274,7 @@ class Step(Record):
     at_ms: int
 
 
-class Document(Record):
+class Document(Record, frozen=True):
     key: str
     organization: str
     revision: int
@@ -283,7 +283,7 @@ class Document(Record):
     updated_ms: int
 
 
-class FeedEntry(Record):
+class FeedEntry(Record, frozen=True):
     cursor: int
     organization: str
     event: str
@@ -292,7 +292,7 @@ class FeedEntry(Record):
     body: bytes
 
 
-class Feed(Record):
+class Feed(Record, frozen=True):
     entries: tuple[FeedEntry, ...]
     cursor: int
     """Give it to the next tail."""
@@ -300,7 +300,7 @@ class Feed(Record):
     """The cursor was of another incarnation or beyond the head: start over from what is here."""
 
 
-class Health(Record):
+class Health(Record, frozen=True):
     backend: str
     """memory | sqlite | redis"""
     durability: str

@@ -51,7 +51,7 @@ class RepositoryBusyError(WorkspaceError):
 
 
 class DiskFullError(WorkspaceError):
-    """The disk with the workspaces is full; free some space, the work goes on from its last step."""
+    """The disk with the workspaces is full; free some space, then the work goes on."""
 
 
 class TreeMissingError(WorkspaceError):

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextvars import ContextVar
 from enum import StrEnum
 from typing import Any, ClassVar, Protocol
 
@@ -39,6 +40,9 @@ logger = logging.getLogger(__name__)
 ABSENT = 0
 """`put(expect=...)`: the document must not exist yet."""
 ANY = -1
+
+
+_turn: ContextVar[AgentContext] = ContextVar("turn")
 
 
 class AgentState(BaseModel):
@@ -108,7 +112,19 @@ class BaseAgent:
         self.role = role or type(self).role
         self.capabilities = capabilities or type(self).capabilities
         self.state: Any = self.State()
-        self.context: AgentContext
+
+    @property
+    def context(self) -> AgentContext:
+        """The turn this code runs in; outside of one, LookupError.
+
+        It belongs to the asyncio task, so a job that runs beside a turn of the
+        same agent can't write into it.
+        """
+        return _turn.get()
+
+    @context.setter
+    def context(self, turn: AgentContext) -> None:
+        _turn.set(turn)
 
     # Life: each is called by the host; none may touch the outside.
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from runtime.clock import Clock, iso
-from runtime.errors import CommitRefusedError, TroupeError
+from runtime.errors import CommitRefusedError, DeadLetterError, TroupeError
 from runtime.ids import Ids, address
 from runtime.message import Message
 from runtime.store.contract import (
@@ -38,10 +38,6 @@ ASK_WAIT_S = 30.0
 
 class AskTimeoutError(TroupeError):
     """The agent has not answered yet; the question is accepted and will be handled."""
-
-
-class AskFailedError(TroupeError):
-    """The agent gave the question up; it is a dead letter with this reason."""
 
 
 class ConflictError(TroupeError):
@@ -165,7 +161,7 @@ class Client:
 
         Raises:
             AskTimeoutError: no answer within `wait_s`; `args[0]` is the message id.
-            AskFailedError: the agent gave up.
+            DeadLetterError: the agent gave up.
         """
         sent = await self.send(recipient, content, message_type, message_id=message_id)
         return await self.answer(recipient, sent, wait_s)
@@ -233,5 +229,5 @@ def expect_absent(
 
 def _reply(message: StoredMessage) -> Any:
     if message.status == "dead":
-        raise AskFailedError(message.error or "")
+        raise DeadLetterError(message.error or "")
     return json.loads(message.reply) if message.reply is not None else None

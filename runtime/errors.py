@@ -50,6 +50,10 @@ class UnknownAgentKindError(TroupeError):
     """No agent class is registered for this kind."""
 
 
+class DeadLetterError(TroupeError):
+    """The agent gave the message up; it is a dead letter with this reason."""
+
+
 class StateChangedInTaskError(TroupeError):
     """process_task changed self.state; only receive_message may, in a turn."""
 

@@ -259,7 +259,7 @@ class Poll(Record, frozen=True):
     cursor: int
     """Give it to the next poll."""
     ready: int
-    """How many agents with pending messages nobody holds (0..BATCH_MAX)."""
+    """How many agents with pending messages nobody holds (0..BATCH_MAX), without `system`'s."""
 
 
 class Step(Record, frozen=True):
@@ -353,7 +353,8 @@ class Store(Protocol):
         """Take agents for `owner`, each with its epoch raised by one.
 
         Without `agents`: those with pending messages that nobody with a live
-        lease holds, longest waiting first. With `agents`: those of them that
+        lease holds, longest waiting first; those of the organization `system`
+        (the scheduler) only by name. With `agents`: those of them that
         nobody else with a live lease holds, whether or not they have messages
         or ever existed. One that `owner` already holds is not returned again.
         """

@@ -1,0 +1,368 @@
+"""An agent live in memory: one message at a time, each turn one commit.
+
+    inbox (in order of seq) -> handler -> commit -> acknowledge, deliver, reply
+
+The agent's state in memory is the journal's fold at `version`, plus what the
+handler of the moment has changed.  A handler that raises is rolled back to the
+committed state and its message stays first in line.  A refused commit means
+that somebody else has the agent or that an earlier commit landed after all;
+either way memory is worthless, so the activation ends and the store is read
+again.  Which agents are live, and where, is `host`'s business; jobs run beside
+the turns in `jobrun`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import json
+import logging
+from collections.abc import Callable
+from typing import Protocol
+
+from runtime.agent import BaseAgent, DeactivationReason, is_client
+from runtime.backoff import Backoff
+from runtime.clock import Clock, iso
+from runtime.errors import InvalidMessageError
+from runtime.group import GroupCommitter
+from runtime.ids import Ids, split
+from runtime.jobrun import JobLane
+from runtime.journal import State, diff, fold
+from runtime.message import BROADCAST_PREFIX, Message
+from runtime.store import contract
+from runtime.store.contract import Ack, Bury, Commit, Committed, Fence, Put, Retry, Snapshot, Store
+from runtime.turn import Turn, to_json
+
+logger = logging.getLogger(__name__)
+
+TURN_TIMEOUT_S = 60.0
+"""A handler that takes longer has failed."""
+DELIVERIES_MAX = 5
+"""Tries of one message before it becomes a dead letter."""
+BROADCAST_MAX = contract.BATCH_MAX
+"""Agents one broadcast reaches."""
+
+
+class HostServices(Protocol):
+    """What an activation needs of its host."""
+
+    store: Store
+    group: GroupCommitter
+    clock: Clock
+    ids: Ids
+    random: Callable[[], float]
+    backoff: Backoff
+
+    def delivered(self, commit: Commit, seqs: tuple[int, ...]) -> None:
+        """The commit's sends are durable: hand those for this host's agents over."""
+
+    def answered(self, message_id: str, recipient: str) -> None:
+        """The message is processed or dead: wake who waits for its outcome here."""
+
+    def lost(self, activation: Activation) -> None:
+        """The activation is worthless: forget it and let the agent be claimed anew."""
+
+
+class Activation:
+    """One agent, one epoch."""
+
+    def __init__(
+        self, claimed: contract.Activation, agent: BaseAgent, incarnation: str, host: HostServices
+    ) -> None:
+        self.address = claimed.agent
+        self.organization, self.agent_id = split(claimed.agent)
+        self.agent = agent
+        self.fence = Fence(incarnation, claimed.epoch)
+        self.version = claimed.version
+        self.host = host
+        self.last_active_s = 0.0
+        self.jobs = JobLane(self)
+        self._claimed = claimed
+        self._committed: State = {}
+        self._snapshot_version = claimed.snapshot_version
+        self._queue: list[tuple[int, contract.StoredMessage]] = []
+        self._seen: set[int] = set()
+        self._news = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._in_turn = False
+
+    # Life
+
+    async def start(self) -> None:
+        """Load the state, call `activate`, begin to handle the inbox."""
+        claimed = self._claimed
+        self._committed = self._fold(claimed.snapshot, claimed.events)
+        self._adopt_committed()
+        self._set_context()
+        await self.agent.activate()
+        self.offer(*claimed.inbox)
+        self._claimed = None  # type: ignore[assignment]  # loaded: not needed, and it may be large
+        self._task = asyncio.create_task(self._run(), name=f"turns:{self.address}")
+
+    async def stop(self, reason: DeactivationReason) -> None:
+        """Leave memory; a running job is left where it is, to be resumed elsewhere."""
+        await self.jobs.stop()
+        if self._task is not None and self._task is not asyncio.current_task():
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        try:
+            await self.agent.deactivate(reason)
+        except Exception:  # the author's code: it must not keep the agent in memory
+            logger.exception("deactivate failed", extra={"agent": self.address})
+
+    @property
+    def idle(self) -> bool:
+        """Nothing to do and nothing being done."""
+        return not self._queue and not self._in_turn and not self.jobs.busy
+
+    @property
+    def unsaved_events(self) -> int:
+        return self.version - self._snapshot_version
+
+    def offer(self, *messages: contract.StoredMessage) -> None:
+        """Add pending messages; one that is known already is passed over."""
+        for message in messages:
+            if message.seq not in self._seen:
+                self._seen.add(message.seq)
+                heapq.heappush(self._queue, (message.seq, message))
+        self._news.set()
+
+    def forget_seen(self, cursor: int) -> None:
+        """Messages up to `cursor` can't be offered again."""
+        if self._seen and not self._queue:
+            self._seen = {seq for seq in self._seen if seq > cursor}
+
+    # The loop
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            while not self._queue:
+                self.last_active_s = loop.time()
+                self._news.clear()
+                await self._news.wait()
+            message = self._queue[0][1]
+            wait_s = (message.not_before_ms - self.host.clock.now_ms()) / 1000
+            if wait_s > 0:
+                await asyncio.sleep(wait_s)
+            self._in_turn = True
+            try:
+                done = await self._handle(message)
+            finally:
+                self._in_turn = False
+            if done:
+                heapq.heappop(self._queue)
+
+    async def _handle(self, stored: contract.StoredMessage) -> bool:
+        """Handle the first message; False when it stays first in line."""
+        try:
+            message = Message.from_json(stored.body)
+        except InvalidMessageError as error:
+            return await self._bury(stored, str(error))
+        if self.jobs.takes(message):
+            return await self.jobs.handle(stored, message)
+        return await self._turn(stored, message)
+
+    async def _turn(self, stored: contract.StoredMessage, message: Message) -> bool:
+        turn = self._set_context()
+        first = self.version == 0
+        try:
+            async with asyncio.timeout(TURN_TIMEOUT_S):
+                if first:
+                    await self.agent.initialize()
+                reply = await self.agent.receive_message(message)
+            ack = Ack(stored.message_id, to_json(reply) if reply is not None else None)
+            if reply is not None and not is_client(message.sender):
+                turn.send(message.sender, reply, "reply", reply_to=message.message_id)
+            await self._expand(turn)
+            after = self.agent.state.model_dump(mode="json")
+        except (
+            Exception
+        ) as error:  # the author's code may raise anything; it is the message's fault
+            logger.warning(
+                "a turn of %s failed: %s",
+                self.address,
+                error,
+                exc_info=True,
+                extra={"action": "turn.failed", "agent": self.address},
+            )
+            return await self._failed(stored, f"{type(error).__name__}: {error}")
+        if first:
+            self._describe(turn)
+        events = turn.events(diff(self._committed, after), self.agent.schema_version, first)
+        snapshot = self._snapshot(after, len(events), turn.wants_snapshot)
+        commit = turn.commit(self.fence, self.version, events, snapshot, ack)
+        answer = await self.host.group.commit(commit)
+        if not isinstance(answer, Committed):
+            return await self._refused(stored, answer)
+        self.version = answer.version
+        self._committed = after
+        if snapshot is not None:
+            self._snapshot_version = self.version
+        self.host.delivered(commit, answer.seqs)
+        self.host.answered(stored.message_id, self.address)
+        return True
+
+    async def _refused(self, stored: contract.StoredMessage, refused: contract.Refused) -> bool:
+        if refused.reason in ("revision_conflict", "duplicate", "foreign_organization"):
+            return await self._failed(stored, f"{refused.reason}: {refused.detail}")
+        logger.warning(
+            "a commit of %s was refused (%s)",
+            self.address,
+            refused.reason,
+            extra={"action": "commit.refused", "agent": self.address, "reason": refused.reason},
+        )
+        self.host.lost(self)
+        await asyncio.Event().wait()  # the host ends this task; nothing of it may go on
+        return False
+
+    # Failure
+
+    async def _failed(self, stored: contract.StoredMessage, error: str) -> bool:
+        self._adopt_committed()
+        attempts = stored.attempts + 1
+        if attempts >= DELIVERIES_MAX:
+            return await self._bury(stored, error)
+        wait_s = self.host.backoff.wait_s(attempts, self.host.random)
+        not_before_ms = self.host.clock.now_ms() + round(wait_s * 1000)
+        answer = await self.write(retries=(Retry(stored.message_id, not_before_ms, error),))
+        if not isinstance(answer, Committed):
+            return await self._refused(stored, answer)
+        again = contract.StoredMessage(
+            stored.seq, stored.message_id, stored.sender, stored.recipient, stored.body,
+            stored.accepted_ms, stored.reply_to, "pending", attempts, not_before_ms,
+        )  # fmt: skip
+        heapq.heapreplace(self._queue, (again.seq, again))
+        return False
+
+    async def _bury(self, stored: contract.StoredMessage, error: str) -> bool:
+        letter = {
+            "id": stored.message_id,
+            "agent": self.agent_id,
+            "sender": split(stored.sender)[1],
+            "error": error,
+            "attempts": stored.attempts + 1,
+            "at": iso(self.host.clock.now_ms()),
+        }
+        answer = await self.write(
+            buries=(Bury(stored.message_id, error),),
+            puts=(
+                Put(
+                    "dead_letter",
+                    f"{self.address}/{stored.message_id}",
+                    self.organization,
+                    to_json(letter),
+                    (f"agent={self.agent_id}",),
+                ),
+            ),
+        )
+        logger.error(
+            "a message of %s became a dead letter: %s",
+            self.address,
+            error,
+            extra={"action": "message.dead", "agent": self.address},
+        )
+        if not isinstance(answer, Committed):
+            return await self._refused(stored, answer)
+        self.host.answered(stored.message_id, self.address)
+        return True
+
+    # Writing beside turns
+
+    async def write(self, **fields: object) -> Committed | contract.Refused:
+        """Commit something of this agent that is no turn (its journal does not grow)."""
+        commit = Commit(self.organization, self.address, self.fence, **fields)  # type: ignore[arg-type]
+        answer = await self.host.group.commit(commit)
+        if isinstance(answer, Committed):
+            self.host.delivered(commit, answer.seqs)
+        return answer
+
+    async def save(self) -> None:
+        """Write a snapshot if events have come since the last one."""
+        if not self.unsaved_events:
+            return
+        snapshot = Snapshot(to_json(self._committed), self.agent.schema_version)
+        answer = await self.host.group.commit(
+            Commit(self.organization, self.address, self.fence, self.version, snapshot=snapshot)
+        )
+        if isinstance(answer, Committed):
+            self._snapshot_version = self.version
+
+    # State
+
+    @property
+    def state_is_committed(self) -> bool:
+        """Whether memory holds just what is durable; never during a turn."""
+        return self._in_turn or self.agent.state.model_dump(mode="json") == self._committed
+
+    def _adopt_committed(self) -> None:
+        self.agent.state = self.agent.State.model_validate(self._committed)
+
+    def _fold(self, snapshot: Snapshot | None, events: tuple[contract.JournalEvent, ...]) -> State:
+        base = (json.loads(snapshot.body), snapshot.schema) if snapshot else None
+        return fold(
+            base,
+            ((event.body, event.schema) for event in events),
+            self.agent.schema_version,
+            self.agent.upcasters,
+            {} if events or snapshot else self.agent.State().model_dump(mode="json"),
+        )
+
+    async def state_at(self, version: int | None) -> State:
+        """The state after the journal's event `version`; None: the committed one."""
+        if version is None:
+            return dict(self._committed)
+        events: list[contract.JournalEvent] = []
+        while len(events) < version:
+            page = await self.host.store.journal(self.address, len(events), contract.BATCH_MAX)
+            if not page:
+                break
+            events.extend(page)
+        return self._fold(None, tuple(events[:version]))
+
+    def _snapshot(self, after: State, new_events: int, wanted: bool) -> Snapshot | None:
+        due = self.unsaved_events + new_events >= contract.SNAPSHOT_EVERY
+        if not new_events or not (due or wanted):
+            return None
+        return Snapshot(to_json(after), self.agent.schema_version)
+
+    def _set_context(self) -> Turn:
+        turn = Turn(
+            self.organization,
+            self.agent_id,
+            self.host.clock,
+            self.host.ids,
+            self.state_at,
+            self._read,
+        )
+        self.agent.context = turn
+        return turn
+
+    async def _read(self, collection: str, key: str) -> bytes | None:
+        document = await self.host.store.get(collection, key)
+        visible = document is not None and document.organization == self.organization
+        return document.body if document is not None and visible else None
+
+    def _describe(self, turn: Turn) -> None:
+        """The agent's public record, written with its first turn."""
+        record = {
+            "agentId": self.agent_id,
+            "organizationId": self.organization,
+            "kind": self.agent.kind,
+            "role": self.agent.role,
+            "capabilities": list(self.agent.capabilities),
+            "createdAt": iso(self.host.clock.now_ms()),
+        }
+        terms = {"kind": self.agent.kind, "role": self.agent.role}
+        turn.put("agent", self.address, to_json(record), terms, contract.ANY)
+
+    async def _expand(self, turn: Turn) -> None:
+        """Turn messages to a role into messages to each agent of it but the sender."""
+        for message in turn.broadcasts:
+            role = message.recipient.removeprefix(BROADCAST_PREFIX)
+            members = await self.host.store.list_documents(
+                "agent", self.organization, [f"role={role}"], limit=BROADCAST_MAX, descending=False
+            )
+            for member in members:
+                if member.key != self.address:
+                    turn.deliver(message, split(member.key)[1])

@@ -1,0 +1,71 @@
+"""Group commit: what gathered while the last commit was out goes in the next one.
+
+One call to the store is in flight at a time; measured, more only makes each
+slower.  A call whose outcome is unknown is repeated with the same content
+until the store answers, so a commit can be refused because it had landed:
+callers treat a refusal as "read again what is there", never as "not written".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+
+from runtime.errors import StoreUnavailableError
+from runtime.store.contract import BATCH_MAX, Commit, Committed, Refused, Store
+
+logger = logging.getLogger(__name__)
+
+RETRY_FIRST_S = 0.05
+RETRY_CAP_S = 1.0
+
+Answer = Committed | Refused
+
+
+class GroupCommitter:
+    """Commits for everybody in one process."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._waiting: deque[tuple[Commit, asyncio.Future[Answer]]] = deque()
+        self._pump: asyncio.Task[None] | None = None
+        self.refused = 0
+        """Commits refused so far."""
+
+    async def commit(self, commit: Commit) -> Answer:
+        """Write one commit; returns when the store has answered, however long that takes."""
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._waiting.append((commit, future))
+        if self._pump is None or self._pump.done():
+            self._pump = asyncio.create_task(self._run())
+        return await future
+
+    async def _run(self) -> None:
+        while self._waiting:
+            batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), BATCH_MAX))]
+            answers = await self._write([commit for commit, _ in batch])
+            for (_, future), answer in zip(batch, answers, strict=True):
+                self.refused += isinstance(answer, Refused)
+                if not future.done():
+                    future.set_result(answer)
+
+    async def _write(self, commits: list[Commit]) -> list[Answer]:
+        wait_s = RETRY_FIRST_S
+        while True:
+            try:
+                return await self._store.commit(commits)
+            except StoreUnavailableError:
+                logger.warning(
+                    "the store does not answer; %d commits are held",
+                    len(commits),
+                    extra={"action": "store.unavailable"},
+                )
+            await asyncio.sleep(wait_s)
+            wait_s = min(RETRY_CAP_S, wait_s * 2)
+
+    async def close(self) -> None:
+        """Stop; commits not answered yet are left with an unknown outcome."""
+        if self._pump is not None:
+            self._pump.cancel()
+            await asyncio.gather(self._pump, return_exceptions=True)

@@ -1,0 +1,320 @@
+"""A host: the process in which many agents live.
+
+It registers with the store under a fresh owner id, renews one lease for all it
+holds, claims agents that have something to do, brings them to life, and lets
+the idle ones leave memory.  Agents are pulled, never assigned: any host may
+claim any agent nobody holds, so a host that dies needs nobody's help for its
+agents to go on elsewhere.
+
+Everything here is a hint about where work is done; that no two hosts can write
+for one agent is the store's check of the epoch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from typing import TypeVar
+
+from runtime.activation import Activation
+from runtime.agent import DeactivationReason
+from runtime.backoff import Backoff
+from runtime.clock import Clock
+from runtime.errors import (
+    CommitRefusedError,
+    DeadLetterError,
+    StoreUnavailableError,
+    UnknownAgentKindError,
+)
+from runtime.group import GroupCommitter
+from runtime.ids import Ids, kind_of, split
+from runtime.kinds import Kinds
+from runtime.message import Message
+from runtime.store import contract
+from runtime.store.contract import BATCH_MAX, Bury, Commit, Refused, Send, Store, StoredMessage
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+POLL_WAIT_S = 10.0
+"""Longest a poll parks; nothing depends on it but how soon a lost answer is noticed."""
+RETRY_S = 0.2
+
+
+@dataclass(frozen=True)
+class HostSettings:
+    lease_s: float = 10.0
+    """Seconds after which the agents of a silent host may be claimed by others."""
+    idle_s: float = 60.0
+    """Seconds without work after which an agent leaves memory."""
+    claim_max: int = 256
+    """Agents claimed at once."""
+
+
+class Host:
+    """Agents live here. Create, `await start()`, `await drain()`."""
+
+    def __init__(
+        self,
+        name: str,
+        store: Store,
+        kinds: Kinds,
+        clock: Clock,
+        ids: Ids,
+        random: Callable[[], float],
+        settings: HostSettings = HostSettings(),
+    ) -> None:
+        self.name = name
+        self.owner = f"{name}/{ids.ulid()}"
+        self.store = store
+        self.clock = clock
+        self.ids = ids
+        self.random = random
+        self.backoff = Backoff()
+        self.group = GroupCommitter(store)
+        self._kinds = kinds
+        self._settings = settings
+        self._incarnation = ""
+        self._active: dict[str, Activation] = {}
+        self._outcomes: dict[tuple[str, str], list[asyncio.Event]] = {}
+        self._claim_wanted = asyncio.Event()
+        self._claiming = asyncio.Lock()
+        self._claim_these: set[str] = set()
+        self._cursor = 0
+        self._tasks: list[asyncio.Task[None]] = []
+        self._ending: set[asyncio.Task[None]] = set()
+        self._draining = False
+        self.moved = 0
+        """Activations lost to somebody else's epoch so far."""
+
+    # Life
+
+    async def start(self) -> None:
+        """Register and begin to work; waits for the store as long as it takes."""
+        self._incarnation = await self._patiently(
+            lambda: self.store.register(self.owner, self.name, self._settings.lease_s)
+        )
+        for loop in (self._renew, self._poll, self._claim, self._retire):
+            self._tasks.append(asyncio.create_task(loop(), name=f"{self.name}:{loop.__name__}"))
+        logger.info("host %s is up", self.owner, extra={"action": "host.started"})
+
+    async def drain(self) -> None:
+        """Stop claiming, let go of every agent; running jobs go on elsewhere. Idempotent."""
+        self._draining = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for activation in list(self._active.values()):
+            await self._deactivate(activation, DeactivationReason.DRAIN)
+        await asyncio.gather(*self._ending, return_exceptions=True)
+        await self.group.close()
+        logger.info("host %s has drained", self.owner, extra={"action": "host.drained"})
+
+    def status(self) -> dict[str, object]:
+        """What this host is doing, for people and health checks."""
+        jobs = [where for where, activation in self._active.items() if activation.jobs.busy]
+        return {
+            "name": self.name,
+            "owner": self.owner,
+            "agents": len(self._active),
+            "jobs": jobs,
+            "commitsRefused": self.group.refused,
+            "moved": self.moved,
+            "draining": self._draining,
+        }
+
+    # From outside
+
+    async def ask(self, organization: str, sender: str, message: Message, where: str) -> bytes:
+        """Accept a message and wait until it is handled; the answer as JSON bytes.
+
+        Returns the reply, `null` when there was none.
+
+        Raises:
+            UnknownAgentKindError: no class for the recipient.
+            DeadLetterError: the agent gave the message up.
+        """
+        send = Send(message.message_id, f"{organization}/{sender}", where, message.to_json())
+        handled = asyncio.Event()
+        key = (where, message.message_id)
+        self._outcomes.setdefault(key, []).append(handled)
+        try:
+            commit = Commit(organization, sends=(send,))
+            answer = await self.group.commit(commit)
+            if isinstance(answer, Refused) and answer.reason != "duplicate":
+                raise contract_error(answer)
+            if not isinstance(answer, Refused):
+                self.delivered(commit, answer.seqs)
+            return await self._outcome(where, message.message_id, handled)
+        finally:
+            self._outcomes[key].remove(handled)
+            if not self._outcomes[key]:
+                del self._outcomes[key]
+
+    async def _outcome(self, where: str, message_id: str, handled: asyncio.Event) -> bytes:
+        while True:
+            if where in self._active:
+                waiter = asyncio.create_task(handled.wait())
+                await asyncio.wait({waiter}, timeout=POLL_WAIT_S)
+                waiter.cancel()
+            found = await self._found(where, message_id, 0.0 if handled.is_set() else POLL_WAIT_S)
+            if found is not None and found.status == "dead":
+                raise DeadLetterError(found.error or "")
+            if found is not None and found.status == "processed":
+                return found.reply or b"null"
+
+    async def _found(self, where: str, message_id: str, wait_s: float) -> StoredMessage | None:
+        return await self._patiently(lambda: self.store.outcome(where, message_id, wait_s))
+
+    # HostServices
+
+    def delivered(self, commit: Commit, seqs: tuple[int, ...]) -> None:
+        for send, seq in zip(commit.sends, seqs, strict=False):
+            activation = self._active.get(send.recipient)
+            if activation is not None:
+                activation.offer(
+                    StoredMessage(
+                        seq, send.message_id, send.sender, send.recipient, send.body,
+                        self.clock.now_ms(), send.reply_to,
+                    )
+                )  # fmt: skip
+            elif kind_of(send.recipient) != "scheduler":
+                self._claim_these.add(send.recipient)
+                self._claim_wanted.set()
+
+    def answered(self, message_id: str, recipient: str) -> None:
+        for waiting in self._outcomes.get((recipient, message_id), ()):
+            waiting.set()
+
+    def lost(self, activation: Activation) -> None:
+        if self._active.get(activation.address) is not activation:
+            return
+        del self._active[activation.address]
+        self.moved += 1
+        self._end(self._forget(activation))
+
+    async def _forget(self, activation: Activation) -> None:
+        await activation.stop(DeactivationReason.FENCED)
+        await self._patiently(lambda: self.store.release(self.owner, [activation.address]))
+
+    # Loops
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.lease_s / 3)
+            renewed = await self._patiently(
+                lambda: self.store.renew(self.owner, self._settings.lease_s)
+            )
+            incarnation = (await self._patiently(self.store.health)).incarnation
+            if not renewed or incarnation != self._incarnation:
+                await self._begin_anew()
+
+    async def _begin_anew(self) -> None:
+        """Another process has taken this host's name, or the store lost data: start over."""
+        logger.warning("host %s was superseded", self.owner, extra={"action": "host.superseded"})
+        for activation in list(self._active.values()):
+            self.lost(activation)
+        self.owner = f"{self.name}/{self.ids.ulid()}"
+        self._incarnation = await self._patiently(
+            lambda: self.store.register(self.owner, self.name, self._settings.lease_s)
+        )
+        self._cursor = 0
+
+    async def _poll(self) -> None:
+        while True:
+            poll = await self._patiently(
+                lambda: self.store.poll(self.owner, self._cursor, BATCH_MAX, POLL_WAIT_S)
+            )
+            for message in poll.messages:
+                activation = self._active.get(message.recipient)
+                if activation is not None:
+                    activation.offer(message)
+            self._cursor = poll.cursor
+            for activation in self._active.values():
+                activation.forget_seen(poll.cursor)
+            if poll.ready:
+                await self._claim_and_activate(None)
+
+    async def _claim(self) -> None:
+        """Claim what this host has just written to, without waiting for the next poll."""
+        while True:
+            await self._claim_wanted.wait()
+            self._claim_wanted.clear()
+            while self._claim_these:
+                these = [self._claim_these.pop() for _ in range(min(256, len(self._claim_these)))]
+                await self._claim_and_activate(these)
+
+    async def _claim_and_activate(self, agents: list[str] | None) -> None:
+        limit = len(agents) if agents else self._settings.claim_max
+        async with self._claiming:
+            claimed = await self._patiently(lambda: self.store.claim(self.owner, limit, agents))
+            for one in claimed:
+                await self._activate(one)
+
+    async def _retire(self) -> None:
+        """Deactivate agents that have been idle; their state stays in the store."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(self._settings.idle_s / 4)
+            before_s = loop.time() - self._settings.idle_s
+            for activation in list(self._active.values()):
+                if activation.idle and activation.last_active_s < before_s:
+                    await self._deactivate(activation, DeactivationReason.IDLE)
+
+    # Agents
+
+    async def _activate(self, claimed: contract.Activation) -> None:
+        _, agent_id = split(claimed.agent)
+        try:
+            agent = await self._kinds.create(agent_id)
+        except UnknownAgentKindError as error:
+            await self._refuse(claimed, str(error))
+            return
+        activation = Activation(claimed, agent, self._incarnation, self)
+        self._active[claimed.agent] = activation
+        try:
+            await activation.start()
+        except Exception as error:  # a state that can't be loaded, or the author's `activate`
+            logger.exception("activation failed", extra={"agent": claimed.agent})
+            del self._active[claimed.agent]
+            await self._refuse(claimed, f"{type(error).__name__}: {error}")
+
+    async def _refuse(self, claimed: contract.Activation, error: str) -> None:
+        """The agent can't live: its messages become dead letters, with the reason."""
+        organization, _ = split(claimed.agent)
+        fence = contract.Fence(self._incarnation, claimed.epoch)
+        for message in claimed.inbox:
+            await self.group.commit(
+                Commit(
+                    organization, claimed.agent, fence, buries=(Bury(message.message_id, error),)
+                )
+            )
+            self.answered(message.message_id, claimed.agent)
+        await self._patiently(lambda: self.store.release(self.owner, [claimed.agent]))
+
+    async def _deactivate(self, activation: Activation, reason: DeactivationReason) -> None:
+        if self._active.get(activation.address) is not activation:
+            return
+        await activation.stop(reason)
+        await activation.save()
+        self._active.pop(activation.address, None)
+        await self._patiently(lambda: self.store.release(self.owner, [activation.address]))
+
+    def _end(self, coroutine: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(coroutine)
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+
+    async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Repeat a call that is safe to repeat until the store answers."""
+        while True:
+            try:
+                return await call()
+            except StoreUnavailableError:
+                await asyncio.sleep(RETRY_S * (0.5 + self.random()))
+
+
+def contract_error(refused: Refused) -> CommitRefusedError:
+    return CommitRefusedError(refused.reason, refused.detail)

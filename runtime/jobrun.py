@@ -1,0 +1,527 @@
+"""Jobs of one agent, run beside its turns, one at a time.
+
+A job's run *is* an unacknowledged message: the scheduler sends `job.run` and
+the host acknowledges it in the commit that ends the run.  So a host that dies
+loses nothing and tells nobody: the lease lapses, another host claims the
+agent, finds the message and runs process_task again over the recorded steps.
+
+While a job runs its host owns its record; before and after, the scheduler does.
+Messages of type `job.*` are control and never reach the agent's handler,
+except what the runtime tells an agent about jobs it asked for
+(`job.completed`, `job.failed`, `job.cancelled`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from runtime.agent import job_terms
+from runtime.clock import iso
+from runtime.errors import (
+    JobCancelled,
+    JobFailedError,
+    JobPaused,
+    JobWaiting,
+    NondeterminismError,
+    StateChangedInTaskError,
+    StoreUnavailableError,
+)
+from runtime.ids import SCHEDULER, address
+from runtime.job import (
+    LOGS_MAX,
+    AgentJob,
+    Artifact,
+    JobResult,
+    JobStatus,
+    LogLine,
+    StepContext,
+    StepKind,
+)
+from runtime.message import Message
+from runtime.store.contract import (
+    Ack,
+    Commit,
+    Committed,
+    FeedEvent,
+    Intent,
+    Put,
+    Refused,
+    Result,
+    Send,
+    Step,
+    StoredMessage,
+)
+from runtime.turn import feed_event, to_json
+
+if TYPE_CHECKING:
+    from runtime.activation import Activation
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+CONTROL = frozenset({"job.run", "job.cancel", "job.pause", "job.signal"})
+PROGRESS_FLUSH_S = 1.0
+"""Progress becomes durable at the latest after this."""
+
+
+class JobLane:
+    """The agent's jobs: the one that runs and those that wait for it to end."""
+
+    def __init__(self, activation: Activation) -> None:
+        self._activation = activation
+        self._queued: deque[tuple[StoredMessage, Message]] = deque()
+        self._current: JobRun | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def busy(self) -> bool:
+        return self._task is not None and not self._task.done()
+
+    def takes(self, message: Message) -> bool:
+        """Whether a message is control of jobs; only the scheduler may give it."""
+        return message.message_type in CONTROL and message.sender == "scheduler:main"
+
+    async def handle(self, stored: StoredMessage, message: Message) -> bool:
+        """Handle a control message; always done with it."""
+        if message.message_type == "job.run":
+            self._queued.append((stored, message))
+            if not self.busy:
+                self._task = asyncio.create_task(self._run())
+            return True
+        puts = _signal(self._activation.organization, message)
+        await self._write(acks=(Ack(stored.message_id),), puts=puts)
+        run = self._current
+        if run is not None and run.record.id == message.content["jobId"]:
+            run.control(message.message_type)
+        elif message.message_type == "job.signal":
+            await self._write(sends=(self._ready(message.content["jobId"], stored.seq),))
+        return True
+
+    def _ready(self, job_id: str, seq: int) -> Send:
+        """Word to the scheduler that a waiting job has what it may have waited for."""
+        message = Message(
+            message_id=f"job.ready:{job_id}:{seq}",
+            sender=self._activation.agent_id,
+            recipient="scheduler:main",
+            message_type="job.ready",
+            content={"jobId": job_id},
+            timestamp=iso(self._activation.host.clock.now_ms()),
+        )
+        return Send(message.message_id, self._activation.address, SCHEDULER, message.to_json())
+
+    async def _write(self, **fields: Any) -> None:
+        if isinstance(await self._activation.write(**fields), Refused):
+            self._activation.host.lost(self._activation)
+
+    async def stop(self) -> None:
+        """Abandon what runs, uncommitted; it is resumed from its steps elsewhere."""
+        if self._task is not None and self._task is not asyncio.current_task():
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while self._queued:
+            stored, message = self._queued.popleft()
+            try:
+                self._current = await JobRun.load(self._activation, stored, message)
+                await self._current.run()
+            except _LostError as lost:
+                logger.warning(
+                    "a job of %s was fenced: %s",
+                    self._activation.address,
+                    lost,
+                    extra={"action": "job.fenced", "agent": self._activation.address},
+                )
+                self._activation.host.lost(self._activation)
+                return
+            finally:
+                self._current = None
+
+
+class _LostError(Exception):
+    """A commit of the run was refused: somebody else has the agent."""
+
+
+class JobRun:
+    """One run of process_task; implements `Job`."""
+
+    def __init__(
+        self,
+        activation: Activation,
+        stored: StoredMessage,
+        record: AgentJob,
+        revision: int,
+        steps: list[Step],
+    ) -> None:
+        self._activation = activation
+        self._stored = stored
+        self._record = record
+        self._revision = revision
+        self._steps = {step.key: step for step in steps}
+        self._feed: list[FeedEvent] = []
+        self._dirty = False
+        self._flush: asyncio.Task[None] | None = None
+        self._write_lock = asyncio.Lock()
+        self._asked: str | None = None
+        """`cancel` or `pause`, once asked for."""
+        self._signalled = False
+        self._work: asyncio.Task[JobResult] | None = None
+
+    @classmethod
+    async def load(cls, activation: Activation, stored: StoredMessage, message: Message) -> JobRun:
+        store = activation.host.store
+        job_id = message.content["jobId"]
+        document = await _patiently(lambda: store.get("job", job_id))
+        if document is None:
+            raise _LostError(f"job {job_id} has no record")
+        steps = await _patiently(lambda: store.steps(job_id))
+        asked = await _patiently(lambda: store.get("asked", job_id))
+        record = AgentJob.model_validate_json(document.body)
+        run = cls(activation, stored, record, document.revision, steps)
+        if asked is not None:
+            run.control(f"job.{asked.body.decode()}")
+        return run
+
+    @property
+    def record(self) -> AgentJob:
+        return self._record
+
+    def control(self, message_type: str) -> None:
+        """Cancel, pause or signal the running job."""
+        if message_type == "job.signal":
+            self._signalled = True
+            return
+        self._asked = message_type.removeprefix("job.")
+        if self._asked == "cancel" and self._work is not None:
+            self._work.cancel()
+
+    # Running
+
+    async def run(self) -> None:
+        """Run process_task to one of its ends and commit that end."""
+        logger.info(
+            "job %s runs",
+            self._record.id,
+            extra={"action": "job.started", "agent": self._activation.address},
+        )
+        while True:
+            self._signalled = False
+            try:
+                self._checkpoint()
+                result = await self._process()
+                self._check_state()
+            except JobWaiting as waiting:
+                if self._signalled:
+                    continue
+                changed = {"status": JobStatus.WAITING, "reason": waiting.reason}
+                await self._end("waiting", changed, {"resumeAtMs": waiting.resume_at_ms})
+            except JobPaused:
+                await self._end("paused", {"status": JobStatus.PAUSED, "reason": "paused"})
+            except (JobCancelled, asyncio.CancelledError):
+                if self._asked != "cancel":
+                    raise  # the host stops: leave it for the next activation
+                await self._finish(JobStatus.CANCELLED, None, "cancelled")
+            except _LostError:
+                raise
+            except Exception as error:  # the author's code may raise anything; it fails the attempt
+                logger.warning("job %s failed", self._record.id, exc_info=True)
+                final = isinstance(error, (JobFailedError, NondeterminismError))
+                text = f"{type(error).__name__}: {error}"
+                await self._end("failed", {"error": text}, {"final": final, "error": text})
+            else:
+                await self._finish(JobStatus.COMPLETED, result, result.outcome)
+            return
+
+    async def _process(self) -> JobResult:
+        self._work = asyncio.create_task(
+            self._activation.agent.process_task(self), name=f"job:{self._record.id}"
+        )
+        try:
+            return await self._work
+        finally:
+            if not self._work.done():
+                self._work.cancel()
+                await asyncio.gather(self._work, return_exceptions=True)
+            if self._flush is not None:
+                self._flush.cancel()
+
+    async def _finish(self, status: JobStatus, result: JobResult | None, outcome: str) -> None:
+        changed: dict[str, Any] = {
+            "status": status,
+            "reason": outcome,
+            "result": result,
+            "completed_at": iso(self._activation.host.clock.now_ms()),
+        }
+        if status is JobStatus.COMPLETED:
+            changed["progress"] = 100
+        await self._end(status.value, changed)
+
+    async def _end(
+        self, outcome: str, changed: dict[str, Any], more: dict[str, Any] | None = None
+    ) -> None:
+        """One commit: the record, the acknowledgement, and word to whom it concerns."""
+        self._record = self._record.model_copy(update=changed)
+        self._publish_end(outcome)
+        content = {"jobId": self._record.id, "outcome": outcome, **(more or {})}
+        sends = [self._send(SCHEDULER, "scheduler:main", content, "job.ended")]
+        if self._record.reply_to and self._record.status.final:
+            sends.append(finished_message(self._record, self._activation, self._stored.seq))
+        reply = to_json({"outcome": outcome})
+        await self._commit(
+            acks=(Ack(self._stored.message_id, reply),), sends=tuple(sends), record=True
+        )
+
+    def _publish_end(self, outcome: str) -> None:
+        record = self._record
+        data: dict[str, Any] = {
+            "agentId": record.agent,
+            "jobId": record.id,
+            "status": record.status.value,
+        }
+        if record.error and outcome == "failed":
+            data["error"] = record.error
+        self._publish(f"job:{outcome}", data)
+        if outcome in ("completed", "failed", "paused"):
+            self._publish(f"agent:{outcome}", data)
+
+    def _send(self, where: str, recipient: str, content: Any, message_type: str) -> Send:
+        activation = self._activation
+        message = Message(
+            message_id=f"{message_type}:{self._record.id}:{self._stored.seq}",
+            sender=activation.agent_id,
+            recipient=recipient,
+            message_type=message_type,
+            content=content,
+            timestamp=iso(activation.host.clock.now_ms()),
+        )
+        return Send(message.message_id, activation.address, where, message.to_json())
+
+    # What process_task may ask for
+
+    async def step(
+        self,
+        key: str,
+        call: Callable[[StepContext], Awaitable[Any]],
+        *,
+        kind: StepKind = "pure",
+        request: Any = None,
+    ) -> Any:
+        self._checkpoint()
+        asked = to_json(request)
+        known = self._steps.get(key)
+        if known is not None and known.result is not None:
+            if known.intent != asked:
+                raise NondeterminismError(self._record.id, key)
+            return json.loads(known.result)
+        body = known.intent if known is not None else asked
+        intent = Intent(self._record.id, key, kind, body)
+        if kind != "pure":
+            await self._commit(intents=(intent,))
+        context = StepContext(
+            idempotency_key=f"{self._record.id}:{key}",
+            repeated=known is not None,
+            request=json.loads(body),
+        )
+        outcome = to_json(await call(context))
+        result = Result(self._record.id, key, outcome)
+        intents = (intent,) if kind == "pure" else ()
+        await self._commit(intents=intents, results=(result,))
+        self._remember(intent, outcome)
+        return json.loads(outcome)
+
+    async def progress(self, percent: int, current_step: str, message: str | None = None) -> None:
+        now = iso(self._activation.host.clock.now_ms())
+        logs = self._record.logs
+        if message is not None:
+            logs = (*logs, LogLine(time=now, message=message))[-LOGS_MAX:]
+        percent = max(self._record.progress, min(100, percent))
+        self._change(progress=percent, current_step=current_step, logs=logs)
+        self._publish(
+            "agent:progress",
+            {
+                "agentId": self._record.agent,
+                "jobId": self._record.id,
+                "progress": percent,
+                "message": message or current_step,
+                "currentStep": current_step,
+                "costUsd": self._record.cost_usd,
+            },
+        )
+
+    def spend(self, cost_usd: float, tokens: int) -> None:
+        self._change(cost_usd=self._record.cost_usd + cost_usd, tokens=self._record.tokens + tokens)
+
+    async def artifact(
+        self, type: str, name: str, content: bytes, media_type: str = "text/plain"
+    ) -> Artifact:
+        digest = hashlib.sha256(content).hexdigest()
+        organization = self._activation.organization
+        artifact = Artifact(
+            id=f"artifact_{self._record.id.removeprefix('job_')}_{digest[:12]}",
+            job_id=self._record.id,
+            type=cast(Any, type),
+            name=name,
+            sha256=digest,
+            size_bytes=len(content),
+            media_type=media_type,
+        )
+        terms = (f"job={self._record.id}",)
+        await self._commit(
+            puts=(
+                Put("content", f"{organization}/{digest}", organization, content),
+                Put("artifact", artifact.id, organization, artifact.to_json(), terms),
+            )
+        )
+        return artifact
+
+    async def read_artifact(self, sha256: str) -> bytes | None:
+        store, organization = self._activation.host.store, self._activation.organization
+        document = await _patiently(lambda: store.get("content", f"{organization}/{sha256}"))
+        return document.body if document is not None else None
+
+    async def publish(self, event: str, data: dict[str, Any]) -> None:
+        self._publish(event, data)
+
+    async def signal(self, name: str) -> Any | None:
+        store = self._activation.host.store
+        document = await _patiently(lambda: store.get("signal", f"{self._record.id}/{name}"))
+        return json.loads(document.body) if document is not None else None
+
+    # Writing
+
+    def _checkpoint(self) -> None:
+        if self._asked == "cancel":
+            raise JobCancelled
+        if self._asked == "pause":
+            raise JobPaused
+        self._check_state()
+
+    def _check_state(self) -> None:
+        if not self._activation.state_is_committed:
+            raise StateChangedInTaskError(self._activation.address)
+
+    def _change(self, **changed: Any) -> None:
+        self._record = self._record.model_copy(update=changed)
+        self._dirty = True
+        if self._flush is None or self._flush.done():
+            self._flush = asyncio.create_task(self._flush_later())
+
+    async def _flush_later(self) -> None:
+        await asyncio.sleep(PROGRESS_FLUSH_S)
+        if self._dirty:
+            await self._commit()
+
+    def _publish(self, event: str, data: dict[str, Any]) -> None:
+        now_ms = self._activation.host.clock.now_ms()
+        rooms = job_rooms(self._record)
+        self._feed.append(feed_event(self._activation.organization, event, data, rooms, now_ms))
+
+    def _remember(self, intent: Intent, result: bytes) -> None:
+        self._steps[intent.key] = Step(intent.key, intent.kind, intent.body, 0, 1, result, 0)
+
+    async def _commit(self, *, record: bool = False, **fields: Any) -> None:
+        """Commit with whatever progress has gathered.
+
+        Raises:
+            _LostError: refused, and it had not landed.
+        """
+        async with self._write_lock:
+            puts: tuple[Put, ...] = fields.pop("puts", ())
+            if record or self._dirty:
+                puts = (*puts, self._record_put())
+            feed, self._feed, self._dirty = tuple(self._feed), [], False
+            answer = await self._activation.write(puts=puts, feed=feed, **fields)
+            if isinstance(answer, Refused) and not await self._landed(puts, fields):
+                raise _LostError(f"{answer.reason} {answer.detail}")
+            self._revision += any(put.collection == "job" for put in puts)
+
+    def _record_put(self) -> Put:
+        terms = tuple(f"{name}={value}" for name, value in job_terms(self._record).items())
+        return Put(
+            "job",
+            self._record.id,
+            self._activation.organization,
+            self._record.to_json(),
+            terms,
+            self._revision,
+        )
+
+    async def _landed(self, puts: tuple[Put, ...], fields: dict[str, Any]) -> bool:
+        """Whether a refused commit is in the store after all: its call was repeated.
+
+        The record's revision and the results are unique to this run's epoch, so
+        finding just these bytes there means that this commit wrote them.
+        """
+        store = self._activation.host.store
+        for put in puts:
+            if put.collection == "job":
+                document = await _patiently(lambda: store.get("job", self._record.id))
+                return document is not None and document.body == put.body
+        results: tuple[Result, ...] = fields.get("results", ())
+        if results:
+            steps = await _patiently(lambda: store.steps(self._record.id))
+            recorded = {step.key: step.result for step in steps}
+            return all(recorded.get(result.key) == result.body for result in results)
+        return False
+
+
+def job_rooms(record: AgentJob) -> tuple[str, ...]:
+    """The rooms a job's events are published in."""
+    rooms = (f"job:{record.id}", f"agent:{record.agent}")
+    return (*rooms, f"issue:{record.issue_id}") if record.issue_id else rooms
+
+
+def finished_message(record: AgentJob, activation: Activation, seq: int) -> Send:
+    """Word to the agent that asked for the job that it has come to its end."""
+    return finished_send(
+        record, activation.agent_id, activation.address, activation.host.clock.now_ms()
+    )
+
+
+def finished_send(record: AgentJob, sender: str, sender_address: str, now_ms: int) -> Send:
+    """`job.completed`, `job.failed` or `job.cancelled` for `replyTo`; one a job, ever."""
+    assert record.reply_to is not None
+    result = record.result.to_wire() if record.result else None
+    message = Message(
+        message_id=f"finished:{record.id}",
+        sender=sender,
+        recipient=record.reply_to,
+        message_type=f"job.{record.status.value}",
+        content={
+            "jobId": record.id,
+            "status": record.status.value,
+            "result": result,
+            "error": record.error,
+        },
+        timestamp=iso(now_ms),
+    )
+    where = address(record.organization_id, record.reply_to)
+    return Send(message.message_id, sender_address, where, message.to_json())
+
+
+def _signal(organization: str, message: Message) -> tuple[Put, ...]:
+    if message.message_type != "job.signal":
+        return ()
+    content = message.content
+    key = f"{content['jobId']}/{content['name']}"
+    return (Put("signal", key, organization, to_json(content.get("content"))),)
+
+
+async def _patiently(read: Callable[[], Awaitable[T]]) -> T:
+    """Read until the store answers."""
+    wait_s = 0.05
+    while True:
+        try:
+            return await read()
+        except StoreUnavailableError:
+            await asyncio.sleep(wait_s)
+            wait_s = min(1.0, wait_s * 2)
+
+
+__all__ = ["Commit", "Committed", "JobLane", "JobRun", "finished_send", "job_rooms"]

@@ -1,0 +1,421 @@
+"""A store in memory: the whole contract, no durability; for tests and simulation.
+
+It survives nothing.  Every method does its work between two awaits, so a
+commit is atomic because asyncio is.  The rules are `rules`, the claims and
+polls `roster`, the waiting `parking`; what remains here is where things are
+kept and how they are read.
+"""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from msgspec.structs import replace
+
+from runtime.clock import Clock
+from runtime.store.contract import (
+    ABSENT,
+    Activation,
+    Commit,
+    Committed,
+    Document,
+    Feed,
+    FeedEntry,
+    FeedEvent,
+    Health,
+    Intent,
+    JournalEvent,
+    Poll,
+    Put,
+    Refused,
+    Remind,
+    Result,
+    Send,
+    Snapshot,
+    Step,
+    StoredMessage,
+)
+from runtime.store.parking import Alarm, Parking
+from runtime.store.roster import Agent, Roster, in_order
+from runtime.store.rules import (
+    cause_of,
+    check_call,
+    cut,
+    page_limit,
+    refusal,
+    reminder_id,
+)
+
+
+class _Documents:
+    def __init__(self) -> None:
+        self._kept: dict[str, dict[str, Document]] = {}
+        self._deleted: dict[tuple[str, str], int] = {}
+        """Last revision of deleted documents: a revision never comes twice."""
+
+    def get(self, collection: str, key: str) -> Document | None:
+        return self._kept.get(collection, {}).get(key)
+
+    def revision(self, collection: str, key: str) -> int:
+        document = self.get(collection, key)
+        return ABSENT if document is None else document.revision
+
+    def put(self, put: Put, now_ms: int) -> None:
+        kept = self._kept.setdefault(put.collection, {})
+        where = (put.collection, put.key)
+        revision = self.revision(*where) or self._deleted.get(where, 0)
+        if put.body is not None:
+            self._deleted.pop(where, None)
+            kept[put.key] = Document(
+                put.key, put.organization, revision + 1, put.body, put.terms, now_ms
+            )
+        elif kept.pop(put.key, None) is not None:
+            self._deleted[where] = revision + 1
+
+    def matching(
+        self, collection: str, organization: str | None, terms: Sequence[str]
+    ) -> list[Document]:
+        return [
+            one
+            for one in self._kept.get(collection, {}).values()
+            if organization in (None, one.organization) and set(terms) <= set(one.terms)
+        ]
+
+
+class MemoryStore:
+    def __init__(self, clock: Clock, random_bytes: Callable[[int], bytes] = os.urandom) -> None:
+        self.incarnation = random_bytes(8).hex()
+        self._clock = clock
+        self._roster = Roster()
+        self._parking = Parking()
+        self._alarm = Alarm(clock, lambda: self._parking.ring("poll"))
+        self._agents: dict[str, Agent] = {}
+        self._messages: dict[str, dict[str, StoredMessage]] = {}
+        self._history: dict[str, list[str]] = {}
+        self._journals: dict[str, list[JournalEvent]] = {}
+        self._snapshots: dict[str, tuple[int, Snapshot]] = {}
+        self._reminders: dict[tuple[str, str], tuple[int, bytes]] = {}
+        self._steps: dict[str, dict[str, tuple[str, Step]]] = {}
+        self._documents = _Documents()
+        self._feed: list[FeedEntry] = []
+        self._accepted = 0
+        self._refused: Counter[str] = Counter()
+
+    # what the rules ask for
+
+    def agent(self, address: str) -> Agent | None:
+        return self._agents.get(address)
+
+    def received(self, recipient: str, message_id: str) -> bool:
+        return message_id in self._messages.get(recipient, ())
+
+    def step(self, job: str, key: str) -> tuple[str, int, bool] | None:
+        found = self._steps.get(job, {}).get(key)
+        return found and (found[0], found[1].epoch, found[1].result is not None)
+
+    def revision(self, collection: str, key: str) -> int:
+        return self._documents.revision(collection, key)
+
+    # writing
+
+    async def commit(self, commits: Sequence[Commit]) -> list[Committed | Refused]:
+        self._parking.check_open()
+        check_call(commits)
+        return [self._one(commit) for commit in commits]
+
+    def _one(self, commit: Commit) -> Committed | Refused:
+        refused = refusal(commit, self)
+        if refused is not None:
+            self._refused[refused.reason] += 1
+            return refused
+        self._accepted += 1
+        now_ms = self._clock.now_ms()
+        version = 0
+        if commit.agent is not None:
+            version = self._write_agent(self._agents[commit.agent], commit, now_ms)
+        for put in commit.puts:
+            self._documents.put(put, now_ms)
+        seqs = tuple([self._send(send, now_ms) for send in commit.sends])
+        for event in commit.feed:
+            self._publish(event)
+        return Committed(version, seqs, len(self._feed))
+
+    def _write_agent(self, agent: Agent, commit: Commit, now_ms: int) -> int:
+        journal = self._journals.setdefault(agent.address, [])
+        cause = cause_of(commit)
+        for event in commit.events:
+            agent.version += 1
+            journal.append(
+                JournalEvent(agent.version, event.name, event.body, event.schema, now_ms, cause)
+            )
+        if commit.snapshot is not None:
+            self._snapshots[agent.address] = (agent.version, commit.snapshot)
+        for ack in commit.acks:
+            self._finish(agent, ack.message_id, "processed", now_ms, reply=ack.reply)
+        for bury in commit.buries:
+            self._finish(agent, bury.message_id, "dead", now_ms, error=bury.error)
+        for retry in commit.retries:
+            self._update(
+                agent,
+                retry.message_id,
+                attempts=self._messages[agent.address][retry.message_id].attempts + 1,
+                not_before_ms=retry.not_before_ms,
+                error=retry.error,
+            )
+        for remind in commit.reminders:
+            self._remind(agent.address, remind)
+        for intent in commit.intents:
+            self._begin(agent, intent, now_ms)
+        for result in commit.results:
+            self._end(result, now_ms)
+        return agent.version
+
+    def _send(self, send: Send, now_ms: int) -> int:
+        agent = self._agents.setdefault(send.recipient, Agent(send.recipient))
+        seq = self._roster.head_seq + 1
+        box = self._messages.setdefault(send.recipient, {})
+        box[send.message_id] = StoredMessage(
+            seq, send.message_id, send.sender, send.recipient, send.body, now_ms, send.reply_to
+        )
+        self._history.setdefault(send.recipient, []).append(send.message_id)
+        risen = self._roster.risen
+        self._roster.arrived(agent, send.message_id, seq, now_ms)
+        self._parking.ring("poll" if self._roster.risen > risen else ("poll", agent.owner))
+        return seq
+
+    def _finish(
+        self,
+        agent: Agent,
+        message_id: str,
+        status: str,
+        now_ms: int,
+        reply: bytes | None = None,
+        error: str | None = None,
+    ) -> None:
+        self._roster.finished(agent, message_id)
+        self._update(agent, message_id, status=status, finished_ms=now_ms, reply=reply, error=error)
+        self._parking.ring(("outcome", agent.address, message_id))
+
+    def _update(self, agent: Agent, message_id: str, **changes: object) -> None:
+        box = self._messages[agent.address]
+        box[message_id] = replace(box[message_id], **changes)
+
+    def _remind(self, address: str, remind: Remind) -> None:
+        if remind.due_ms is None:
+            self._reminders.pop((address, remind.key), None)
+            return
+        self._reminders[address, remind.key] = (remind.due_ms, remind.body)
+        self._alarm.set(remind.due_ms)
+
+    def _begin(self, agent: Agent, intent: Intent, now_ms: int) -> None:
+        steps = self._steps.setdefault(intent.job, {})
+        if intent.key in steps:
+            step = steps[intent.key][1]
+            step = replace(step, epoch=agent.epoch, attempts=step.attempts + 1, at_ms=now_ms)
+        else:
+            step = Step(intent.key, intent.kind, intent.body, agent.epoch, 1, None, now_ms)
+        steps[intent.key] = (agent.address, step)
+
+    def _end(self, result: Result, now_ms: int) -> None:
+        address, step = self._steps[result.job][result.key]
+        step = replace(step, result=result.body, at_ms=now_ms)
+        self._steps[result.job][result.key] = (address, step)
+
+    def _publish(self, event: FeedEvent) -> None:
+        self._feed.append(
+            FeedEntry(
+                len(self._feed) + 1,
+                event.organization,
+                event.event,
+                event.rooms,
+                event.at_ms,
+                event.body,
+            )
+        )
+        self._parking.ring("feed")
+
+    # owners and agents
+
+    async def register(self, owner: str, name: str, lease_s: float) -> str:
+        self._parking.check_open()
+        risen = self._roster.risen
+        self._roster.register(owner, name, self._lease_end(lease_s))
+        self._tell_risen(risen)
+        return self.incarnation
+
+    async def renew(self, owner: str, lease_s: float) -> bool:
+        self._parking.check_open()
+        return self._roster.renew(owner, self._lease_end(lease_s))
+
+    async def claim(
+        self, owner: str, limit: int, agents: Sequence[str] | None = None
+    ) -> list[Activation]:
+        self._parking.check_open()
+        self._fire_due()
+        now_ms = self._clock.now_ms()
+        limit = page_limit(limit)
+        if agents is None:
+            chosen = self._roster.claimable(owner, limit, now_ms)
+        else:
+            known = [self._agents.get(one) or Agent(one) for one in in_order(agents)]
+            chosen = [one for one in known if self._roster.takeable(one, owner, now_ms)][:limit]
+        return [self._activate(agent, owner) for agent in chosen]
+
+    def _activate(self, agent: Agent, owner: str) -> Activation:
+        self._agents[agent.address] = agent
+        self._roster.take(agent, owner)
+        version, snapshot = self._snapshots.get(agent.address, (0, None))
+        journal = self._journals.get(agent.address, [])
+        return Activation(
+            agent.address,
+            agent.epoch,
+            agent.version,
+            version,
+            snapshot,
+            tuple(journal[version:]),
+            cut(self._pending(agent, 0, page_limit(1 << 30))),
+        )
+
+    async def release(self, owner: str, agents: Sequence[str]) -> None:
+        self._parking.check_open()
+        risen = self._roster.risen
+        for address in agents:
+            agent = self._agents.get(address)
+            if agent is not None and agent.owner == owner:
+                self._roster.drop(agent)
+        self._tell_risen(risen)
+
+    async def poll(self, owner: str, after: int, limit: int, wait_s: float) -> Poll:
+        async def look() -> tuple[Poll, bool]:
+            return self._look(owner, after, page_limit(limit))
+
+        poll = await self._parking.until(("poll", ("poll", owner)), wait_s, look)
+        self._roster.tell(owner)
+        return poll
+
+    def _look(self, owner: str, after: int, limit: int) -> tuple[Poll, bool]:
+        self._fire_due()
+        now_ms = self._clock.now_ms()
+        found = self._roster.arrivals(owner, after, limit)
+        messages = cut(self._messages[agent.address][id] for _, agent, id in found)
+        cursor = self._roster.head_seq
+        if len(found) == limit or len(messages) < len(found):
+            cursor = messages[-1].seq if messages else after
+        ready = self._roster.ready(owner, now_ms)
+        enough = bool(messages) or bool(ready and self._roster.is_news(owner, now_ms))
+        self._alarm.set(min((due for due, _ in self._reminders.values()), default=None))
+        self._alarm.set(self._roster.next_lapse_ms())
+        return Poll(messages, cursor, page_limit(ready)), enough
+
+    def _fire_due(self) -> None:
+        now_ms = self._clock.now_ms()
+        due = [(at, where) for where, (at, _) in self._reminders.items() if at <= now_ms]
+        for due_ms, (address, key) in sorted(due):
+            _, body = self._reminders.pop((address, key))
+            message_id = reminder_id(key, due_ms)
+            if not self.received(address, message_id):
+                self._send(Send(message_id, address, address, body), now_ms)
+
+    def _lease_end(self, lease_s: float) -> int:
+        return self._clock.now_ms() + round(lease_s * 1000)
+
+    def _tell_risen(self, before: int) -> None:
+        if self._roster.risen > before:
+            self._parking.ring("poll")
+
+    # reading
+
+    async def inbox(self, agent: str, after: int, limit: int) -> list[StoredMessage]:
+        self._parking.check_open()
+        known = self._agents.get(agent)
+        return self._pending(known, after, page_limit(limit)) if known else []
+
+    def _pending(self, agent: Agent, after: int, limit: int) -> list[StoredMessage]:
+        box = self._messages.get(agent.address, {})
+        return [box[id] for id, seq in agent.pending.items() if seq > after][:limit]
+
+    async def history(self, agent: str, after: int, limit: int) -> list[StoredMessage]:
+        self._parking.check_open()
+        box, ids = self._messages.get(agent, {}), self._history.get(agent, [])
+        start = bisect_right(ids, after, key=lambda id: box[id].seq)
+        return [box[id] for id in ids[start : start + page_limit(limit)]]
+
+    async def outcome(self, agent: str, message_id: str, wait_s: float) -> StoredMessage | None:
+        async def look() -> tuple[StoredMessage | None, bool]:
+            message = self._messages.get(agent, {}).get(message_id)
+            return message, message is None or message.status != "pending"
+
+        return await self._parking.until((("outcome", agent, message_id),), wait_s, look)
+
+    async def journal(self, agent: str, after: int, limit: int) -> list[JournalEvent]:
+        self._parking.check_open()
+        start = max(after, 0)
+        return self._journals.get(agent, [])[start : start + page_limit(limit)]
+
+    async def steps(self, job: str) -> list[Step]:
+        self._parking.check_open()
+        return [step for _, step in self._steps.get(job, {}).values()]
+
+    async def get(self, collection: str, key: str) -> Document | None:
+        self._parking.check_open()
+        return self._documents.get(collection, key)
+
+    async def list_documents(
+        self,
+        collection: str,
+        organization: str | None = None,
+        terms: Sequence[str] = (),
+        after: str | None = None,
+        limit: int = 100,
+        descending: bool = True,
+    ) -> list[Document]:
+        self._parking.check_open()
+        found = self._documents.matching(collection, organization, terms)
+        if after is not None:
+            found = [one for one in found if (one.key < after if descending else one.key > after)]
+        found.sort(key=lambda one: one.key, reverse=descending)
+        return found[: page_limit(limit)]
+
+    async def count(
+        self, collection: str, organization: str | None = None, terms: Sequence[str] = ()
+    ) -> int:
+        self._parking.check_open()
+        return len(self._documents.matching(collection, organization, terms))
+
+    async def tail(
+        self,
+        after: int,
+        limit: int,
+        wait_s: float,
+        organization: str | None = None,
+        incarnation: str | None = None,
+    ) -> Feed:
+        reset = after > len(self._feed) or (
+            after >= 0 and incarnation not in (None, self.incarnation)
+        )
+        start = len(self._feed) if after < 0 else 0 if reset else after
+        limit = page_limit(limit)
+
+        async def look() -> tuple[Feed, bool]:
+            entries = [
+                entry for entry in self._feed[start:] if organization in (None, entry.organization)
+            ][:limit]
+            cursor = len(self._feed)
+            if len(entries) == limit:
+                cursor = entries[-1].cursor if entries else start
+            return Feed(tuple(entries), cursor, reset), bool(entries) or reset
+
+        return await self._parking.until(("feed",), wait_s, look)
+
+    async def health(self) -> Health:
+        self._parking.check_open()
+        details = {"agents": str(len(self._agents)), "messages": str(self._roster.head_seq)}
+        refused = dict(self._refused)
+        return Health("memory", "none", self.incarnation, self._accepted, refused, details)
+
+    async def close(self) -> None:
+        self._alarm.cancel()
+        self._parking.close()

@@ -1,0 +1,235 @@
+"""The roster: who may hold agents, who holds which, and whose inbox waits.
+
+It keeps in memory what claiming and polling decide on: owners with their
+leases, and for each known agent its epoch, its holder and the ids of its
+pending messages.  An agent without pending messages may be forgotten by a
+store that can read it again.
+
+Invariant: an agent is in `waiting[holder]` exactly while it has pending
+messages.  Safety never rests here: a lapsed lease only means that claiming is
+not rude.  Bodies, durability and parking belong to the stores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from heapq import nsmallest
+from itertools import islice
+from typing import Final
+
+RECENT_MAX: Final = 1 << 16
+"""Latest arrivals a poll finds without looking at every waiting agent."""
+OWNERS_MAX: Final = 10_000
+"""Owners remembered; beyond it the one whose lease lapsed first is forgotten."""
+
+
+class Agent:
+    """What the store must know of an agent to judge a commit."""
+
+    __slots__ = ("address", "epoch", "owner", "pending", "row", "version")
+
+    def __init__(
+        self,
+        address: str,
+        epoch: int = 0,
+        version: int = 0,
+        owner: str | None = None,
+        row: int = 0,
+    ) -> None:
+        self.address = address
+        self.epoch = epoch
+        self.version = version
+        self.owner = owner
+        self.pending: dict[str, int] = {}
+        """message id -> seq, in order of seq."""
+        self.row = row
+        """Where the store keeps it; 0 when that is nowhere yet."""
+
+    @property
+    def first_seq(self) -> int:
+        """Seq of the message that waits longest."""
+        return next(iter(self.pending.values()))
+
+
+class Owner:
+    """A host as the store sees it."""
+
+    __slots__ = ("lapsed", "lease_until_ms", "name", "told")
+
+    def __init__(self, name: str, lease_until_ms: int) -> None:
+        self.name = name
+        self.lease_until_ms = lease_until_ms
+        self.lapsed = False
+        """Set when the lapse has been noticed, so that it is announced once."""
+        self.told = 0
+        """`Roster.risen` as of the last poll that answered."""
+
+
+class Roster:
+    def __init__(self, head_seq: int = 0) -> None:
+        self.owners: dict[str, Owner] = {}
+        self.waiting: dict[str | None, dict[Agent, None]] = {}
+        """Agents with pending messages, by holder."""
+        self.head_seq = head_seq
+        """Seq of the latest message."""
+        self.risen = 1
+        """Grows whenever an agent becomes ready; tells an owner's poll what is news."""
+        self._recent: list[tuple[Agent, str] | None] = [None] * RECENT_MAX
+        self._recent_from = head_seq + 1
+
+    # owners
+
+    def register(self, owner: str, name: str, lease_until_ms: int) -> list[str]:
+        """Give `owner` a lease; the other owners of its name are removed and returned."""
+        gone = [id for id, one in self.owners.items() if one.name == name and id != owner]
+        present = self.owners.get(owner)
+        if present is not None and present.name == name:
+            present.lease_until_ms, present.lapsed = lease_until_ms, False
+        else:
+            if present is None and len(self.owners) - len(gone) >= OWNERS_MAX:
+                gone.append(min(self.owners, key=lambda id: self.owners[id].lease_until_ms))
+            self.owners[owner] = Owner(name, lease_until_ms)
+        for id in gone:
+            del self.owners[id]
+            self.risen += bool(self.waiting.get(id))
+        return gone
+
+    def renew(self, owner: str, lease_until_ms: int) -> bool:
+        """Extend a lease; False when the owner is not known (any more)."""
+        present = self.owners.get(owner)
+        if present is None:
+            return False
+        present.lease_until_ms, present.lapsed = lease_until_ms, False
+        return True
+
+    def live(self, owner: str | None, now_ms: int) -> bool:
+        present = self.owners.get(owner) if owner is not None else None
+        return present is not None and present.lease_until_ms > now_ms
+
+    def next_lapse_ms(self) -> int | None:
+        """When the next lease ends that nobody has noticed yet."""
+        ends = [one.lease_until_ms for one in self.owners.values() if not one.lapsed]
+        return min(ends, default=None)
+
+    # holding
+
+    def claimable(self, owner: str, limit: int, now_ms: int) -> list[Agent]:
+        """Agents with pending messages that `owner` may take, longest waiting first."""
+        if not self.live(owner, now_ms):
+            return []
+        return nsmallest(limit, self._ready(now_ms), key=lambda agent: agent.first_seq)
+
+    def takeable(self, agent: Agent, owner: str, now_ms: int) -> bool:
+        """Whether `owner` may take this agent now."""
+        if agent.owner == owner or not self.live(owner, now_ms):
+            return False
+        return not self.live(agent.owner, now_ms)
+
+    def take(self, agent: Agent, owner: str) -> None:
+        """Make `owner` the holder, under the next epoch."""
+        self._move(agent, owner)
+        agent.epoch += 1
+        self.owners[owner].told = 0
+
+    def drop(self, agent: Agent) -> None:
+        """Make nobody the holder."""
+        owner = self.owners.get(agent.owner or "")
+        if owner is not None:
+            owner.told = 0
+        self._move(agent, None)
+        self.risen += bool(agent.pending)
+
+    def _move(self, agent: Agent, owner: str | None) -> None:
+        if agent.pending:
+            self._unlist(agent)
+        agent.owner = owner
+        if agent.pending:
+            self.waiting.setdefault(owner, {})[agent] = None
+
+    def _unlist(self, agent: Agent) -> None:
+        listed = self.waiting[agent.owner]
+        del listed[agent]
+        if not listed:
+            del self.waiting[agent.owner]
+
+    # messages
+
+    def arrived(self, agent: Agent, message_id: str, seq: int, now_ms: int) -> None:
+        """A message is in the agent's inbox; `seq` is beyond every earlier one."""
+        if not agent.pending:
+            self.waiting.setdefault(agent.owner, {})[agent] = None
+            self.risen += not self.live(agent.owner, now_ms)
+        agent.pending[message_id] = seq
+        self.head_seq = seq
+        self._recent[seq % RECENT_MAX] = (agent, message_id)
+
+    def finished(self, agent: Agent, message_id: str) -> int:
+        """A pending message is done or dead; its seq."""
+        seq = agent.pending.pop(message_id)
+        if not agent.pending:
+            self._unlist(agent)
+        return seq
+
+    def restore(self, agent: Agent, message_id: str, seq: int) -> None:
+        """A message that was pending when the store was opened; in order of seq."""
+        if not agent.pending:
+            self.waiting.setdefault(agent.owner, {})[agent] = None
+        agent.pending[message_id] = seq
+
+    # polling
+
+    def ready(self, owner: str, now_ms: int) -> int:
+        """How many agents `owner` could claim now."""
+        if not self.live(owner, now_ms):
+            return 0
+        return sum(
+            len(agents) for holder, agents in self.waiting.items() if not self.live(holder, now_ms)
+        )
+
+    def is_news(self, owner: str, now_ms: int) -> bool:
+        """Whether ready agents are news to `owner`.
+
+        They are when one became ready after the last answered poll, or when the
+        owner took or gave up agents since: a host that is full is told once.
+        """
+        for holder, one in self.owners.items():
+            if not one.lapsed and one.lease_until_ms <= now_ms:
+                one.lapsed = True
+                self.risen += bool(self.waiting.get(holder))
+        present = self.owners.get(owner)
+        return present is not None and present.told < self.risen
+
+    def tell(self, owner: str) -> None:
+        """A poll of `owner` has been answered."""
+        if owner in self.owners:
+            self.owners[owner].told = self.risen
+
+    def arrivals(self, owner: str, after: int, limit: int) -> list[tuple[int, Agent, str]]:
+        """(seq, agent, message id) of what waits for `owner` beyond `after`, in order."""
+        if after + 1 < max(self._recent_from, self.head_seq - RECENT_MAX + 1):
+            found = (
+                (seq, agent, message_id)
+                for agent in self.waiting.get(owner, ())
+                for message_id, seq in agent.pending.items()
+                if seq > after
+            )
+            return nsmallest(limit, found, key=lambda one: one[0])
+        return list(islice(self._late(owner, after), limit))
+
+    def _late(self, owner: str, after: int) -> Iterator[tuple[int, Agent, str]]:
+        for seq in range(after + 1, self.head_seq + 1):
+            entry = self._recent[seq % RECENT_MAX]
+            assert entry is not None
+            agent, message_id = entry
+            if agent.owner == owner and message_id in agent.pending:
+                yield seq, agent, message_id
+
+    def _ready(self, now_ms: int) -> Iterator[Agent]:
+        for holder, agents in self.waiting.items():
+            if not self.live(holder, now_ms):
+                yield from agents
+
+
+def in_order(agents: Sequence[str]) -> Sequence[str]:
+    """Addresses without repetition, in their order."""
+    return list(dict.fromkeys(agents))

@@ -1,0 +1,196 @@
+"""The rules of a commit, the same for every store: what is refused, and why.
+
+`refusal` looks at one commit and at what is stored (a `View`) and answers the
+first reason against it; it writes nothing.  `check_call` finds what no store
+could mean (a caller's mistake, so ValueError, never a refusal).  Where the
+facts come from and how they are written is each store's business.
+
+The order of the reasons is part of the contract: organization first, because
+it must not tell a stranger what another tenant has; then the fence; then what
+a retried commit would meet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final, Protocol
+
+from runtime.ids import SYSTEM
+from runtime.store.contract import (
+    ABSENT,
+    ANY,
+    BATCH_MAX,
+    Commit,
+    Put,
+    Refused,
+    Result,
+    StoredMessage,
+)
+from runtime.store.roster import Agent
+
+ANSWER_BYTES_MAX: Final = 32 << 20
+"""Bodies in one answer; a longer one is cut after the row that passes it."""
+
+
+class View(Protocol):
+    """What is stored, as the rules ask for it."""
+
+    @property
+    def incarnation(self) -> str: ...
+
+    def agent(self, address: str) -> Agent | None: ...
+
+    def received(self, recipient: str, message_id: str) -> bool:
+        """Whether the recipient ever got a message of this id."""
+
+    def step(self, job: str, key: str) -> tuple[str, int, bool] | None:
+        """(agent, epoch of its latest intent, has a result), or None: no intent."""
+
+    def revision(self, collection: str, key: str) -> int:
+        """The document's revision, or ABSENT."""
+
+
+def check_call(commits: Sequence[Commit]) -> None:
+    """Raise ValueError for a call that has no meaning."""
+    if not 1 <= len(commits) <= BATCH_MAX:
+        raise ValueError(f"commit takes 1..{BATCH_MAX} commits, not {len(commits)}")
+    for commit in commits:
+        if commit.agent is None:
+            if commit.fence is not None or commit.expected_version is not None:
+                raise ValueError("a fence or an expected version without an agent")
+            if (
+                commit.acks
+                or commit.events
+                or commit.retries
+                or commit.buries
+                or commit.snapshot is not None
+                or commit.reminders
+                or commit.intents
+                or commit.results
+            ):
+                raise ValueError("only an agent has an inbox, a journal, reminders and steps")
+        elif commit.fence is None:
+            raise ValueError(f"a commit of {commit.agent} without a fence")
+        elif commit.events and commit.expected_version is None:
+            raise ValueError(f"events of {commit.agent} without an expected version")
+
+
+def refusal(commit: Commit, view: View) -> Refused | None:
+    """The first reason against `commit`, or None: it may be written."""
+    if commit.sends and (refused := _foreign(commit)):
+        return refused
+    if commit.agent is not None:
+        agent = view.agent(commit.agent)
+        if refused := _fence(commit, agent, view.incarnation):
+            return refused
+    if commit.puts and (refused := _puts(commit.puts, view)):
+        return refused
+    if commit.sends and (refused := _sends(commit, view)):
+        return refused
+    if commit.agent is None:
+        return None
+    assert agent is not None
+    return _inbox(commit, agent) or _steps(commit, view)
+
+
+def _foreign(commit: Commit) -> Refused | None:
+    if commit.organization == SYSTEM:
+        return None
+    own = commit.organization + "/"
+    for send in commit.sends:
+        inside = send.recipient.startswith((own, SYSTEM + "/"))
+        if not inside or not send.sender.startswith(own):
+            return Refused("foreign_organization", send.recipient)
+    return None
+
+
+def _fence(commit: Commit, agent: Agent | None, incarnation: str) -> Refused | None:
+    fence = commit.fence
+    assert fence is not None
+    if fence.incarnation != incarnation:
+        return Refused("stale_incarnation", f"now {incarnation}")
+    epoch = 0 if agent is None else agent.epoch
+    if agent is None or epoch == 0 or fence.epoch != epoch:
+        return Refused("stale_epoch", f"now {epoch}")
+    if commit.expected_version is not None and commit.expected_version != agent.version:
+        return Refused("version_conflict", f"now {agent.version}")
+    return None
+
+
+def _puts(puts: tuple[Put, ...], view: View) -> Refused | None:
+    written: dict[tuple[str, str], int] = {}
+    for put in puts:
+        where = (put.collection, put.key)
+        now = written[where] if where in written else view.revision(*where)
+        if put.expect not in (ANY, now):
+            return Refused("revision_conflict", f"{put.collection}/{put.key}")
+        written[where] = ABSENT if put.body is None else now + 1
+    return None
+
+
+def _sends(commit: Commit, view: View) -> Refused | None:
+    sent: set[tuple[str, str]] = set()
+    for send in commit.sends:
+        key = (send.recipient, send.message_id)
+        if key in sent or view.received(*key):
+            return Refused("duplicate", send.message_id)
+        sent.add(key)
+    return None
+
+
+def _inbox(commit: Commit, agent: Agent) -> Refused | None:
+    done: set[str] = set()
+    for group in (commit.acks, commit.retries, commit.buries):
+        for item in group:
+            if item.message_id in done or item.message_id not in agent.pending:
+                return Refused("not_pending", item.message_id)
+            done.add(item.message_id)
+    return None
+
+
+def _steps(commit: Commit, view: View) -> Refused | None:
+    begun: set[tuple[str, str]] = set()
+    for intent in commit.intents:
+        step = view.step(intent.job, intent.key)
+        if step is not None and step[2]:
+            return Refused("step_conflict", intent.key)
+        begun.add((intent.job, intent.key))
+    ended: set[tuple[str, str]] = set()
+    for result in commit.results:
+        key = (result.job, result.key)
+        if key in ended or not (key in begun or _begun_before(result, commit, view)):
+            return Refused("step_conflict", result.key)
+        ended.add(key)
+    return None
+
+
+def _begun_before(result: Result, commit: Commit, view: View) -> bool:
+    assert commit.fence is not None
+    return view.step(result.job, result.key) == (commit.agent, commit.fence.epoch, False)
+
+
+def cause_of(commit: Commit) -> str | None:
+    """The message whose turn a commit is: the first that it acknowledges."""
+    return commit.acks[0].message_id if commit.acks else None
+
+
+def reminder_id(key: str, due_ms: int) -> str:
+    """Id of the message that a due reminder becomes."""
+    return f"reminder:{key}:{due_ms}"
+
+
+def page_limit(limit: int) -> int:
+    """The rows a caller may have when it asks for `limit`."""
+    return max(0, min(limit, BATCH_MAX))
+
+
+def cut(messages: Iterable[StoredMessage]) -> tuple[StoredMessage, ...]:
+    """The first of `messages` whose bodies fit an answer; at least one if there is one."""
+    kept: list[StoredMessage] = []
+    size = 0
+    for message in messages:
+        if size > ANSWER_BYTES_MAX:
+            break
+        kept.append(message)
+        size += len(message.body)
+    return tuple(kept)

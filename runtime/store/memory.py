@@ -17,7 +17,6 @@ from msgspec.structs import replace
 
 from runtime.clock import Clock
 from runtime.store.contract import (
-    ABSENT,
     Activation,
     Commit,
     Committed,
@@ -29,7 +28,6 @@ from runtime.store.contract import (
     Intent,
     JournalEvent,
     Poll,
-    Put,
     Refused,
     Remind,
     Result,
@@ -38,6 +36,7 @@ from runtime.store.contract import (
     Step,
     StoredMessage,
 )
+from runtime.store.documents import Documents
 from runtime.store.parking import Alarm, Parking
 from runtime.store.roster import Agent, Roster, in_order
 from runtime.store.rules import (
@@ -48,41 +47,6 @@ from runtime.store.rules import (
     refusal,
     reminder_id,
 )
-
-
-class _Documents:
-    def __init__(self) -> None:
-        self._kept: dict[str, dict[str, Document]] = {}
-        self._deleted: dict[tuple[str, str], int] = {}
-        """Last revision of deleted documents: a revision never comes twice."""
-
-    def get(self, collection: str, key: str) -> Document | None:
-        return self._kept.get(collection, {}).get(key)
-
-    def revision(self, collection: str, key: str) -> int:
-        document = self.get(collection, key)
-        return ABSENT if document is None else document.revision
-
-    def put(self, put: Put, now_ms: int) -> None:
-        kept = self._kept.setdefault(put.collection, {})
-        where = (put.collection, put.key)
-        revision = self.revision(*where) or self._deleted.get(where, 0)
-        if put.body is not None:
-            self._deleted.pop(where, None)
-            kept[put.key] = Document(
-                put.key, put.organization, revision + 1, put.body, put.terms, now_ms
-            )
-        elif kept.pop(put.key, None) is not None:
-            self._deleted[where] = revision + 1
-
-    def matching(
-        self, collection: str, organization: str | None, terms: Sequence[str]
-    ) -> list[Document]:
-        return [
-            one
-            for one in self._kept.get(collection, {}).values()
-            if organization in (None, one.organization) and set(terms) <= set(one.terms)
-        ]
 
 
 class MemoryStore:
@@ -99,7 +63,7 @@ class MemoryStore:
         self._snapshots: dict[str, tuple[int, Snapshot]] = {}
         self._reminders: dict[tuple[str, str], tuple[int, bytes]] = {}
         self._steps: dict[str, dict[str, tuple[str, Step]]] = {}
-        self._documents = _Documents()
+        self._documents = Documents()
         self._feed: list[FeedEntry] = []
         self._accepted = 0
         self._refused: Counter[str] = Counter()

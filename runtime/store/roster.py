@@ -6,16 +6,19 @@ pending messages.  An agent without pending messages may be forgotten by a
 store that can read it again.
 
 Invariant: an agent is in `waiting[holder]` exactly while it has pending
-messages.  Safety never rests here: a lapsed lease only means that claiming is
-not rude.  Bodies, durability and parking belong to the stores.
+messages (those of `system`, which are claimed only by name, in `reserved`).
+Safety never rests here: a lapsed lease only means that claiming is not rude.
+Bodies, durability and parking belong to the stores.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from heapq import nsmallest
-from itertools import islice
+from itertools import chain, islice
 from typing import Final
+
+from runtime.ids import SYSTEM
 
 RECENT_MAX: Final = 1 << 16
 """Latest arrivals a poll finds without looking at every waiting agent."""
@@ -26,7 +29,7 @@ OWNERS_MAX: Final = 10_000
 class Agent:
     """What the store must know of an agent to judge a commit."""
 
-    __slots__ = ("address", "epoch", "owner", "pending", "row", "version")
+    __slots__ = ("address", "epoch", "owner", "pending", "reserved", "row", "version")
 
     def __init__(
         self,
@@ -44,6 +47,8 @@ class Agent:
         """message id -> seq, in order of seq."""
         self.row = row
         """Where the store keeps it; 0 when that is nowhere yet."""
+        self.reserved = address.startswith(SYSTEM + "/")
+        """Only claimed by name."""
 
     @property
     def first_seq(self) -> int:
@@ -65,11 +70,16 @@ class Owner:
         """`Roster.risen` as of the last poll that answered."""
 
 
+_ByHolder = dict[str | None, dict[Agent, None]]
+
+
 class Roster:
     def __init__(self, head_seq: int = 0) -> None:
         self.owners: dict[str, Owner] = {}
-        self.waiting: dict[str | None, dict[Agent, None]] = {}
+        self.waiting: _ByHolder = {}
         """Agents with pending messages, by holder."""
+        self.reserved: _ByHolder = {}
+        """The same for agents that are claimed only by name."""
         self.head_seq = head_seq
         """Seq of the latest message."""
         self.risen = 1
@@ -137,28 +147,33 @@ class Roster:
         if owner is not None:
             owner.told = 0
         self._move(agent, None)
-        self.risen += bool(agent.pending)
+        self.risen += bool(agent.pending) and not agent.reserved
 
     def _move(self, agent: Agent, owner: str | None) -> None:
         if agent.pending:
             self._unlist(agent)
         agent.owner = owner
         if agent.pending:
-            self.waiting.setdefault(owner, {})[agent] = None
+            self._list(agent)
+
+    def _list(self, agent: Agent) -> None:
+        lists = self.reserved if agent.reserved else self.waiting
+        lists.setdefault(agent.owner, {})[agent] = None
 
     def _unlist(self, agent: Agent) -> None:
-        listed = self.waiting[agent.owner]
+        lists = self.reserved if agent.reserved else self.waiting
+        listed = lists[agent.owner]
         del listed[agent]
         if not listed:
-            del self.waiting[agent.owner]
+            del lists[agent.owner]
 
     # messages
 
     def arrived(self, agent: Agent, message_id: str, seq: int, now_ms: int) -> None:
         """A message is in the agent's inbox; `seq` is beyond every earlier one."""
         if not agent.pending:
-            self.waiting.setdefault(agent.owner, {})[agent] = None
-            self.risen += not self.live(agent.owner, now_ms)
+            self._list(agent)
+            self.risen += not (agent.reserved or self.live(agent.owner, now_ms))
         agent.pending[message_id] = seq
         self.head_seq = seq
         self._recent[seq % RECENT_MAX] = (agent, message_id)
@@ -173,7 +188,7 @@ class Roster:
     def restore(self, agent: Agent, message_id: str, seq: int) -> None:
         """A message that was pending when the store was opened; in order of seq."""
         if not agent.pending:
-            self.waiting.setdefault(agent.owner, {})[agent] = None
+            self._list(agent)
         agent.pending[message_id] = seq
 
     # polling
@@ -209,7 +224,7 @@ class Roster:
         if after + 1 < max(self._recent_from, self.head_seq - RECENT_MAX + 1):
             found = (
                 (seq, agent, message_id)
-                for agent in self.waiting.get(owner, ())
+                for agent in chain(self.waiting.get(owner, ()), self.reserved.get(owner, ()))
                 for message_id, seq in agent.pending.items()
                 if seq > after
             )

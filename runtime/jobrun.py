@@ -271,7 +271,13 @@ class JobRun:
         content = {"jobId": self._record.id, "outcome": outcome, **(more or {})}
         sends = [self._send(SCHEDULER, "scheduler:main", content, "job.ended")]
         if self._record.reply_to and self._record.status.final:
-            sends.append(finished_message(self._record, self._activation, self._stored.seq))
+            activation = self._activation
+            now_ms = activation.host.clock.now_ms()
+            sends.append(
+                finished_send(
+                    self._record, activation.agent_id, activation.address, self._stored.seq, now_ms
+                )
+            )
         reply = to_json({"outcome": outcome})
         await self._commit(
             acks=(Ack(self._stored.message_id, reply),), sends=tuple(sends), record=True
@@ -477,19 +483,14 @@ def job_rooms(record: AgentJob) -> tuple[str, ...]:
     return (*rooms, f"issue:{record.issue_id}") if record.issue_id else rooms
 
 
-def finished_message(record: AgentJob, activation: Activation, seq: int) -> Send:
-    """Word to the agent that asked for the job that it has come to its end."""
-    return finished_send(
-        record, activation.agent_id, activation.address, activation.host.clock.now_ms()
-    )
-
-
-def finished_send(record: AgentJob, sender: str, sender_address: str, now_ms: int) -> Send:
-    """`job.completed`, `job.failed` or `job.cancelled` for `replyTo`; one a job, ever."""
+def finished_send(
+    record: AgentJob, sender: str, sender_address: str, ending: int, now_ms: int
+) -> Send:
+    """`job.completed`, `job.failed` or `job.cancelled` for `replyTo`; one for each ending."""
     assert record.reply_to is not None
     result = record.result.to_wire() if record.result else None
     message = Message(
-        message_id=f"finished:{record.id}",
+        message_id=f"finished:{record.id}:{ending}",
         sender=sender,
         recipient=record.reply_to,
         message_type=f"job.{record.status.value}",

@@ -1,0 +1,97 @@
+"""A whole Troupe in one process for tests: a store, hosts and a scheduler, no Ray."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Mapping
+
+from runtime.client import Client
+from runtime.clock import Clock, SystemClock
+from runtime.host import Host, HostSettings
+from runtime.ids import Ids
+from runtime.kinds import Factory, Kinds
+from runtime.schedule.queue import Limits
+from runtime.scheduler import Scheduler
+from runtime.store.contract import Store
+from runtime.store.memory import MemoryStore
+
+SETTINGS = HostSettings(lease_s=2.0, idle_s=30.0)
+
+
+class LocalTroupe:
+    """Hosts and a scheduler over one store; each can be killed (stopped without a word)."""
+
+    def __init__(
+        self,
+        factories: Mapping[str, Factory],
+        store: Store | None = None,
+        clock: Clock | None = None,
+        limits: Limits | None = None,
+        settings: HostSettings = SETTINGS,
+    ) -> None:
+        self.clock = clock or SystemClock()
+        self.ids = Ids(self.clock)
+        self.store = store or MemoryStore(self.clock)
+        self.hosts: dict[str, Host] = {}
+        self._factories = factories
+        self._limits = limits
+        self._settings = settings
+        self._random = random.Random(7)
+        self._scheduler: asyncio.Task[None] | None = None
+        self.scheduler: Scheduler | None = None
+
+    async def start(self, hosts: int = 1) -> LocalTroupe:
+        for number in range(hosts):
+            await self.start_host(f"host-{number}")
+        self.start_scheduler()
+        return self
+
+    async def start_host(self, name: str) -> Host:
+        host = Host(
+            name,
+            self.store,
+            Kinds(self._factories, self.store),
+            self.clock,
+            self.ids,
+            self._random.random,
+            self._settings,
+        )
+        self.hosts[name] = host
+        await host.start()
+        return host
+
+    async def kill_host(self, name: str) -> None:
+        """The host is gone in the middle of what it did: nothing is committed or released."""
+        host = self.hosts.pop(name)
+        tasks = [*host._tasks]
+        for activation in host._active.values():
+            lane = activation.jobs
+            run = lane._current
+            tasks += [t for t in (activation._task, lane._task) if t is not None]
+            tasks += [t for t in ((run._work, run._flush) if run else ()) if t is not None]
+        if host.group._pump is not None:
+            tasks.append(host.group._pump)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def start_scheduler(self) -> None:
+        self.scheduler = Scheduler(
+            self.store, self.clock, self.ids, self._random.random, self._limits
+        )
+        self._scheduler = asyncio.create_task(self.scheduler.run())
+
+    async def kill_scheduler(self) -> None:
+        assert self._scheduler is not None
+        self._scheduler.cancel()
+        await asyncio.gather(self._scheduler, return_exceptions=True)
+
+    def client(self, organization: str = "acme") -> Client:
+        return Client(self.store, self.clock, self.ids, organization, "test")
+
+    async def stop(self) -> None:
+        await self.kill_scheduler()
+        for host in self.hosts.values():
+            await host.drain()
+        await self.store.close()

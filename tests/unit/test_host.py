@@ -1,0 +1,144 @@
+"""Hosts, activations and turns, over the memory store."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from runtime.agent import AgentState, BaseAgent
+from runtime.client import DeadLetterError
+from runtime.message import Message
+from tests.troupe import LocalTroupe
+
+
+class Counter(BaseAgent):
+    kind = "counter"
+    role = "teller"
+
+    class State(AgentState):
+        total: int = 0
+        told: list[str] = []
+
+    async def receive_message(self, message: Message) -> object:
+        content = message.content or {}
+        match message.message_type:
+            case "add":
+                self.state.total += content["by"]
+                return self.state.total
+            case "tell":
+                await self.send_message(content["whom"], {"by": 1}, "add")
+            case "tell_all":
+                await self.send_message("role:teller", {"text": content["text"]}, "told")
+            case "told":
+                self.state.told.append(content["text"])
+            case "reply":
+                self.state.told.append(f"reply {message.content}")
+            case "fail":
+                self.state.total = -1
+                raise ValueError("no")
+            case "read":
+                return self.state.model_dump()
+        return None
+
+
+@pytest.fixture
+async def troupe():
+    troupe = await LocalTroupe({"counter": Counter}).start()
+    yield troupe
+    await troupe.stop()
+
+
+async def test_an_answer_comes_after_the_commit(troupe) -> None:
+    """A reply that precedes durability would promise what a crash takes back."""
+    client = troupe.client()
+    assert await client.ask("counter:a", {"by": 2}, "add") == 2
+    assert await client.ask("counter:a", {"by": 3}, "add") == 5
+    events = await troupe.store.journal("acme/counter:a", 0, 10)
+    assert [event.version for event in events] == [1, 2]
+
+
+async def test_the_same_message_changes_the_state_once(troupe) -> None:
+    """A client that repeats an unknown outcome would count twice."""
+    client = troupe.client()
+    for _ in range(3):
+        assert await client.ask("counter:a", {"by": 2}, "add", message_id="m1") == 2
+    assert (await client.ask("counter:a", {}, "read"))["total"] == 2
+
+
+async def test_agents_answer_each_other(troupe) -> None:
+    """A message between agents and its reply would be lost between two commits."""
+    client = troupe.client()
+    await client.ask("counter:a", {"whom": "counter:b"}, "tell")
+    while (state := await client.ask("counter:a", {}, "read"))["told"] == []:
+        await asyncio.sleep(0)
+    assert state["told"] == ["reply 1"]
+    assert (await client.ask("counter:b", {}, "read"))["total"] == 1
+
+
+async def test_a_broadcast_reaches_everyone_of_the_role_but_its_sender(troupe) -> None:
+    """A broadcast would miss members or echo."""
+    client = troupe.client()
+    for name in ("a", "b", "c"):
+        await client.ask(f"counter:{name}", {"by": 1}, "add")
+    await client.ask("counter:a", {"text": "hi"}, "tell_all")
+    told = [(await client.ask(f"counter:{n}", {}, "read"))["told"] for n in ("a", "b", "c")]
+    assert told == [[], ["hi"], ["hi"]]
+
+
+async def test_a_failing_handler_changes_nothing_and_ends_as_a_dead_letter(troupe) -> None:
+    """Half of a turn would survive its exception, or the message would block for ever."""
+    troupe.hosts["host-0"].random = lambda: 0.0
+    client = troupe.client()
+    await client.ask("counter:a", {"by": 2}, "add")
+    with pytest.raises(DeadLetterError, match="ValueError"):
+        await client.ask("counter:a", {}, "fail")
+    assert (await client.ask("counter:a", {}, "read"))["total"] == 2
+    [letter] = await client.list("dead_letter")
+    assert b'"error":"ValueError: no"' in letter.body
+
+
+async def test_organizations_never_meet_in_one_agent(troupe) -> None:
+    """Two tenants using the same agent id would share its state."""
+    assert await troupe.client("acme").ask("counter:a", {"by": 1}, "add") == 1
+    assert await troupe.client("other").ask("counter:a", {"by": 1}, "add") == 1
+
+
+async def test_an_agent_goes_on_where_its_host_died(troupe) -> None:
+    """State in a dead host's memory only would be lost with it."""
+    client = troupe.client()
+    await client.ask("counter:a", {"by": 2}, "add")
+    await troupe.kill_host("host-0")
+    await troupe.start_host("host-0")
+    assert await client.ask("counter:a", {"by": 2}, "add") == 4
+
+
+async def test_a_stale_twin_is_refused(troupe) -> None:
+    """A host that was paused while its agents moved would write over the new one."""
+    client = troupe.client()
+    await client.ask("counter:a", {"by": 2}, "add")
+    paused = troupe.hosts["host-0"]
+    twin = paused._active["acme/counter:a"]
+    await troupe.start_host("host-0")  # the same name: supersedes the paused one
+    await client.ask("counter:a", {"by": 2}, "add")
+    twin._committed["total"] = 999
+    answer = await twin.write()
+    assert answer.reason == "stale_epoch"
+    assert (await client.ask("counter:a", {}, "read"))["total"] == 4
+
+
+async def test_idle_agents_leave_memory_and_come_back(troupe) -> None:
+    """Deactivation would lose state, or never happen."""
+    client = troupe.client()
+    await client.ask("counter:a", {"by": 2}, "add")
+    host = troupe.hosts["host-0"]
+    await host._deactivate(host._active["acme/counter:a"], "idle")
+    assert "acme/counter:a" not in host._active
+    assert await client.ask("counter:a", {"by": 2}, "add") == 4
+
+
+async def test_an_unknown_kind_is_a_dead_letter_with_its_reason(troupe) -> None:
+    """A message to nobody would wait for ever, or stop the host."""
+    with pytest.raises(DeadLetterError, match="No agent class"):
+        await troupe.client().ask("ghost:a", {}, "add")
+    assert await troupe.client().ask("counter:a", {"by": 1}, "add") == 1

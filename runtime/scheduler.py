@@ -67,7 +67,6 @@ SENDER = "scheduler:main"
 class Decision:
     """What one message led to: the content of one commit."""
 
-    organization: str = SYSTEM
     puts: list[Put] = field(default_factory=list)
     sends: list[Send] = field(default_factory=list)
     feed: list[FeedEvent] = field(default_factory=list)
@@ -250,7 +249,7 @@ class Scheduler:
         """Write one decision; the reason if it was refused (or had landed already)."""
         answer = await self._group.commit(
             Commit(
-                decision.organization,
+                SYSTEM,
                 SCHEDULER,
                 self._fence,
                 acks=acks,
@@ -358,7 +357,7 @@ class Scheduler:
             return refuse("not_found", message.content["jobId"])
         job, _ = found
         send = self._to_agent(job, "job.signal", message.content, f"signal:{stored.message_id}")
-        return Decision(job.organization_id, sends=[send], reply={"ok": True})
+        return Decision(sends=[send], reply={"ok": True})
 
     async def _job_cancel(self, stored: StoredMessage, message: Message) -> Decision:
         found = await self._job(stored, message)
@@ -398,7 +397,6 @@ class Scheduler:
         send = self._to_agent(job, f"job.{what}", {"jobId": job.id}, f"{what}:{cause}")
         asked = Put("asked", job.id, job.organization_id, what.encode())
         return Decision(
-            job.organization_id,
             puts=[asked],
             sends=[send],
             reply={"ok": True, "status": job.status.value},
@@ -558,7 +556,7 @@ def _write(job: AgentJob, revision: int) -> Decision:
     """A decision that writes the record, if nobody has since it was read."""
     terms = tuple(f"{name}={value}" for name, value in job_terms(job).items())
     put = Put("job", job.id, job.organization_id, job.to_json(), terms, revision)
-    return Decision(job.organization_id, puts=[put])
+    return Decision(puts=[put])
 
 
 def _dead_letter(job: AgentJob, now_ms: int) -> Put:

@@ -1,0 +1,1 @@
+"""HTTP for what every Troupe has: agents, messages, jobs, registry, feed, health."""

@@ -1,0 +1,52 @@
+"""Who is asking: a Bearer key in the Authorization header, on HTTP and WebSocket alike.
+
+Runs before routing, so that without a key nothing can be learned, not even
+which routes exist.  Afterwards `scope["principal"]` is set, except on the few
+open paths when no key was sent.  A key in a query or a cookie is never looked
+at.  What a role may do is decided at the route (`runtime.console.caller`).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from runtime.console.problems import ProblemError
+from runtime.keys import Keys, Principal
+
+OPEN: Final = frozenset({"/docs", "/openapi.json", "/api/health", "/api/ready"})
+"""Paths that answer without a key; a key that is sent must still be good."""
+REFUSED_CODE: Final = 1008
+"""WebSocket close code; before the handshake it shows as HTTP 403."""
+
+
+class AuthMiddleware:
+    def __init__(self, app: ASGIApp, keys: Keys) -> None:
+        self._app = app
+        self._keys = keys
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        sent = [value for name, value in scope["headers"] if name == b"authorization"]
+        scope["principal"] = await self._principal(sent)
+        if scope["principal"] is not None or (not sent and scope["path"] in OPEN):
+            await self._app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": REFUSED_CODE})
+        else:
+            raise ProblemError(
+                401,
+                "unauthorized",
+                "Send a valid key as `Authorization: Bearer troupe_...`.",
+                None,
+                {"WWW-Authenticate": "Bearer"},
+            )
+
+    async def _principal(self, sent: list[bytes]) -> Principal | None:
+        if len(sent) != 1:
+            return None
+        scheme, _, token = sent[0].decode("latin-1").partition(" ")
+        return await self._keys.authenticate(token) if scheme.lower() == "bearer" else None

@@ -1,0 +1,168 @@
+"""Request bodies: bounded before they are read, and JSON that means one thing.
+
+Refused here, before anything is made of it: more than `BODY_BYTES_MAX`, other
+media types, compressed bodies, what is no JSON, names that come twice, values
+JSON can't say (NaN, half a surrogate pair, numbers no 64 bits hold), nesting
+deeper than `DEPTH_MAX`.  What the fields must be is each route's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import re
+from typing import Any, Final, NoReturn
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from runtime.console.problems import ProblemError
+
+BODY_BYTES_MAX: Final = 1 << 20
+BODY_WAIT_S: Final = 20.0
+"""A body that takes longer to come is given up."""
+DEPTH_MAX: Final = 64
+"""Objects and arrays inside each other."""
+INTEGER_MAX: Final = 2**63 - 1
+
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_BRACKET = re.compile(rb"[\[\]{}]")
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
+class BodyMiddleware:
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        _check_length(headers.get(b"content-length", b"0"))
+        try:
+            async with asyncio.timeout(BODY_WAIT_S):
+                body = await _read(receive)
+        except TimeoutError:
+            raise ProblemError(408, "body_too_slow", "The body did not come in time.") from None
+        if body:
+            _check_type(headers)
+            check_json(body)
+        await self._app(scope, _replay(body, receive), send)
+
+
+def _check_length(declared: bytes) -> None:
+    if not declared.isdigit():
+        raise ProblemError(400, "malformed_request", "Content-Length is no number.")
+    if len(declared) > 18 or int(declared) > BODY_BYTES_MAX:
+        _too_large()
+
+
+def _too_large() -> NoReturn:
+    raise ProblemError(413, "body_too_large", f"A body has at most {BODY_BYTES_MAX} bytes.")
+
+
+async def _read(receive: Receive) -> bytes:
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return b""
+        body += message.get("body", b"")
+        if len(body) > BODY_BYTES_MAX:
+            _too_large()
+        if not message.get("more_body", False):
+            return bytes(body)
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """A `receive` that gives the body once, then what the server has to say."""
+    given = False
+
+    async def again() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return again
+
+
+def _check_type(headers: dict[bytes, bytes]) -> None:
+    media_type = headers.get(b"content-type", b"").split(b";")[0].strip().lower()
+    encoding = headers.get(b"content-encoding", b"identity").strip().lower()
+    if media_type != b"application/json" or encoding != b"identity":
+        raise ProblemError(
+            415, "unsupported_media_type", "A body is application/json, not compressed."
+        )
+
+
+def check_json(body: bytes) -> None:
+    """Raise ProblemError unless `body` is JSON that every reader understands alike."""
+    _check_depth(body)
+    try:
+        value = json.loads(
+            body.decode("utf-8"),
+            object_pairs_hook=_object,
+            parse_constant=_constant,
+            parse_float=_float,
+            parse_int=_int,
+        )
+        if _SURROGATE.search(body):
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except ValueError as error:
+        raise _malformed(_reason(error)) from None
+
+
+def _check_depth(body: bytes) -> None:
+    """Before parsing, because a parser that recurses dies of what is too deep."""
+    depth = 0
+    for bracket in _BRACKET.finditer(_STRING.sub(b"", body)):
+        depth += 1 if bracket.group() in b"[{" else -1
+        if depth > DEPTH_MAX:
+            raise ProblemError(400, "json_too_deep", f"JSON nests at most {DEPTH_MAX} deep.")
+
+
+def _malformed(reason: str) -> ProblemError:
+    return ProblemError(400, "malformed_json", f"The body is no JSON: {reason}.")
+
+
+def _reason(error: ValueError) -> str:
+    match error:
+        case json.JSONDecodeError():
+            return f"{error.msg.lower()} at line {error.lineno}, column {error.colno}"
+        case UnicodeError():
+            return "it is not UTF-8"
+        case _AmbiguousError():
+            return str(error)
+    return "a number is out of range"
+
+
+class _AmbiguousError(ValueError):
+    """Two readers could understand it differently."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise _AmbiguousError("a name comes twice in one object")
+    return found
+
+
+def _constant(_: str) -> NoReturn:
+    raise _AmbiguousError("NaN and Infinity are no JSON")
+
+
+def _float(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise _AmbiguousError("a number is out of range")
+    return number
+
+
+def _int(text: str) -> int:
+    number = int(text) if len(text) <= 20 else INTEGER_MAX + 1
+    if abs(number) > INTEGER_MAX:
+        raise _AmbiguousError("a number is out of range")
+    return number

@@ -1,0 +1,195 @@
+"""Problems: every error is answered as `application/problem+json` (RFC 9457).
+
+    {type, title, status, detail, code, instance, errors?}
+
+`code` is for programs and never changes its meaning; the table is in
+docs/api.md.  `instance` is the route without its ids, so that an id of another
+organization and one that does not exist are answered byte for byte alike; only
+a failure of Troupe itself (500) carries an id of its own, which the log has
+too.  Nothing here ever repeats what was sent.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any, Final
+
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from runtime.client import AskFailedError
+from runtime.errors import InvalidIdError, InvalidMessageError, StoreUnavailableError, TroupeError
+from runtime.ids import Ids
+
+logger = logging.getLogger(__name__)
+
+MEDIA_TYPE: Final = "application/problem+json"
+ERRORS_MAX: Final = 50
+"""Fields named in one answer; there may be more that are wrong."""
+RETRY_AFTER_S: Final = 1
+"""What a client is asked to wait when the store did not answer."""
+
+_CODES: Final = {
+    HTTPStatus.NOT_FOUND: ("not_found", "There is no such thing here."),
+    HTTPStatus.METHOD_NOT_ALLOWED: ("method_not_allowed", "This route has no such method."),
+}
+
+
+class ProblemError(TroupeError):
+    """A request can't be answered as it was asked.
+
+    Args: status, code, detail, and as needed errors ({path, message, code}
+    each) and headers.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        detail: str,
+        errors: Sequence[Mapping[str, str]] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(status, code, detail, errors, headers)
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.errors = errors
+        self.headers = headers
+
+
+def not_found() -> ProblemError:
+    """The one answer for what does not exist and for what is another organization's."""
+    code, detail = _CODES[HTTPStatus.NOT_FOUND]
+    return ProblemError(404, code, detail)
+
+
+def invalid(path: str, code: str, detail: str) -> ProblemError:
+    """422 about one field, for example `body.context.repository`."""
+    return ProblemError(422, code, detail, [{"path": path, "message": detail, "code": code}])
+
+
+def unavailable(code: str, detail: str) -> ProblemError:
+    """503: nothing is wrong with the request; it may be repeated."""
+    return ProblemError(503, code, detail, None, {"Retry-After": str(RETRY_AFTER_S)})
+
+
+def problem_of(error: Exception) -> ProblemError | None:
+    """How an exception is answered; None: it is a fault of ours."""
+    match error:
+        case ProblemError():
+            return error
+        case RequestValidationError():
+            return _validation(error)
+        case HTTPException():
+            return _http(error)
+        case StoreUnavailableError():
+            return unavailable("store_unavailable", "The store did not answer; try again.")
+        case AskFailedError():
+            return ProblemError(502, "agent_failed", "The agent gave the message up.")
+        case InvalidIdError():
+            return not_found()
+        case InvalidMessageError():
+            return ProblemError(422, "invalid_request", "This can't be sent as a message.")
+    return None
+
+
+def _http(error: HTTPException) -> ProblemError:
+    status = HTTPStatus(error.status_code)
+    code, detail = _CODES.get(status, (_snake(status.phrase), status.description or status.phrase))
+    return ProblemError(status, code, detail, None, error.headers)
+
+
+def _snake(phrase: str) -> str:
+    return re.sub(r"[^a-z]+", "_", phrase.lower())
+
+
+def _validation(error: RequestValidationError) -> ProblemError:
+    errors = [
+        {
+            "path": ".".join(str(part) for part in one["loc"]),
+            "message": str(one["msg"]),
+            "code": str(one["type"]),
+        }
+        for one in error.errors()[:ERRORS_MAX]
+    ]
+    paths = ", ".join(one["path"] for one in errors[:3])
+    return ProblemError(422, "invalid_request", f"Not as it must be: {paths}.", errors)
+
+
+def instance_of(scope: Scope) -> str:
+    """The route, with `:name` in the place of each id; before routing, the path."""
+    route = scope.get("route")
+    template = getattr(route, "path", None)
+    if template is None:
+        return str(scope.get("path", "/"))
+    return re.sub(r"\{(\w+)[^}]*\}", r":\1", template)
+
+
+def response(problem: ProblemError, scope: Scope, instance: str | None = None) -> Response:
+    """The answer itself."""
+    body: dict[str, Any] = {
+        "type": f"urn:troupe:problem:{problem.code}",
+        "title": HTTPStatus(problem.status).phrase,
+        "status": problem.status,
+        "detail": problem.detail,
+        "code": problem.code,
+        "instance": instance or instance_of(scope),
+    }
+    if problem.errors:
+        body["errors"] = list(problem.errors)
+    content = json.dumps(body, ensure_ascii=True).encode()
+    return Response(content, problem.status, dict(problem.headers or {}), MEDIA_TYPE)
+
+
+async def handle(request: Request, error: Exception) -> Response:
+    """FastAPI's handler for the errors that it makes itself."""
+    problem = problem_of(error)
+    assert problem is not None, "registered for errors that are problems"
+    return response(problem, request.scope)
+
+
+class ProblemsMiddleware:
+    """Answers every exception that comes from inside; nothing passes it unanswered."""
+
+    def __init__(self, app: ASGIApp, ids: Ids) -> None:
+        self._app = app
+        self._ids = ids
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = False
+
+        async def watch(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watch)
+        except Exception as error:  # the boundary of a request: the caller is owed an answer
+            if started:
+                raise
+            await self._answer(error, scope)(scope, receive, send)
+
+    def _answer(self, error: Exception, scope: Scope) -> Response:
+        problem = problem_of(error)
+        if problem is not None:
+            return response(problem, scope)
+        incident = f"urn:troupe:incident:{self._ids.ulid()}"
+        logger.error(
+            "a request failed",
+            exc_info=error,
+            extra={"action": "http.failed", "incident": incident, "route": instance_of(scope)},
+        )
+        fault = ProblemError(500, "internal_error", "Troupe failed; its log says how.")
+        return response(fault, scope, incident)

@@ -1,0 +1,261 @@
+"""Jobs and steps on real hosts and a real scheduler, over the memory store."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from runtime.agent import AgentState, BaseAgent
+from runtime.client import Client
+from runtime.errors import JobWaiting
+from runtime.job import AgentJob, JobResult
+from runtime.message import Message
+from tests.troupe import LocalTroupe
+
+STEPS = 5
+
+
+class World:
+    """The outside that jobs call: counts calls, and can hold one open."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.hold = asyncio.Event()
+        self.hold.set()
+        self.reached = asyncio.Event()
+        self.fail = 0
+
+    async def call(self, context) -> str:
+        self.calls.append(context.idempotency_key)
+        self.reached.set()
+        await self.hold.wait()
+        if self.fail:
+            self.fail -= 1
+            raise RuntimeError("the outside is down")
+        return context.idempotency_key.rpartition(":")[2]
+
+
+def worker(world: World) -> type[BaseAgent]:
+    class Worker(BaseAgent):
+        kind = "worker"
+
+        class State(AgentState):
+            seen: list[str] = []
+
+        async def receive_message(self, message: Message) -> object:
+            if message.message_type == "start":
+                self.enqueue(
+                    AgentJob.new(
+                        id=message.content["jobId"],
+                        organization_id=self.context.organization,
+                        agent_type="worker",
+                        now_ms=self.context.now_ms(),
+                        reply_to=self.agent_id,
+                        payload=message.content,
+                    )
+                )
+            elif message.message_type == "signal":
+                await self.send_message("scheduler:main", message.content, "job.signal")
+            elif message.message_type.startswith("job."):
+                self.state.seen.append(message.message_type)
+            return self.state.model_dump()
+
+        async def process_task(self, job) -> JobResult:
+            if job.record.payload.get("wait") and await job.signal("answer") is None:
+                raise JobWaiting("question")
+            done = []
+            for number in range(STEPS):
+                await job.progress(number * 20, f"step {number}", f"doing {number}")
+                done.append(await job.step(f"s{number}", world.call, kind="external"))
+            return JobResult(outcome="finished", summary=" ".join(done))
+
+    return Worker
+
+
+async def until(client: Client, job: str, status: str) -> AgentJob:
+    """The job's record once it has this status."""
+    async with asyncio.timeout(20):
+        while True:
+            document = await client.get("job", job)
+            if document is not None:
+                record = AgentJob.model_validate_json(document.body)
+                if record.status == status:
+                    return record
+            await asyncio.sleep(0.002)
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture
+async def troupe(world):
+    troupe = await LocalTroupe({"worker": worker(world)}).start()
+    yield troupe
+    await troupe.stop()
+
+
+async def start(client: Client, job: str, **payload: object) -> None:
+    await client.ask("worker:boss", {"jobId": job, **payload}, "start")
+
+
+async def test_a_job_runs_its_steps_and_says_so(troupe, world) -> None:
+    """The asking agent, the record and the feed would disagree on what happened."""
+    client = troupe.client()
+    await start(client, "job_1")
+    record = await until(client, "job_1", "completed")
+    assert record.result.summary == "s0 s1 s2 s3 s4"
+    assert (record.progress, record.attempts, len(record.logs)) == (100, 1, 5)
+    state = await client.ask("worker:boss", {}, "look")
+    assert state["seen"] == ["job.completed"]
+    feed = await troupe.store.tail(0, 1000, 0)
+    events = [entry.event for entry in feed.entries]
+    assert events.count("agent:started") == events.count("agent:completed") == 1
+    assert events.count("agent:progress") == 5
+
+
+@pytest.mark.parametrize("at", range(1, STEPS + 1))
+async def test_a_killed_host_costs_at_most_the_step_it_was_in(troupe, world, at) -> None:
+    """A recorded step would be called again, or the job would be lost."""
+    client = troupe.client()
+    await start(client, "job_1")
+    world.hold.clear()
+    while len(world.calls) < at:
+        world.reached.clear()
+        await world.reached.wait()
+        if len(world.calls) < at:
+            world.hold.set()
+            await asyncio.sleep(0)
+            world.hold.clear()
+    await troupe.kill_host("host-0")
+    world.hold.set()
+    await troupe.start_host("host-0")
+    record = await until(client, "job_1", "completed")
+    assert record.result.summary == "s0 s1 s2 s3 s4"
+    keys = [key.rpartition(":")[2] for key in world.calls]
+    assert sorted(set(keys)) == ["s0", "s1", "s2", "s3", "s4"]
+    assert len(keys) <= STEPS + 1
+
+
+async def test_a_killed_scheduler_loses_no_job_and_starts_none_twice(troupe, world) -> None:
+    """A job between queue and host would vanish, or run under two schedulers."""
+    client = troupe.client()
+    for number in range(10):
+        await start(client, f"job_{number}")
+        await troupe.kill_scheduler()
+        troupe.start_scheduler()
+    for number in range(10):
+        record = await until(client, f"job_{number}", "completed")
+        assert record.attempts == 1
+    assert len(world.calls) == 10 * STEPS
+    assert len(set(world.calls)) == 10 * STEPS
+
+
+async def test_a_failed_attempt_is_tried_again_from_its_last_step(troupe, world) -> None:
+    """Retries would repeat what is recorded, or give up at once."""
+    troupe._random.random = lambda: 0.0
+    world.fail = 2
+    client = troupe.client()
+    await start(client, "job_1")
+    record = await until(client, "job_1", "completed")
+    assert record.attempts == 3
+    assert len(world.calls) == STEPS + 2
+
+
+async def test_a_job_that_keeps_failing_ends_as_a_dead_letter(troupe, world) -> None:
+    """A hopeless job would be retried for ever, or end without word."""
+    troupe._random.random = lambda: 0.0
+    world.fail = 100
+    client = troupe.client()
+    await start(client, "job_1")
+    record = await until(client, "job_1", "failed")
+    assert record.attempts == record.max_attempts
+    assert "the outside is down" in record.error
+    assert len(await client.list("dead_letter")) == 1
+    while (await client.ask("worker:boss", {}, "look"))["seen"] != ["job.failed"]:
+        await asyncio.sleep(0)
+    world.fail = 0
+    assert (await client.ask("scheduler:main", {"jobId": "job_1"}, "job.retry"))["ok"]
+    await until(client, "job_1", "completed")
+
+
+async def test_cancel_reaches_a_step_in_the_middle(troupe, world) -> None:
+    """A cancelled job would go on until its call returned."""
+    client = troupe.client()
+    world.hold.clear()
+    await start(client, "job_1")
+    await world.reached.wait()
+    assert (await client.ask("scheduler:main", {"jobId": "job_1"}, "job.cancel"))["ok"]
+    record = await until(client, "job_1", "cancelled")
+    assert record.reason == "cancelled"
+    assert len(world.calls) == 1
+
+
+async def test_cancel_survives_the_death_of_the_host(troupe, world) -> None:
+    """A cancel that only a dead process had heard would be forgotten."""
+    client = troupe.client()
+    world.hold.clear()
+    await start(client, "job_1")
+    await world.reached.wait()
+    await troupe.kill_host("host-0")
+    assert (await client.ask("scheduler:main", {"jobId": "job_1"}, "job.cancel"))["ok"]
+    await troupe.start_host("host-0")
+    await until(client, "job_1", "cancelled")
+    assert len(world.calls) == 1
+
+
+async def test_another_organization_cannot_cancel(troupe, world) -> None:
+    """A tenant could end another's work by guessing an id."""
+    client = troupe.client()
+    world.hold.clear()
+    await start(client, "job_1")
+    await world.reached.wait()
+    answer = await troupe.client("other").ask("scheduler:main", {"jobId": "job_1"}, "job.cancel")
+    assert answer["code"] == "not_found"
+    world.hold.set()
+    await until(client, "job_1", "completed")
+
+
+async def test_pause_stops_between_steps_and_resume_goes_on(troupe, world) -> None:
+    """Pausing would lose the step under way or run it twice."""
+    client = troupe.client()
+    world.hold.clear()
+    await start(client, "job_1")
+    await world.reached.wait()
+    assert (await client.ask("scheduler:main", {"jobId": "job_1"}, "job.pause"))["ok"]
+    while (await troupe.store.history("acme/worker:job_1", 0, 9))[-1].status == "pending":
+        await asyncio.sleep(0)
+    world.hold.set()
+    await until(client, "job_1", "paused")
+    assert len(world.calls) == 1
+    assert (await client.ask("scheduler:main", {"jobId": "job_1"}, "job.resume"))["ok"]
+    await until(client, "job_1", "completed")
+    assert len(world.calls) == STEPS
+
+
+async def test_a_waiting_job_holds_no_slot_and_goes_on_when_signalled(troupe, world) -> None:
+    """Waiting for a person would block the queue, or the answer would be lost."""
+    client = troupe.client()
+    await start(client, "job_1", wait=True)
+    await until(client, "job_1", "waiting")
+    status = await client.ask("scheduler:main", {}, "scheduler.status")
+    assert (status["running"], status["waiting"]) == (0, 1)
+    signal = {"jobId": "job_1", "name": "answer", "content": {"text": "yes"}}
+    await client.ask("worker:boss", signal, "signal")
+    await until(client, "job_1", "completed")
+
+
+async def test_a_paused_scheduler_starts_nothing_and_remembers_it(troupe, world) -> None:
+    """A pause would end with the process that heard it."""
+    client = troupe.client()
+    await client.ask("scheduler:main", {"by": "ann"}, "scheduler.pause")
+    await troupe.kill_scheduler()
+    troupe.start_scheduler()
+    await start(client, "job_1")
+    status = await client.ask("scheduler:main", {}, "scheduler.status")
+    assert (status["state"], status["queued"], status["changedBy"]) == ("PAUSED", 1, "ann")
+    assert world.calls == []
+    await client.ask("scheduler:main", {"by": "ann"}, "scheduler.resume")
+    await until(client, "job_1", "completed")

@@ -1,0 +1,135 @@
+"""Troupe from Python: `connect()`, `send`, `ask`, and hosting one's own agent.
+
+`ask` returns Ray's ObjectRef, for `ray.get` or `await`.  The plain actors
+answer bare Ray as well: `ray.get_actor("scheduler", namespace="troupe")`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+from runtime.agent import BaseAgent
+from runtime.client import Client
+from runtime.clock import SystemClock
+from runtime.cluster.control import running
+from runtime.cluster.settings import NAMESPACE, DataDir, data_root
+from runtime.errors import NotRunningError, TroupeError
+from runtime.ids import Ids
+from runtime.kinds import kind_commit
+from runtime.store.remote import RemoteStore
+
+DEFAULT_ORGANIZATION = "default"
+
+
+class Troupe:
+    """A connection to a running deployment, on behalf of one organization."""
+
+    def __init__(self, organization: str, data: Path) -> None:
+        import ray  # noqa: PLC0415 - `connect` has set its environment
+
+        self._ray = ray
+        self.organization = organization
+        self._data = data
+        clock = SystemClock()
+        self._ids = Ids(clock)
+        self._clock = clock
+
+    def ask(self, recipient: str, message_type: str, content: Any = None) -> Any:
+        """Send a message and return an ObjectRef of the agent's answer.
+
+        The message is accepted durably before it is handled. An error of the
+        ObjectRef that is Ray's own leaves the outcome unknown: ask with the
+        same content again only if that may be handled twice, or use `send`
+        with a message id of your own.
+        """
+        message_id = self._ids.ulid()
+        return self._host(recipient).ask.remote(
+            self.organization, "client:python", recipient, message_type, content, message_id
+        )
+
+    def send(
+        self,
+        recipient: str,
+        message_type: str,
+        content: Any = None,
+        message_id: str | None = None,
+    ) -> str:
+        """Have a message accepted; returns its id, the same for the same id."""
+
+        async def send(client: Client) -> str:
+            return await client.send(recipient, content, message_type, message_id=message_id)
+
+        return str(self._with_client(send))
+
+    def host(self, agent_class: type[BaseAgent]) -> None:
+        """Let the running hosts serve a class of yours: its kind, from the next message on.
+
+        Durable. The class is imported by name on each host, from its module,
+        whose folder is put on the hosts' import path when it is not installed.
+        """
+        module = sys.modules[agent_class.__module__]
+        file = getattr(module, "__file__", None)
+        if agent_class.__module__ == "__main__" or file is None:
+            raise UnimportableAgentError(agent_class.__qualname__)
+        depth = agent_class.__module__.count(".") + 1
+        path = str(Path(file).resolve().parents[depth - 1])
+
+        async def host(client: Client) -> None:
+            await client.store.commit([kind_commit(agent_class, path)])
+
+        self._with_client(host)
+
+    def _host(self, recipient: str) -> Any:
+        """The host that gets the call; the same one for the same agent, while it lives."""
+        names = sorted(
+            entry["name"]
+            for entry in self._ray.util.list_named_actors(all_namespaces=True)
+            if entry["namespace"] == NAMESPACE and entry["name"].startswith("host-")
+        )
+        if not names:
+            raise NotRunningError("no host")
+        return self._ray.get_actor(names[crc32(recipient.encode()) % len(names)], NAMESPACE)
+
+    def _with_client(self, work: Any) -> Any:
+        async def run() -> Any:
+            store = RemoteStore(DataDir(self._data).socket)
+            try:
+                return await work(
+                    Client(store, self._clock, self._ids, self.organization, "python")
+                )
+            finally:
+                await store.close()
+
+        return asyncio.run(run())
+
+
+class UnimportableAgentError(TroupeError):
+    """A class must be in a module that the hosts can import, not in __main__."""
+
+
+def connect(data: str | Path | None = None, organization: str = DEFAULT_ORGANIZATION) -> Troupe:
+    """Connect this program to the deployment on this machine.
+
+    Args:
+        data: the data directory; default as for `troupe up`.
+
+    Raises:
+        NotRunningError: nothing runs there.
+    """
+    root = Path(data).resolve() if data is not None else data_root(os.environ)
+    found = running(root)
+    if found is None:
+        raise NotRunningError(str(root))
+    os.environ["RAY_AUTH_MODE"] = "token"
+    os.environ["RAY_AUTH_TOKEN_PATH"] = str(DataDir(root).ray_token)
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+    import ray  # noqa: PLC0415 - after its environment
+
+    if not ray.is_initialized():
+        ray.init(address=found.ray_address, namespace=NAMESPACE, log_to_driver=False)
+    return Troupe(organization, root)

@@ -1,0 +1,178 @@
+"""What a deployment is: folders, ports, sizes. Nothing here imports ray."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from runtime.errors import SettingsError, TroupeError
+
+NAMESPACE = "troupe"
+SOCKET_PATH_MAX = 100
+"""The kernel's limit for a Unix socket's path is 107 bytes."""
+MARKER = "TROUPE_SUPERVISED"
+"""Set in the environment of every process of a deployment; its value is the data directory."""
+
+
+class ClusterError(TroupeError):
+    """Troupe could not be started or stopped."""
+
+
+class Companion(msgspec.Struct, frozen=True):
+    """A process that runs beside the cluster, such as the scripted model server.
+
+    It is started with `--port N --port-file FILE` appended, is restarted on the
+    same port when it dies, and its address is given to the cluster in `url_env`.
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    url_env: str
+
+
+@dataclass(frozen=True)
+class DataDir:
+    """Where one deployment keeps everything durable, and its addresses."""
+
+    root: Path
+
+    @property
+    def database(self) -> Path:
+        return self.root / "troupe.db"
+
+    @property
+    def socket(self) -> Path:
+        """Of the store; beside the data, or in a private folder when that path is too long."""
+        beside = self.root / "store.sock"
+        if len(os.fsencode(beside)) <= SOCKET_PATH_MAX:
+            return beside
+        return self.ray_temp / "store.sock"
+
+    @property
+    def admin_key(self) -> Path:
+        return self.root / "admin.key"
+
+    @property
+    def ray_token(self) -> Path:
+        return self.root / "ray.token"
+
+    @property
+    def lock(self) -> Path:
+        return self.root / "supervisor.lock"
+
+    @property
+    def state(self) -> Path:
+        """What the supervisor says of itself, for `up` and `running`."""
+        return self.root / "running.json"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+    @property
+    def ray_temp(self) -> Path:
+        """Ray's own folder: short, because it holds sockets; nothing in it is needed."""
+        digest = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:10]
+        return Path("/tmp") / f"troupe-{digest}"  # noqa: S108 - private: mode 0700, named by the data
+
+
+class ClusterSettings(msgspec.Struct, frozen=True):
+    """Everything the supervisor and the actors need to know."""
+
+    data: str
+    """The data directory; absolute."""
+    port: int = 8000
+    """Of the HTTP API, on loopback."""
+    hosts: int = 2
+    """Agent hosts, 1..64."""
+    replicas: int = 1
+    """Serve replicas of the API."""
+    agents: str = ""
+    """`module:function` that makes the factories of the agents' kinds."""
+    application: str = ""
+    """`module:name` of the Serve application."""
+    companions: tuple[Companion, ...] = ()
+    model_provider: str = "none"
+    max_concurrent: int = 5
+    """Jobs at once (SCHEDULER_MAX_CONCURRENT)."""
+    max_per_organization: int = 5
+    lease_s: float = 10.0
+    idle_s: float = 60.0
+    cpus: int = 0
+    """CPUs told to Ray; 0: as many as there are, at least 2."""
+
+    @property
+    def directory(self) -> DataDir:
+        return DataDir(Path(self.data))
+
+    def to_json(self) -> bytes:
+        return msgspec.json.encode(self)
+
+    @classmethod
+    def from_json(cls, body: bytes | str) -> ClusterSettings:
+        return msgspec.json.decode(body, type=cls)
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str], **given: object) -> ClusterSettings:
+        """Read the documented variables; `given` wins over them.
+
+        Raises:
+            SettingsError: a variable is not a number or is out of range.
+        """
+        fields: dict[str, object] = {
+            "data": str(data_root(env)),
+            "port": _integer(env, "PORT", 8000, 1, 65_535),
+            "hosts": _integer(env, "TROUPE_HOSTS", 2, 1, 64),
+            "max_concurrent": _integer(env, "SCHEDULER_MAX_CONCURRENT", 5, 1, 1_000),
+            "max_per_organization": _integer(env, "TROUPE_MAX_PER_ORGANIZATION", 5, 1, 1_000),
+            **given,
+        }
+        return cls(**fields)  # type: ignore[arg-type]
+
+
+def data_root(env: Mapping[str, str]) -> Path:
+    """`$TROUPE_DATA`, else `~/.local/share/troupe`."""
+    named = env.get("TROUPE_DATA")
+    return Path(named).expanduser().resolve() if named else Path.home() / ".local/share/troupe"
+
+
+def _integer(env: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:
+    text = env.get(name, "").strip()
+    if not text:
+        return default
+    if not text.isdecimal() or not low <= int(text) <= high:
+        raise SettingsError(name, f"{text!r} is not a whole number from {low} to {high}")
+    return int(text)
+
+
+@dataclass
+class State:
+    """The content of `running.json`."""
+
+    phase: str
+    """`starting`, `ready`, `stopping` or `failed`."""
+    message: str
+    pid: int
+    url: str
+    dashboard_url: str = ""
+    ray_address: str = ""
+    model_provider: str = "none"
+    companions: dict[str, str] = field(default_factory=dict)
+
+    def write(self, path: Path) -> None:
+        """Replace the file in one step, so that a reader never sees a half."""
+        fresh = path.with_suffix(".new")
+        fresh.write_bytes(msgspec.json.encode(self))
+        fresh.replace(path)
+
+    @classmethod
+    def read(cls, path: Path) -> State | None:
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=cls)
+        except (FileNotFoundError, msgspec.DecodeError):
+            return None

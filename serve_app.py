@@ -1,0 +1,50 @@
+"""The composition root: settings -> store -> agents -> routes -> the Serve application.
+
+    serve run serve_app:app
+
+`troupe up` does the same on a Ray head of its own.  Everything that a process
+of Troupe is made of is put together here, and only here.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from actors.department import kinds
+from actors.intake.routes import routers
+from ray import serve
+from runtime.console.app import create_app
+from runtime.store.remote import RemoteStore
+
+from actors.settings import DepartmentSettings
+from runtime.clock import SystemClock
+from runtime.cluster import http, placement
+from runtime.ids import Ids
+from runtime.kinds import Factory
+
+
+def agents() -> dict[str, Factory]:
+    """The factories of the department's agents, for a host."""
+    return dict(kinds(DepartmentSettings.from_env(os.environ)))
+
+
+def build() -> Any:
+    """The HTTP application of one replica."""
+    settings = http.from_environment()
+    if "TROUPE_SETTINGS" not in os.environ:
+        placement.ensure(settings)
+    clock = SystemClock()
+    store = RemoteStore(settings.directory.socket)
+    return create_app(store, clock, Ids(clock), routers=routers(os.environ))
+
+
+app = serve.deployment(
+    serve.ingress(build)(),
+    name="Api",
+    num_replicas=http.from_environment().replicas,
+    max_ongoing_requests=http.REQUESTS_MAX,
+    ray_actor_options={"num_cpus": 0},
+    graceful_shutdown_timeout_s=5,
+    health_check_period_s=2,
+).bind()

@@ -26,7 +26,8 @@ from actors.policyfile import Path, PolicyFileError, read_yaml
 from runtime.message import WireModel
 
 POLICY_NAME: Final = ".troupe.yaml"
-POLICY_BYTES_MAX: Final = 64 << 10
+POLICY_BYTES_MAX: Final = 16 << 10
+"""Parsing this much takes under half a second at worst."""
 COMMAND_LENGTH_MAX: Final = 4_000
 PATTERN_LENGTH_MAX: Final = 200
 PATTERNS_MAX: Final = 200

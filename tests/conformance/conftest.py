@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import pytest
+
+from runtime.clock import ManualClock
+
+from .kit import Desk
+from .stores import STORES, Opened
+
+
+@pytest.fixture
+def clock():
+    return ManualClock()
+
+
+@pytest.fixture(params=STORES)
+async def opened(request, tmp_path, clock):
+    opened = Opened(request.param, tmp_path, clock)
+    await opened.start()
+    yield opened
+    await opened.stop()
+
+
+@pytest.fixture
+async def store(opened):
+    return opened.store
+
+
+@pytest.fixture
+async def desk(store):
+    """A registered owner, `o1` of host-1, and short words for what it does."""
+    desk = Desk(store)
+    await desk.register()
+    return desk

@@ -1,0 +1,301 @@
+"""The contract once more, naive and slow, as the oracle of the random test.
+
+Everything is a list or a dict that is searched from end to end, and a commit
+is tried on a deep copy: what is refused is thrown away.  It shares no code
+with any store, so that a mistake there does not hide here.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+from runtime.store.contract import (
+    ABSENT,
+    ANY,
+    Commit,
+    Committed,
+    Document,
+    Feed,
+    FeedEntry,
+    JournalEvent,
+    Put,
+    Refused,
+    Step,
+    StoredMessage,
+)
+
+
+class No(Exception):
+    """The commit is refused."""
+
+
+def organization(address: str) -> str:
+    return address.split("/", maxsplit=1)[0]
+
+
+class Model:
+    def __init__(self, incarnation: str) -> None:
+        self.incarnation = incarnation
+        self.messages: list[dict[str, Any]] = []
+        self.agents: dict[str, dict[str, Any]] = {}
+        self.owners: dict[str, tuple[str, int]] = {}
+        """owner -> (name, end of its lease)"""
+        self.reminders: dict[tuple[str, str], tuple[int, bytes]] = {}
+        self.steps: list[dict[str, Any]] = []
+        self.documents: dict[tuple[str, str], Document] = {}
+        self.revisions: dict[tuple[str, str], int] = {}
+        self.feed: list[FeedEntry] = []
+        self.accepted = 0
+        self.refused: dict[str, int] = {}
+
+    def agent(self, address: str) -> dict[str, Any]:
+        new = {"epoch": 0, "owner": None, "journal": [], "snapshot": (0, None)}
+        return self.agents.setdefault(address, new)
+
+    # commit
+
+    def commit(self, commit: Commit, now: int) -> Committed | Refused:
+        trial = deepcopy(self)
+        try:
+            answer = trial.apply(commit, now)
+        except No as no:
+            reason, *detail = no.args
+            self.refused[reason] = self.refused.get(reason, 0) + 1
+            return Refused(reason, *detail)
+        self.__dict__ = trial.__dict__
+        self.accepted += 1
+        return answer
+
+    def apply(self, commit: Commit, now: int) -> Committed:
+        self.check_organizations(commit)
+        if commit.agent is not None:
+            self.check_fence(commit)
+        for put in commit.puts:
+            self.put(put, now)
+        seqs = [self.arrive(one, now) for one in commit.sends]
+        version = 0
+        if commit.agent is not None:
+            self.turn(commit, now, seqs)
+            self.record(commit, now)
+            version = len(self.agent(commit.agent)["journal"])
+        for event in commit.feed:
+            where = (len(self.feed) + 1, event.organization, event.event, event.rooms)
+            self.feed.append(FeedEntry(*where, event.at_ms, event.body))
+        return Committed(version, tuple(seqs), len(self.feed))
+
+    def check_organizations(self, commit: Commit) -> None:
+        for one in commit.sends:
+            own = commit.organization
+            to = organization(one.recipient)
+            if own != "system" and (organization(one.sender) != own or to not in (own, "system")):
+                raise No("foreign_organization", one.recipient)
+
+    def check_fence(self, commit: Commit) -> None:
+        agent = self.agents.get(commit.agent, {"epoch": 0, "journal": []})
+        if commit.fence.incarnation != self.incarnation:
+            raise No("stale_incarnation")
+        if agent["epoch"] == 0 or agent["epoch"] != commit.fence.epoch:
+            raise No("stale_epoch")
+        if commit.expected_version not in (None, len(agent["journal"])):
+            raise No("version_conflict")
+
+    def put(self, put: Put, now: int) -> None:
+        where = (put.collection, put.key)
+        there = self.documents.get(where)
+        revision = there.revision if there else ABSENT
+        if put.expect not in (ANY, revision):
+            raise No("revision_conflict", f"{put.collection}/{put.key}")
+        if put.body is None and there is None:
+            return
+        self.revisions[where] = self.revisions.get(where, 0) + 1
+        if put.body is None:
+            del self.documents[where]
+            return
+        self.documents[where] = Document(
+            put.key, put.organization, self.revisions[where], put.body, put.terms, now
+        )
+
+    def arrive(self, one: Any, now: int) -> int:
+        if any(self.is_message(m, one.recipient, one.message_id) for m in self.messages):
+            raise No("duplicate", one.message_id)
+        self.agent(one.recipient)
+        message = StoredMessage(
+            len(self.messages) + 1, one.message_id, one.sender, one.recipient, one.body, now,
+            one.reply_to,
+        )  # fmt: skip
+        self.messages.append({name: getattr(message, name) for name in message.__struct_fields__})
+        return message.seq
+
+    def is_message(self, message: dict[str, Any], recipient: str, id: str) -> bool:
+        return message["recipient"] == recipient and message["message_id"] == id
+
+    def turn(self, commit: Commit, now: int, own: list[int]) -> None:
+        done = {"finished_ms": now, "reply": None, "error": None}
+        for ack in commit.acks:
+            message = self.pending(commit.agent, ack.message_id, own)
+            message |= done | {"status": "processed", "reply": ack.reply}
+        tried = set()
+        for retry in commit.retries:
+            message = self.pending(commit.agent, retry.message_id, own)
+            if retry.message_id in tried:
+                raise No("not_pending", retry.message_id)
+            tried.add(retry.message_id)
+            message["attempts"] += 1
+            message |= {"not_before_ms": retry.not_before_ms, "error": retry.error}
+        for bury in commit.buries:
+            message = self.pending(commit.agent, bury.message_id, own)
+            if bury.message_id in tried:
+                raise No("not_pending", bury.message_id)
+            message |= done | {"status": "dead", "error": bury.error}
+
+    def pending(self, agent: str, id: str, own: list[int]) -> dict[str, Any]:
+        for message in self.messages:
+            if self.is_message(message, agent, id) and message["status"] == "pending":
+                if message["seq"] in own:
+                    break
+                return message
+        raise No("not_pending", id)
+
+    def record(self, commit: Commit, now: int) -> None:
+        agent = self.agent(commit.agent)
+        cause = commit.acks[0].message_id if commit.acks else None
+        for event in commit.events:
+            version = len(agent["journal"]) + 1
+            agent["journal"].append(
+                JournalEvent(version, event.name, event.body, event.schema, now, cause)
+            )
+        if commit.snapshot is not None:
+            agent["snapshot"] = (len(agent["journal"]), commit.snapshot)
+        for remind in commit.reminders:
+            self.reminders.pop((commit.agent, remind.key), None)
+            if remind.due_ms is not None:
+                self.reminders[commit.agent, remind.key] = (remind.due_ms, remind.body)
+        for intent in commit.intents:
+            self.begin(intent, commit.agent, now)
+        for result in commit.results:
+            self.end(result, commit.agent, now)
+
+    def find_step(self, job: str, key: str) -> dict[str, Any] | None:
+        return next((s for s in self.steps if (s["job"], s["key"]) == (job, key)), None)
+
+    def begin(self, intent: Any, agent: str, now: int) -> None:
+        step = self.find_step(intent.job, intent.key)
+        if step is None:
+            step = {"job": intent.job, "key": intent.key, "kind": intent.kind}
+            step |= {"intent": intent.body, "attempts": 0, "result": None}
+            self.steps.append(step)
+        if step["result"] is not None:
+            raise No("step_conflict", intent.key)
+        step |= {"agent": agent, "epoch": self.agent(agent)["epoch"], "at_ms": now}
+        step["attempts"] += 1
+
+    def end(self, result: Any, agent: str, now: int) -> None:
+        step = self.find_step(result.job, result.key)
+        begun = (agent, self.agent(agent)["epoch"], None)
+        if step is None or (step["agent"], step["epoch"], step["result"]) != begun:
+            raise No("step_conflict", result.key)
+        step |= {"result": result.body, "at_ms": now}
+
+    # owners
+
+    def live(self, owner: str | None, now: int) -> bool:
+        return owner in self.owners and self.owners[owner][1] > now
+
+    def register(self, owner: str, name: str, until: int) -> None:
+        self.owners = {id: one for id, one in self.owners.items() if one[0] != name}
+        self.owners[owner] = (name, until)
+
+    def renew(self, owner: str, until: int) -> bool:
+        if owner in self.owners:
+            self.owners[owner] = (self.owners[owner][0], until)
+        return owner in self.owners
+
+    def first_waiting(self, address: str) -> int | None:
+        return min((m["seq"] for m in self.inbox(address)), default=None)
+
+    def ready(self, owner: str, now: int) -> list[str]:
+        if not self.live(owner, now):
+            return []
+        waiting = [
+            (self.first_waiting(address), address)
+            for address, agent in self.agents.items()
+            if organization(address) != "system"
+            and self.first_waiting(address) is not None
+            and not self.live(agent["owner"], now)
+        ]
+        return [address for _, address in sorted(waiting)]
+
+    def claim(self, owner: str, limit: int, named: list[str] | None, now: int) -> list[Any]:
+        self.fire(now)
+        chosen = self.ready(owner, now)
+        if named is not None:
+            chosen = [a for a in dict.fromkeys(named) if self.takeable(a, owner, now)]
+        return [self.activate(address, owner) for address in chosen[:limit]]
+
+    def takeable(self, address: str, owner: str, now: int) -> bool:
+        holder = self.agents.get(address, {"owner": None})["owner"]
+        return self.live(owner, now) and holder != owner and not self.live(holder, now)
+
+    def activate(self, address: str, owner: str) -> tuple[Any, ...]:
+        agent = self.agent(address)
+        agent["owner"] = owner
+        agent["epoch"] += 1
+        journal, (at, snapshot) = agent["journal"], agent["snapshot"]
+        inbox = self.inbox(address)
+        return (address, agent["epoch"], len(journal), at, snapshot, journal[at:], inbox)
+
+    def release(self, owner: str, agents: list[str]) -> None:
+        for address in agents:
+            if address in self.agents and self.agents[address]["owner"] == owner:
+                self.agents[address]["owner"] = None
+
+    def fire(self, now: int) -> None:
+        due = sorted((at, where) for where, (at, _) in self.reminders.items() if at <= now)
+        for at, (address, key) in due:
+            _, body = self.reminders.pop((address, key))
+            id = f"reminder:{key}:{at}"
+            message = StoredMessage(0, id, address, address, body, now)
+            if not any(self.is_message(m, address, id) for m in self.messages):
+                self.arrive(message, now)
+
+    # reads
+
+    def inbox(self, agent: str) -> list[dict[str, Any]]:
+        return [m for m in self.history(agent) if m["status"] == "pending"]
+
+    def history(self, agent: str) -> list[dict[str, Any]]:
+        return [m for m in self.messages if m["recipient"] == agent]
+
+    def poll(self, owner: str, after: int, now: int) -> tuple[list[dict[str, Any]], int]:
+        self.fire(now)
+        mine = [a for a, agent in self.agents.items() if agent["owner"] == owner]
+        found = [m for m in self.messages if m["recipient"] in mine and m["status"] == "pending"]
+        return [m for m in found if m["seq"] > after], len(self.ready(owner, now))
+
+    def journal(self, agent: str) -> list[JournalEvent]:
+        return self.agents[agent]["journal"] if agent in self.agents else []
+
+    def steps_of(self, job: str) -> list[Step]:
+        return [
+            Step(*(s[name] for name in Step.__struct_fields__))
+            for s in self.steps
+            if s["job"] == job
+        ]
+
+    def listed(self, collection: str, of: str | None, terms: list[str]) -> list[Document]:
+        found = [
+            document
+            for (where, _), document in self.documents.items()
+            if where == collection
+            and of in (None, document.organization)
+            and all(term in document.terms for term in terms)
+        ]
+        return sorted(found, key=lambda document: document.key)
+
+    def tail(self, after: int, limit: int, of: str | None) -> Feed:
+        reset = after > len(self.feed)
+        start = len(self.feed) if after < 0 else 0 if reset else after
+        entries = [e for e in self.feed[start:] if of in (None, e.organization)]
+        cursor = len(self.feed) if len(entries) < limit else entries[limit - 1].cursor
+        return Feed(tuple(entries[:limit]), cursor, reset)

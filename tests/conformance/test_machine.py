@@ -1,0 +1,308 @@
+"""Random work on every store and on the model: every answer and every read agree.
+
+What is random: stale and right fences, versions and expectations, duplicate
+sends, acknowledgements of what is pending, done or unknown, steps, claims,
+owners that supersede each other, leases, reminders, time, and (where the store
+is durable) closing and opening it again in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from runtime.clock import ManualClock
+from runtime.store.contract import (
+    ABSENT,
+    ANY,
+    Ack,
+    Bury,
+    Commit,
+    Event,
+    FeedEvent,
+    Fence,
+    Intent,
+    Put,
+    Refused,
+    Remind,
+    Result,
+    Retry,
+    Send,
+    Snapshot,
+)
+
+from .model import Model
+from .stores import DURABLE, STORES, Opened
+
+FULL = os.environ.get("TROUPE_CONFORMANCE") == "full"
+AGENTS = ["acme/a:1", "acme/a:2", "beta/a:1", "system/scheduler:main"]
+OWNERS = {"o1": "host-1", "o2": "host-2", "o3": "host-1"}
+JOBS = ["job_1", "job_2"]
+TERMS = ["a=1", "a=2", "b=1"]
+
+agents = st.sampled_from(AGENTS)
+owners = st.sampled_from(list(OWNERS))
+ids = st.sampled_from([f"m{number}" for number in range(8)])
+keys = st.sampled_from(["k1", "k2", "k3"])
+bodies = st.binary(max_size=3)
+few = st.integers(1, 3)
+puts = st.builds(
+    Put,
+    st.sampled_from(["job", "issue"]),
+    keys,
+    st.sampled_from(["acme", "beta"]),
+    st.none() | bodies,
+    st.lists(st.sampled_from(TERMS), max_size=3).map(tuple),
+    st.sampled_from([ANY, ANY, ABSENT, 1, 2, 3]),
+)
+feeds = st.builds(
+    FeedEvent,
+    st.sampled_from(["acme", "beta"]),
+    st.sampled_from(["job:started", "job:done"]),
+    st.just(("monitoring",)),
+    st.integers(0, 9),
+    bodies,
+)
+intents = st.builds(
+    Intent,
+    st.sampled_from(JOBS),
+    keys,
+    st.sampled_from(["pure", "workspace", "external"]),
+    bodies,
+)
+results = st.builds(Result, st.sampled_from(JOBS), keys, bodies)
+events = st.builds(Event, st.sampled_from(["e", "f"]), bodies, st.integers(1, 3))
+
+
+def some(of, most=2):
+    """None at all more often than not, so that whole commits are often accepted."""
+    return st.just(()) | st.lists(of, max_size=most).map(tuple)
+
+
+class StoreMachine(RuleBasedStateMachine):
+    store_name = ""
+
+    @initialize()
+    def open(self):
+        self.loop = asyncio.new_event_loop()
+        self.path = Path(tempfile.mkdtemp(prefix="conformance-"))
+        self.clock = ManualClock()
+        self.opened = Opened(self.store_name, self.path, self.clock)
+        self.store = self.run(self.opened.start())
+        incarnation = self.run(self.store.register("o1", "host-1", 10))
+        self.model = Model(incarnation)
+        self.model.register("o1", "host-1", self.now + 10_000)
+
+    def teardown(self):
+        if hasattr(self, "model"):
+            self.read_everything()
+            self.run(self.opened.stop())
+            self.loop.close()
+            shutil.rmtree(self.path)
+
+    def run(self, call):
+        return self.loop.run_until_complete(asyncio.wait_for(call, 20))
+
+    @property
+    def now(self):
+        return self.clock.now_ms()
+
+    # writing
+
+    @rule(data=st.data(), count=few)
+    def commit(self, data, count):
+        batch = [data.draw(self.commits()) for _ in range(count)]
+        expected = [self.model.commit(commit, self.now) for commit in batch]
+        answers = self.run(self.store.commit(batch))
+        for answer, right in zip(answers, expected, strict=True):
+            if isinstance(right, Refused) and not right.detail:
+                assert isinstance(answer, Refused) and answer.reason == right.reason
+            else:
+                assert answer == right
+
+    @rule(agent=agents, sends=st.lists(ids, min_size=1, max_size=2, unique=True))
+    def send(self, agent, sends):
+        of = agent.split("/")[0]
+        commit = Commit(of, sends=tuple(Send(id, f"{of}/client:x", agent, b"") for id in sends))
+        expected = self.model.commit(commit, self.now)
+        assert self.run(self.store.commit([commit])) == [expected]
+
+    @st.composite
+    @staticmethod
+    def _commits(draw, model):
+        held = [a for a in AGENTS if a in model.agents and model.agents[a]["epoch"]]
+        agent = draw(st.sampled_from(held)) if held and draw(st.integers(0, 4)) else None
+        of = agent.split("/")[0] if agent else draw(st.sampled_from(["acme", "beta", "system"]))
+        sender = agent or f"{of}/client:x"
+        sends = st.builds(Send, ids, st.just(sender), agents, bodies, st.none() | ids)
+        common = {"puts": draw(some(puts)), "feed": draw(some(feeds)), "sends": draw(some(sends))}
+        if agent is None:
+            return Commit(of, **common)
+        state = model.agents[agent]
+        waiting = [m["message_id"] for m in model.inbox(agent)]
+        own = st.sampled_from(waiting) if waiting else ids
+        pick = st.one_of(own, own, own, ids)
+        slip = draw(st.integers(0, 9))
+        added = draw(some(events))
+        version = len(state["journal"]) + (slip == 9)
+        due = st.integers(-2_000, 20_000).map(lambda by: model.now + by)
+        return Commit(
+            of,
+            agent,
+            Fence("another" if slip == 8 else model.incarnation, state["epoch"] - (slip == 7)),
+            version if added or slip > 5 else draw(st.sampled_from([None, version])),
+            draw(some(st.builds(Ack, pick, st.none() | bodies))),
+            draw(some(st.builds(Retry, pick, st.integers(0, 9), st.just("busy")), 1)),
+            draw(some(st.builds(Bury, pick, st.just("dead")), 1)),
+            added,
+            draw(st.none() | st.builds(Snapshot, bodies, few)),
+            reminders=draw(some(st.builds(Remind, keys, st.none() | due, bodies))),
+            intents=draw(some(intents)),
+            results=draw(some(results)),
+            **common,
+        )
+
+    def commits(self):
+        self.model.now = self.now
+        return StoreMachine._commits(self.model)
+
+    # owners, agents, time
+
+    @rule(owner=owners, lease_s=st.sampled_from([1, 10]))
+    def register(self, owner, lease_s):
+        self.model.register(owner, OWNERS[owner], self.now + lease_s * 1000)
+        assert (
+            self.run(self.store.register(owner, OWNERS[owner], lease_s)) == self.model.incarnation
+        )
+
+    @rule(owner=owners)
+    def renew(self, owner):
+        expected = self.model.renew(owner, self.now + 10_000)
+        assert self.run(self.store.renew(owner, 10)) is expected
+
+    @rule(owner=owners, limit=st.integers(0, 3), named=st.none() | st.lists(agents, max_size=4))
+    def claim(self, owner, limit, named):
+        expected = self.model.claim(owner, limit, named, self.now)
+        found = self.run(self.store.claim(owner, limit, named))
+        assert [
+            (
+                one.agent,
+                one.epoch,
+                one.version,
+                one.snapshot_version,
+                one.snapshot,
+                list(one.events),
+                [as_dict(message) for message in one.inbox],
+            )
+            for one in found
+        ] == expected
+
+    @rule(owner=owners, some_agents=st.lists(agents, max_size=3))
+    def release(self, owner, some_agents):
+        self.model.release(owner, some_agents)
+        self.run(self.store.release(owner, some_agents))
+
+    @rule(seconds=st.sampled_from([0.001, 1, 5, 11]))
+    def time_passes(self, seconds):
+        self.clock.advance(seconds)
+
+    @precondition(lambda self: self.store_name in DURABLE)
+    @rule()
+    def reopen(self):
+        self.store = self.run(self.opened.reopen())
+        self.model.accepted, self.model.refused = 0, {}
+
+    # reading
+
+    @rule(owner=owners, data=st.data(), limit=few)
+    def poll(self, owner, data, limit):
+        after = data.draw(st.integers(0, len(self.model.messages)))
+        messages, ready = self.model.poll(owner, after, self.now)
+        poll = self.run(self.store.poll(owner, after, limit, 0))
+        assert [as_dict(message) for message in poll.messages] == messages[:limit]
+        assert poll.ready == ready
+        following = self.model.poll(owner, poll.cursor, self.now)[0]
+        assert following == messages[limit:], "the cursor skips or repeats"
+
+    @rule(agent=agents, data=st.data(), limit=few)
+    def read_agent(self, agent, data, limit):
+        after = data.draw(st.integers(0, len(self.model.messages)))
+        for read, all_of_it in (
+            (self.store.inbox, self.model.inbox(agent)),
+            (self.store.history, self.model.history(agent)),
+        ):
+            expected = [message for message in all_of_it if message["seq"] > after][:limit]
+            assert [as_dict(one) for one in self.run(read(agent, after, limit))] == expected
+        expected = [event for event in self.model.journal(agent) if event.version > after][:limit]
+        assert self.run(self.store.journal(agent, after, limit)) == expected
+
+    @rule(
+        of=st.sampled_from([None, "acme", "beta"]),
+        terms=st.lists(st.sampled_from(TERMS), max_size=2, unique=True),
+        after=st.none() | keys,
+        limit=few,
+        descending=st.booleans(),
+    )
+    def read_documents(self, of, terms, after, limit, descending):
+        for collection in ("job", "issue"):
+            everything = self.model.listed(collection, of, terms)
+            assert self.run(self.store.count(collection, of, terms)) == len(everything)
+            if descending:
+                everything.reverse()
+            if after is not None:
+                everything = [
+                    d for d in everything if (d.key < after if descending else d.key > after)
+                ]
+            page = self.store.list_documents(collection, of, terms, after, limit, descending)
+            assert self.run(page) == everything[:limit]
+
+    @rule(of=st.sampled_from([None, "acme", "beta"]), data=st.data(), limit=few)
+    def read_feed(self, of, data, limit):
+        after = data.draw(st.integers(-1, len(self.model.feed) + 1))
+        feed = self.run(self.store.tail(after, limit, 0, of, self.model.incarnation))
+        assert feed == self.model.tail(after, limit, of)
+
+    def read_everything(self):
+        for agent in AGENTS:
+            history = [as_dict(one) for one in self.run(self.store.history(agent, 0, 100))]
+            assert history == self.model.history(agent)
+            inbox = [as_dict(one) for one in self.run(self.store.inbox(agent, 0, 100))]
+            assert inbox == self.model.inbox(agent)
+            assert self.run(self.store.journal(agent, 0, 100)) == self.model.journal(agent)
+            for message in history:
+                found = self.run(self.store.outcome(agent, message["message_id"], 0))
+                assert as_dict(found) == message
+        for job in JOBS:
+            assert self.run(self.store.steps(job)) == self.model.steps_of(job)
+        for (collection, key), document in self.model.documents.items():
+            assert self.run(self.store.get(collection, key)) == document
+        assert self.run(self.store.tail(0, 1000, 0)).entries == tuple(self.model.feed)
+        health = self.run(self.store.health())
+        assert (health.commits, health.refused) == (self.model.accepted, self.model.refused)
+
+
+def as_dict(message):
+    return {name: getattr(message, name) for name in message.__struct_fields__}
+
+
+@pytest.mark.parametrize("name", STORES)
+def test_random_work_agrees_with_the_model(name):
+    """A store would differ from the contract in a way that no single test names."""
+    machine = type(f"Machine_{name}", (StoreMachine,), {"store_name": name})
+    machine.TestCase.settings = settings(
+        max_examples=200 if FULL else 25,
+        stateful_step_count=50 if FULL else 30,
+        deadline=None,
+        database=None,
+        derandomize=not FULL,
+        suppress_health_check=list(HealthCheck),
+    )
+    machine.TestCase().runTest()

@@ -55,6 +55,8 @@ def check_call(commits: Sequence[Commit]) -> None:
     if not 1 <= len(commits) <= BATCH_MAX:
         raise ValueError(f"commit takes 1..{BATCH_MAX} commits, not {len(commits)}")
     for commit in commits:
+        if any("" in put.terms for put in commit.puts):
+            raise ValueError("an empty term")
         if commit.agent is None:
             if commit.fence is not None or commit.expected_version is not None:
                 raise ValueError("a fence or an expected version without an agent")

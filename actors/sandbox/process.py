@@ -1,0 +1,239 @@
+"""One sandboxed process from its start to the end of everything it started.
+
+`gone` is set only when the first process of the sandbox has ended, which is
+after the kernel has killed every other one in it; a daemon can't outlive its
+run.  The death of this process kills the sandbox too (PR_SET_PDEATHSIG).  What
+to run in which surroundings comes from `command`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from actors.errors import SandboxError
+from actors.sandbox.command import SYSTEM_PATH, Descriptors, accounts
+from actors.sandbox.limits import Group
+
+START_TIMEOUT_S = 30.0
+STATUS_BYTES_MAX = 1 << 14
+COMPLAINT_BYTES_MAX = 2_000
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that is needed to start."""
+
+    bwrap: str
+    options: Callable[[Descriptors], list[str]]
+    inner: Sequence[str]
+    owner: int | None
+    seccomp: bytes
+    group: Group | None
+    on_over: Callable[[Group], None]
+    """Called with the group when nothing is in it any more."""
+    hold: int | None
+    """An open file of ours, kept open by the sandbox as long as it lives."""
+    merge: bool
+    """Standard error goes where standard output goes."""
+    interactive: bool
+    """Standard input is a pipe that stays open."""
+
+
+class SandboxProcess:
+    """A started sandbox; the descriptors of its pipes belong to the caller."""
+
+    def __init__(
+        self, plan: Plan, popen: subprocess.Popen[bytes], status_read: int, block_write: int
+    ) -> None:
+        self._plan = plan
+        self._popen = popen
+        self._status_read = status_read
+        self._block_write = block_write
+        self._loop = asyncio.get_running_loop()
+        self._pidfds: list[int] = []
+        self._status = bytearray()
+        self._first: asyncio.Future[int] = self._loop.create_future()
+        self.exited = asyncio.Event()
+        """bubblewrap has ended, so the command has."""
+        self.gone = asyncio.Event()
+        """Nothing of the sandbox runs any more."""
+        self.out_of_memory = False
+        """The kernel killed something of it; known once it is gone."""
+        self.stdin = _detach(popen.stdin)
+        self.stdout = _detach(popen.stdout)
+        self.stderr = _detach(popen.stderr)
+
+    @classmethod
+    async def start(cls, plan: Plan) -> SandboxProcess:
+        """Start it; on return the command runs and is counted in its group.
+
+        Raises:
+            SandboxError: bubblewrap could not be started; nothing was run.
+        """
+        process = cls(plan, *_launch(plan))
+        starting = asyncio.ensure_future(process._begin())
+        try:
+            await asyncio.shield(starting)
+        except BaseException:
+            # bubblewrap must come so far that its death reaches its child, then it is killed.
+            starting.add_done_callback(process._abandon)
+            raise
+        return process
+
+    def kill(self) -> None:
+        """Kill all of it at once; `gone` follows."""
+        for fd in self._pidfds:
+            with suppress(ProcessLookupError, OSError):
+                signal.pidfd_send_signal(fd, signal.SIGKILL)
+
+    @property
+    def exit_code(self) -> int | None:
+        """Of the command (128 + n: signal n); None if it was killed or never began."""
+        for line in self._status.decode(errors="replace").splitlines():
+            with suppress(ValueError, TypeError):
+                code = json.loads(line).get("exit-code")
+                if isinstance(code, int):
+                    return code
+        return None
+
+    async def _begin(self) -> None:
+        os.set_blocking(self._status_read, False)
+        self._loop.add_reader(self._status_read, self._read_status)
+        self._watch(self._popen.pid, self._exited)
+        try:
+            async with asyncio.timeout(START_TIMEOUT_S):
+                first = await self._first
+            self._watch(first, self._gone)
+            if self._plan.group is not None:
+                self._plan.group.add(first)
+            os.write(self._block_write, b"x")
+        except (OSError, TimeoutError, SandboxError) as error:
+            self.kill()
+            await self.exited.wait()
+            raise SandboxError(self._complaint() or str(error)) from error
+        finally:
+            os.close(self._block_write)
+
+    def _abandon(self, starting: asyncio.Future[None]) -> None:
+        if not starting.cancelled():
+            starting.exception()
+        self.kill()
+        for fd in (self.stdin, self.stdout, self.stderr):
+            if fd is not None:
+                os.close(fd)
+
+    def _complaint(self) -> str:
+        """What bubblewrap said when it could not begin."""
+        fd = self.stdout if self.stderr is None else self.stderr
+        assert fd is not None
+        os.set_blocking(fd, False)
+        with suppress(BlockingIOError):
+            return os.read(fd, COMPLAINT_BYTES_MAX).decode(errors="replace").strip()
+        return ""
+
+    def _watch(self, pid: int, ended: Callable[[int], None]) -> None:
+        fd = os.pidfd_open(pid)
+        self._pidfds.append(fd)
+        self._loop.add_reader(fd, ended, fd)
+
+    def _exited(self, fd: int) -> None:
+        self._loop.remove_reader(fd)
+        self._popen.wait()
+        self.kill()  # what the command left running in the background
+        self.exited.set()
+        if len(self._pidfds) == 1:  # it never had a first process
+            self.gone.set()
+        self._end_when_over()
+
+    def _gone(self, fd: int) -> None:
+        self._loop.remove_reader(fd)
+        self.gone.set()
+        self._end_when_over()
+
+    def _end_when_over(self) -> None:
+        if self.gone.is_set() and self.exited.is_set():
+            for fd in self._pidfds:
+                os.close(fd)
+            self._pidfds.clear()
+            if self._plan.group is not None:
+                self.out_of_memory = self._plan.group.out_of_memory()
+                self._plan.on_over(self._plan.group)
+
+    def _read_status(self) -> None:
+        chunk = os.read(self._status_read, STATUS_BYTES_MAX)
+        if not chunk:
+            self._loop.remove_reader(self._status_read)
+            os.close(self._status_read)
+            if not self._first.done():
+                self._first.set_exception(SandboxError("bubblewrap ended before it began"))
+            return
+        self._status += chunk
+        if not self._first.done() and b"\n" in self._status:
+            line = json.loads(self._status.split(b"\n")[0])
+            self._first.set_result(int(line["child-pid"]))
+
+
+def _launch(plan: Plan) -> tuple[subprocess.Popen[bytes], int, int]:
+    """Start bubblewrap, held before the command; with our ends of its two pipes."""
+    status_read, status_write = os.pipe()
+    block_read, block_write = os.pipe()
+    made = [status_write, block_read]
+    passwd, group = accounts(plan.owner)
+    try:
+        files = Descriptors(
+            seccomp=_memory_file(plan.seccomp, made),
+            passwd=_memory_file(passwd, made),
+            group=_memory_file(group, made),
+            status=status_write,
+            block=block_read,
+            hold=plan.hold,
+        )
+        argument_file = _memory_file("\0".join(plan.options(files)).encode(), made)
+        popen = _spawn(plan, argument_file, made)
+    except (OSError, ValueError) as error:
+        os.close(status_read)
+        os.close(block_write)
+        raise SandboxError(str(error)) from error
+    finally:
+        for fd in made:
+            os.close(fd)
+    return popen, status_read, block_write
+
+
+def _memory_file(content: bytes, made: list[int]) -> int:
+    fd = os.memfd_create("sandbox", os.MFD_CLOEXEC)
+    made.append(fd)
+    os.write(fd, content)
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd
+
+
+def _spawn(plan: Plan, argument_file: int, made: Sequence[int]) -> subprocess.Popen[bytes]:
+    # The options travel in a file: the command line can be read inside, in /proc/1/cmdline.
+    return subprocess.Popen(
+        [plan.bwrap, "--args", str(argument_file), "--", *plan.inner],
+        stdin=subprocess.PIPE if plan.interactive else subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT if plan.merge else subprocess.PIPE,
+        env={"PATH": SYSTEM_PATH},
+        cwd="/",
+        pass_fds=[*made, *([plan.hold] if plan.hold is not None else [])],
+        start_new_session=True,
+        bufsize=0,
+    )
+
+
+def _detach(pipe: object) -> int | None:
+    """Take a pipe's descriptor out of its file object, which would close it unasked."""
+    if pipe is None:
+        return None
+    fd = os.dup(pipe.fileno())  # type: ignore[attr-defined]
+    pipe.close()  # type: ignore[attr-defined]
+    return fd

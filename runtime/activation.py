@@ -26,7 +26,7 @@ from runtime.clock import Clock, iso
 from runtime.errors import InvalidMessageError
 from runtime.group import GroupCommitter
 from runtime.ids import Ids, split
-from runtime.jobrun import JobLane
+from runtime.joblane import JobLane
 from runtime.journal import State, diff, fold
 from runtime.message import BROADCAST_PREFIX, Message
 from runtime.store import contract

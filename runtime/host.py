@@ -14,9 +14,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import TypeVar
 
 from runtime.activation import Activation
 from runtime.agent import DeactivationReason
@@ -25,22 +24,20 @@ from runtime.clock import Clock
 from runtime.errors import (
     CommitRefusedError,
     DeadLetterError,
-    StoreUnavailableError,
     UnknownAgentKindError,
 )
 from runtime.group import GroupCommitter
 from runtime.ids import Ids, kind_of, split
 from runtime.kinds import Kinds
 from runtime.message import Message
+from runtime.patience import patiently
 from runtime.store import contract
 from runtime.store.contract import BATCH_MAX, Bury, Commit, Refused, Send, Store, StoredMessage
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
 POLL_WAIT_S = 10.0
 """Longest a poll parks; nothing depends on it but how soon a lost answer is noticed."""
-RETRY_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -93,7 +90,7 @@ class Host:
 
     async def start(self) -> None:
         """Register and begin to work; waits for the store as long as it takes."""
-        self._incarnation = await self._patiently(
+        self._incarnation = await patiently(
             lambda: self.store.register(self.owner, self.name, self._settings.lease_s)
         )
         for loop in (self._renew, self._poll, self._claim, self._retire):
@@ -166,7 +163,7 @@ class Host:
                 return found.reply or b"null"
 
     async def _found(self, where: str, message_id: str, wait_s: float) -> StoredMessage | None:
-        return await self._patiently(lambda: self.store.outcome(where, message_id, wait_s))
+        return await patiently(lambda: self.store.outcome(where, message_id, wait_s))
 
     # HostServices
 
@@ -197,17 +194,15 @@ class Host:
 
     async def _forget(self, activation: Activation) -> None:
         await activation.stop(DeactivationReason.FENCED)
-        await self._patiently(lambda: self.store.release(self.owner, [activation.address]))
+        await patiently(lambda: self.store.release(self.owner, [activation.address]))
 
     # Loops
 
     async def _renew(self) -> None:
         while True:
             await asyncio.sleep(self._settings.lease_s / 3)
-            renewed = await self._patiently(
-                lambda: self.store.renew(self.owner, self._settings.lease_s)
-            )
-            incarnation = (await self._patiently(self.store.health)).incarnation
+            renewed = await patiently(lambda: self.store.renew(self.owner, self._settings.lease_s))
+            incarnation = (await patiently(self.store.health)).incarnation
             if not renewed or incarnation != self._incarnation:
                 await self._begin_anew()
 
@@ -217,14 +212,14 @@ class Host:
         for activation in list(self._active.values()):
             self.lost(activation)
         self.owner = f"{self.name}/{self.ids.ulid()}"
-        self._incarnation = await self._patiently(
+        self._incarnation = await patiently(
             lambda: self.store.register(self.owner, self.name, self._settings.lease_s)
         )
         self._cursor = 0
 
     async def _poll(self) -> None:
         while True:
-            poll = await self._patiently(
+            poll = await patiently(
                 lambda: self.store.poll(self.owner, self._cursor, BATCH_MAX, POLL_WAIT_S)
             )
             for message in poll.messages:
@@ -249,7 +244,7 @@ class Host:
     async def _claim_and_activate(self, agents: list[str] | None) -> None:
         limit = len(agents) if agents else self._settings.claim_max
         async with self._claiming:
-            claimed = await self._patiently(lambda: self.store.claim(self.owner, limit, agents))
+            claimed = await patiently(lambda: self.store.claim(self.owner, limit, agents))
             for one in claimed:
                 await self._activate(one)
 
@@ -292,7 +287,7 @@ class Host:
                 )
             )
             self.answered(message.message_id, claimed.agent)
-        await self._patiently(lambda: self.store.release(self.owner, [claimed.agent]))
+        await patiently(lambda: self.store.release(self.owner, [claimed.agent]))
 
     async def _deactivate(self, activation: Activation, reason: DeactivationReason) -> None:
         if self._active.get(activation.address) is not activation:
@@ -300,20 +295,12 @@ class Host:
         await activation.stop(reason)
         await activation.save()
         self._active.pop(activation.address, None)
-        await self._patiently(lambda: self.store.release(self.owner, [activation.address]))
+        await patiently(lambda: self.store.release(self.owner, [activation.address]))
 
     def _end(self, coroutine: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(coroutine)
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
-
-    async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Repeat a call that is safe to repeat until the store answers."""
-        while True:
-            try:
-                return await call()
-            except StoreUnavailableError:
-                await asyncio.sleep(RETRY_S * (0.5 + self.random()))
 
 
 def contract_error(refused: Refused) -> CommitRefusedError:

@@ -1,14 +1,8 @@
-"""Jobs of one agent, run beside its turns, one at a time.
+"""One run of `process_task`: steps, progress and the one commit of its end.
 
-A job's run *is* an unacknowledged message: the scheduler sends `job.run` and
-the host acknowledges it in the commit that ends the run.  So a host that dies
-loses nothing and tells nobody: the lease lapses, another host claims the
-agent, finds the message and runs process_task again over the recorded steps.
-
-While a job runs its host owns its record; before and after, the scheduler does.
-Messages of type `job.*` are control and never reach the agent's handler,
-except what the runtime tells an agent about jobs it asked for
-(`job.completed`, `job.failed`, `job.cancelled`).
+Each step is durable before and after its call, so the run may be cut anywhere
+and begun again from the top.  While it lasts, its host owns the job's record;
+before and after, the scheduler does.
 """
 
 from __future__ import annotations
@@ -17,9 +11,8 @@ import asyncio
 import hashlib
 import json
 import logging
-from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from runtime.agent import job_terms
 from runtime.clock import iso
@@ -30,9 +23,8 @@ from runtime.errors import (
     JobWaiting,
     NondeterminismError,
     StateChangedInTaskError,
-    StoreUnavailableError,
 )
-from runtime.ids import SCHEDULER, address
+from runtime.ids import SCHEDULER
 from runtime.job import (
     LOGS_MAX,
     AgentJob,
@@ -43,11 +35,11 @@ from runtime.job import (
     StepContext,
     StepKind,
 )
+from runtime.jobevents import finished_send, job_rooms
 from runtime.message import Message
+from runtime.patience import patiently
 from runtime.store.contract import (
     Ack,
-    Commit,
-    Committed,
     FeedEvent,
     Intent,
     Put,
@@ -63,88 +55,12 @@ if TYPE_CHECKING:
     from runtime.activation import Activation
 
 logger = logging.getLogger(__name__)
-T = TypeVar("T")
 
-CONTROL = frozenset({"job.run", "job.cancel", "job.pause", "job.signal"})
 PROGRESS_FLUSH_S = 1.0
 """Progress becomes durable at the latest after this."""
 
 
-class JobLane:
-    """The agent's jobs: the one that runs and those that wait for it to end."""
-
-    def __init__(self, activation: Activation) -> None:
-        self._activation = activation
-        self._queued: deque[tuple[StoredMessage, Message]] = deque()
-        self._current: JobRun | None = None
-        self._task: asyncio.Task[None] | None = None
-
-    @property
-    def busy(self) -> bool:
-        return self._task is not None and not self._task.done()
-
-    def takes(self, message: Message) -> bool:
-        """Whether a message is control of jobs; only the scheduler may give it."""
-        return message.message_type in CONTROL and message.sender == "scheduler:main"
-
-    async def handle(self, stored: StoredMessage, message: Message) -> bool:
-        """Handle a control message; always done with it."""
-        if message.message_type == "job.run":
-            self._queued.append((stored, message))
-            if not self.busy:
-                self._task = asyncio.create_task(self._run())
-            return True
-        puts = _signal(self._activation.organization, message)
-        await self._write(acks=(Ack(stored.message_id),), puts=puts)
-        run = self._current
-        if run is not None and run.record.id == message.content["jobId"]:
-            run.control(message.message_type)
-        elif message.message_type == "job.signal":
-            await self._write(sends=(self._ready(message.content["jobId"], stored.seq),))
-        return True
-
-    def _ready(self, job_id: str, seq: int) -> Send:
-        """Word to the scheduler that a waiting job has what it may have waited for."""
-        message = Message(
-            message_id=f"job.ready:{job_id}:{seq}",
-            sender=self._activation.agent_id,
-            recipient="scheduler:main",
-            message_type="job.ready",
-            content={"jobId": job_id},
-            timestamp=iso(self._activation.host.clock.now_ms()),
-        )
-        return Send(message.message_id, self._activation.address, SCHEDULER, message.to_json())
-
-    async def _write(self, **fields: Any) -> None:
-        if isinstance(await self._activation.write(**fields), Refused):
-            self._activation.host.lost(self._activation)
-
-    async def stop(self) -> None:
-        """Abandon what runs, uncommitted; it is resumed from its steps elsewhere."""
-        if self._task is not None and self._task is not asyncio.current_task():
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-
-    async def _run(self) -> None:
-        while self._queued:
-            stored, message = self._queued.popleft()
-            try:
-                self._current = await JobRun.load(self._activation, stored, message)
-                await self._current.run()
-            except _LostError as lost:
-                logger.warning(
-                    "a job of %s was fenced: %s",
-                    self._activation.address,
-                    lost,
-                    extra={"action": "job.fenced", "agent": self._activation.address},
-                )
-                self._activation.host.lost(self._activation)
-                return
-            finally:
-                self._current = None
-
-
-class _LostError(Exception):
+class LostError(Exception):
     """A commit of the run was refused: somebody else has the agent."""
 
 
@@ -177,11 +93,11 @@ class JobRun:
     async def load(cls, activation: Activation, stored: StoredMessage, message: Message) -> JobRun:
         store = activation.host.store
         job_id = message.content["jobId"]
-        document = await _patiently(lambda: store.get("job", job_id))
+        document = await patiently(lambda: store.get("job", job_id))
         if document is None:
-            raise _LostError(f"job {job_id} has no record")
-        steps = await _patiently(lambda: store.steps(job_id))
-        asked = await _patiently(lambda: store.get("asked", job_id))
+            raise LostError(f"job {job_id} has no record")
+        steps = await patiently(lambda: store.steps(job_id))
+        asked = await patiently(lambda: store.get("asked", job_id))
         record = AgentJob.model_validate_json(document.body)
         run = cls(activation, stored, record, document.revision, steps)
         if asked is not None:
@@ -227,7 +143,7 @@ class JobRun:
                 if self._asked != "cancel":
                     raise  # the host stops: leave it for the next activation
                 await self._finish(JobStatus.CANCELLED, None, "cancelled")
-            except _LostError:
+            except LostError:
                 raise
             except Exception as error:  # the author's code may raise anything; it fails the attempt
                 logger.warning("job %s failed", self._record.id, exc_info=True)
@@ -388,7 +304,7 @@ class JobRun:
 
     async def read_artifact(self, sha256: str) -> bytes | None:
         store, organization = self._activation.host.store, self._activation.organization
-        document = await _patiently(lambda: store.get("content", f"{organization}/{sha256}"))
+        document = await patiently(lambda: store.get("content", f"{organization}/{sha256}"))
         return document.body if document is not None else None
 
     async def publish(self, event: str, data: dict[str, Any]) -> None:
@@ -396,7 +312,7 @@ class JobRun:
 
     async def signal(self, name: str) -> Any | None:
         store = self._activation.host.store
-        document = await _patiently(lambda: store.get("signal", f"{self._record.id}/{name}"))
+        document = await patiently(lambda: store.get("signal", f"{self._record.id}/{name}"))
         return json.loads(document.body) if document is not None else None
 
     # Writing
@@ -435,7 +351,7 @@ class JobRun:
         """Commit with whatever progress has gathered.
 
         Raises:
-            _LostError: refused, and it had not landed.
+            LostError: refused, and it had not landed.
         """
         async with self._write_lock:
             puts: tuple[Put, ...] = fields.pop("puts", ())
@@ -444,7 +360,7 @@ class JobRun:
             feed, self._feed, self._dirty = tuple(self._feed), [], False
             answer = await self._activation.write(puts=puts, feed=feed, **fields)
             if isinstance(answer, Refused) and not await self._landed(puts, fields):
-                raise _LostError(f"{answer.reason} {answer.detail}")
+                raise LostError(f"{answer.reason} {answer.detail}")
             self._revision += any(put.collection == "job" for put in puts)
 
     def _record_put(self) -> Put:
@@ -467,62 +383,11 @@ class JobRun:
         store = self._activation.host.store
         for put in puts:
             if put.collection == "job":
-                document = await _patiently(lambda: store.get("job", self._record.id))
+                document = await patiently(lambda: store.get("job", self._record.id))
                 return document is not None and document.body == put.body
         results: tuple[Result, ...] = fields.get("results", ())
         if results:
-            steps = await _patiently(lambda: store.steps(self._record.id))
+            steps = await patiently(lambda: store.steps(self._record.id))
             recorded = {step.key: step.result for step in steps}
             return all(recorded.get(result.key) == result.body for result in results)
         return False
-
-
-def job_rooms(record: AgentJob) -> tuple[str, ...]:
-    """The rooms a job's events are published in."""
-    rooms = (f"job:{record.id}", f"agent:{record.agent}")
-    return (*rooms, f"issue:{record.issue_id}") if record.issue_id else rooms
-
-
-def finished_send(
-    record: AgentJob, sender: str, sender_address: str, ending: int, now_ms: int
-) -> Send:
-    """`job.completed`, `job.failed` or `job.cancelled` for `replyTo`; one for each ending."""
-    assert record.reply_to is not None
-    result = record.result.to_wire() if record.result else None
-    message = Message(
-        message_id=f"finished:{record.id}:{ending}",
-        sender=sender,
-        recipient=record.reply_to,
-        message_type=f"job.{record.status.value}",
-        content={
-            "jobId": record.id,
-            "status": record.status.value,
-            "result": result,
-            "error": record.error,
-        },
-        timestamp=iso(now_ms),
-    )
-    where = address(record.organization_id, record.reply_to)
-    return Send(message.message_id, sender_address, where, message.to_json())
-
-
-def _signal(organization: str, message: Message) -> tuple[Put, ...]:
-    if message.message_type != "job.signal":
-        return ()
-    content = message.content
-    key = f"{content['jobId']}/{content['name']}"
-    return (Put("signal", key, organization, to_json(content.get("content"))),)
-
-
-async def _patiently(read: Callable[[], Awaitable[T]]) -> T:
-    """Read until the store answers."""
-    wait_s = 0.05
-    while True:
-        try:
-            return await read()
-        except StoreUnavailableError:
-            await asyncio.sleep(wait_s)
-            wait_s = min(1.0, wait_s * 2)
-
-
-__all__ = ["Commit", "Committed", "JobLane", "JobRun", "finished_send", "job_rooms"]

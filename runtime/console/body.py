@@ -25,7 +25,8 @@ DEPTH_MAX: Final = 64
 """Objects and arrays inside each other."""
 INTEGER_MAX: Final = 2**63 - 1
 
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+# possessive and also content with a string that never ends, so that it is linear in the body
+_STRING = re.compile(rb'"(?:[^"\\]|\\.?+)*+(?:"|\Z)', re.DOTALL)
 _BRACKET = re.compile(rb"[\[\]{}]")
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 

@@ -1,0 +1,269 @@
+"""/api/agents: the organization's agents, their journals and their messages.
+
+An agent need not exist to be written to: it comes to life with its first
+message.  Message types with a dot are Troupe's own protocol (`review.decided`,
+`job.run`) and can't be sent here, so nothing that a route guards, such as an
+approval, can be had by writing the message oneself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Annotated, Any, Final, Literal
+
+from fastapi import APIRouter, Path, Query
+from pydantic import Field, field_validator
+from starlette.responses import JSONResponse, Response
+
+from runtime.client import AskTimeoutError
+from runtime.clock import iso
+from runtime.console.caller import Caller, Operator, Viewer
+from runtime.console.once import Idempotent
+from runtime.console.paging import LIMIT_MAX, Page, PageQuery, list_page, number_page, page
+from runtime.console.problems import not_found
+from runtime.ids import split
+from runtime.job import AgentJob, JobStatus
+from runtime.journal import decode
+from runtime.message import WireModel
+from runtime.store.contract import Document, JournalEvent, StoredMessage
+from runtime.turn import to_json
+
+WAIT_S_MAX: Final = 30.0
+RESERVED: Final = frozenset({"reply", "reminder"})
+"""Message types without a dot that only agents and the runtime may send."""
+
+AgentStatus = Literal["idle", "queued", "running", "waiting", "paused", "error"]
+_STATUS: Final[dict[JobStatus, AgentStatus]] = {
+    JobStatus.PENDING: "queued",
+    JobStatus.RUNNING: "running",
+    JobStatus.WAITING: "waiting",
+    JobStatus.PAUSED: "paused",
+    JobStatus.FAILED: "error",
+}
+
+router = APIRouter(prefix="/api/agents", tags=["agents"])
+AgentKey = Annotated[str, Path(max_length=240, examples=["code:job_01JD"])]
+_Filter = Annotated[str | None, Field(max_length=64)]
+
+
+class AgentsQuery(PageQuery):
+    kind: _Filter = None
+    role: _Filter = None
+    status: AgentStatus | None = None
+
+
+class AgentView(WireModel):
+    """An agent as it is answered."""
+
+    agent_id: str
+    kind: str
+    role: str
+    capabilities: tuple[str, ...] = ()
+    organization_id: str
+    status: AgentStatus
+    """That of its newest job; `idle` without one that is open."""
+    job_id: str | None = None
+    """Its newest job."""
+    version: int | None = None
+    created_at: str | None = None
+    updated_at: str | None = None
+
+
+class HistoryView(WireModel):
+    """One event of an agent's journal."""
+
+    version: int
+    name: str
+    data: Any = None
+    patch: list[Any]
+    schema_version: int
+    at: str
+    cause: str | None = None
+    """Id of the message in whose turn it was recorded."""
+
+
+class MessageView(WireModel):
+    """A message with what became of it."""
+
+    seq: int
+    status: Literal["pending", "processed", "dead"]
+    attempts: int
+    accepted_at: str
+    finished_at: str | None = None
+    reply: Any = None
+    error: str | None = None
+    message: Any
+    """The envelope of ADR-1."""
+
+
+class MessageBody(WireModel):
+    content: Any = Field(examples=[{"by": 2}])
+    message_type: str = Field("standard", pattern=r"^[a-z][a-z0-9_-]{0,63}$")
+    metadata: dict[str, Any] | None = None
+
+    @field_validator("message_type")
+    @classmethod
+    def _not_reserved(cls, value: str) -> str:
+        if value in RESERVED:
+            raise ValueError("this type is the runtime's own")
+        return value
+
+
+class Accepted(WireModel):
+    message_id: str
+    accepted: Literal[True] = True
+
+
+class Answered(WireModel):
+    message_id: str
+    reply: Any = None
+
+
+class WaitQuery(WireModel):
+    wait: float = Field(0.0, ge=0, le=WAIT_S_MAX)
+    """Seconds to wait for the agent's answer."""
+
+
+@router.get("", response_model=Page[AgentView], summary="List agents")
+async def list_agents(caller: Viewer, query: Annotated[AgentsQuery, Query()]) -> Response:
+    terms = {name: value for name, value in query.filters().items() if name != "status"}
+    if query.status is None:
+        documents, cursor = await list_page(caller, "agent", query, terms, descending=False)
+        views = await asyncio.gather(*(_view(caller, one) for one in documents))
+    else:
+        views, cursor = await _with_status(caller, query, terms)
+    return page((view.to_json() for view in views), cursor)
+
+
+async def _with_status(
+    caller: Caller, query: AgentsQuery, terms: dict[str, str]
+) -> tuple[list[AgentView], str | None]:
+    """One page of agents looked through for those of a status; it may be short."""
+    wide = query.model_copy(update={"limit": LIMIT_MAX})
+    documents, cursor = await list_page(caller, "agent", wide, terms, descending=False)
+    views = await asyncio.gather(*(_view(caller, one) for one in documents))
+    return [view for view in views if view.status == query.status], cursor
+
+
+async def _view(caller: Caller, document: Document) -> AgentView:
+    record = json.loads(document.body)
+    known = {name: value for name, value in record.items() if name in _AGENT_FIELDS}
+    newest = await caller.client.list("job", {"agent": record["agentId"]}, limit=1)
+    job = AgentJob.model_validate_json(newest[0].body) if newest else None
+    status = _STATUS.get(job.status, "idle") if job else "idle"
+    return AgentView.model_validate(
+        {
+            "updatedAt": iso(document.updated_ms),
+            **known,
+            "status": status,
+            "jobId": job.id if job else None,
+        }
+    )
+
+
+_AGENT_FIELDS: Final = frozenset(
+    field.alias or name for name, field in AgentView.model_fields.items()
+) - {"status", "jobId"}
+
+
+@router.get("/{agent_id}", response_model=AgentView, summary="One agent")
+async def get_agent(agent_id: AgentKey, caller: Viewer) -> Response:
+    document = await caller.own("agent", caller.agent(agent_id))
+    view = await _view(caller, document)
+    return Response(view.to_json(), media_type="application/json")
+
+
+@router.get(
+    "/{agent_id}/history", response_model=Page[HistoryView], summary="An agent's journal, in order"
+)
+async def get_history(
+    agent_id: AgentKey, caller: Viewer, query: Annotated[PageQuery, Query()]
+) -> Response:
+    where = caller.agent(agent_id)
+    store = caller.console.store
+    if not await store.journal(where, 0, 1):
+        raise not_found()
+    events, cursor = await number_page(
+        caller,
+        f"history {where}",
+        query,
+        lambda after, limit: store.journal(where, after, limit),
+        lambda event: event.version,
+    )
+    return page((_history(event).to_json() for event in events), cursor)
+
+
+def _history(event: JournalEvent) -> HistoryView:
+    recorded = decode(event.body)
+    return HistoryView(
+        version=event.version,
+        name=event.name,
+        data=recorded.data,
+        patch=recorded.patch,
+        schema_version=event.schema,
+        at=iso(event.at_ms),
+        cause=event.cause,
+    )
+
+
+@router.get(
+    "/{agent_id}/messages",
+    response_model=Page[MessageView],
+    summary="What an agent was sent, in order, and what became of it",
+)
+async def get_messages(
+    agent_id: AgentKey, caller: Viewer, query: Annotated[PageQuery, Query()]
+) -> Response:
+    where = caller.agent(agent_id)
+    store = caller.console.store
+    if not await store.history(where, 0, 1):
+        raise not_found()
+    rows, cursor = await number_page(
+        caller,
+        f"messages {where}",
+        query,
+        lambda after, limit: store.history(where, after, limit),
+        lambda row: row.seq,
+    )
+    return page((_message(row).to_json() for row in rows), cursor)
+
+
+def _message(row: StoredMessage) -> MessageView:
+    return MessageView(
+        seq=row.seq,
+        status=row.status,
+        attempts=row.attempts,
+        accepted_at=iso(row.accepted_ms),
+        finished_at=iso(row.finished_ms) if row.finished_ms is not None else None,
+        reply=json.loads(row.reply) if row.reply is not None else None,
+        error=row.error,
+        message=json.loads(row.body),
+    )
+
+
+@router.post(
+    "/{agent_id}/messages",
+    status_code=202,
+    response_model=Accepted,
+    responses={200: {"model": Answered, "description": "The agent's answer, with `wait`"}},
+    summary="Send an agent a message",
+)
+async def send_message(
+    agent_id: AgentKey,
+    body: MessageBody,
+    caller: Operator,
+    once: Idempotent,
+    query: Annotated[WaitQuery, Query()],
+) -> Response:
+    recipient = split(caller.agent(agent_id))[1]
+    message_id = await once.send(caller, recipient, body.content, body.message_type, body.metadata)
+    try:
+        if query.wait > 0:
+            reply = await caller.client.answer(recipient, message_id, query.wait)
+            # the author's answer may be anything JSON can say
+            content = to_json({"messageId": message_id, "reply": reply})
+            return Response(content, 200, media_type="application/json")
+    except AskTimeoutError:
+        pass  # it is accepted all the same
+    return JSONResponse(Accepted(message_id=message_id).to_wire(), 202)

@@ -1,0 +1,61 @@
+"""Commands: what HTTP asks of the scheduler, and how its refusals are answered.
+
+A command is a durable message: once accepted it will be carried out, even when
+the scheduler is not there to answer in time.  Whether the caller may ask is
+decided before, at the route.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from starlette.responses import JSONResponse, Response
+
+from runtime.client import AskTimeoutError
+from runtime.console.caller import Caller
+from runtime.console.once import Once
+from runtime.console.problems import ProblemError
+from runtime.message import WireModel
+
+SCHEDULER: Final = "scheduler:main"
+_ABSENT: Final = frozenset({"not_found", "unknown_job"})
+"""The scheduler's codes that mean 404; every other one is a conflict."""
+
+
+class CommandAnswer(WireModel):
+    """What the scheduler says it did; 202 when it has not said yet."""
+
+    accepted: bool = True
+    message_id: str | None = None
+    job_id: str | None = None
+
+
+async def command(
+    caller: Caller, once: Once, message_type: str, content: dict[str, Any]
+) -> dict[str, Any] | None:
+    """Have the scheduler do something.
+
+    Returns:
+        Its answer, or None: accepted, not answered within `command_wait_s`.
+
+    Raises:
+        ProblemError: 404 or 409, it refused; nothing has changed.
+    """
+    asked = {**content, "organizationId": caller.principal.organization, "by": caller.by}
+    message_id = await once.send(caller, SCHEDULER, asked, message_type)
+    wait_s = caller.console.settings.command_wait_s
+    try:
+        answer = await caller.client.answer(SCHEDULER, message_id, wait_s)
+    except AskTimeoutError:
+        return None
+    answer = dict(answer or {})
+    if answer.pop("ok", False):
+        return answer
+    code = str(answer.get("code", "refused"))
+    detail = str(answer.get("detail") or "The scheduler refused.")
+    raise ProblemError(404 if code in _ABSENT else 409, code, detail)
+
+
+def done(answer: dict[str, Any] | None, **known: str) -> Response:
+    """200 with what the scheduler said, or 202 when it has not said anything yet."""
+    return JSONResponse({**known, "accepted": True, **(answer or {})}, 202 if answer is None else 200)

@@ -1,0 +1,146 @@
+"""What the scheduler decides about one job: pure functions, each the content of a commit.
+
+A decision never touches the scheduler's memory; it says what is written about
+the job, who is told, and what is answered.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from runtime.agent import job_terms
+from runtime.clock import iso
+from runtime.ids import SCHEDULER, SYSTEM, address
+from runtime.job import AgentJob, JobStatus
+from runtime.jobevents import finished_send, job_rooms
+from runtime.message import Message
+from runtime.schedule.queue import Place, place
+from runtime.store.contract import FeedEvent, Put, Send
+from runtime.turn import feed_event, to_json
+
+SENDER = "scheduler:main"
+MEAN_OVER = 50
+"""A mean service time follows about this many of the latest jobs."""
+
+
+@dataclass
+class Decision:
+    """The content of one commit."""
+
+    puts: list[Put] = field(default_factory=list)
+    sends: list[Send] = field(default_factory=list)
+    feed: list[FeedEvent] = field(default_factory=list)
+    reply: dict[str, Any] | None = None
+
+
+def refuse(code: str, detail: str) -> Decision:
+    """Nothing happens, and the answer says why."""
+    return Decision(reply={"ok": False, "code": code, "detail": detail})
+
+
+def write(job: AgentJob, revision: int, reply: dict[str, Any] | None = None) -> Decision:
+    """Write the record, if nobody has since it was read at `revision`."""
+    terms = tuple(f"{name}={value}" for name, value in job_terms(job).items())
+    put = Put("job", job.id, job.organization_id, job.to_json(), terms, revision)
+    return Decision(puts=[put], reply=reply)
+
+
+def change(job: AgentJob, revision: int, **changed: Any) -> tuple[AgentJob, Decision]:
+    """The changed record and the decision that writes it; the answer is its new status."""
+    job = job.model_copy(update=changed)
+    return job, write(job, revision, {"ok": True, "status": job.status.value})
+
+
+def start(job: AgentJob, revision: int, now_ms: int) -> Decision:
+    """Hand the job to whichever host claims its agent: record and `job.run` in one commit."""
+    job, decision = change(
+        job,
+        revision,
+        status=JobStatus.RUNNING,
+        attempts=job.attempts + 1,
+        reason=None,
+        not_before_ms=0,
+        started_at=job.started_at or iso(now_ms),
+    )
+    run_id = f"run:{job.id}:{revision}"
+    decision.sends.append(to_agent(job, "job.run", {"jobId": job.id}, run_id, now_ms))
+    publish(decision, "job:started", job, now_ms)
+    publish(decision, "agent:started", job, now_ms)
+    return decision
+
+
+def end(job: AgentJob, revision: int, status: JobStatus, reason: str, now_ms: int) -> Decision:
+    """A job comes to its end without running: the record, and word to whom it concerns."""
+    job, decision = change(job, revision, status=status, reason=reason, completed_at=iso(now_ms))
+    if job.reply_to:
+        decision.sends.append(finished_send(job, SENDER, SCHEDULER, revision, now_ms))
+    publish(decision, f"job:{status.value}", job, now_ms)
+    if status is JobStatus.FAILED:
+        decision.puts.append(_dead_letter(job, now_ms))
+        publish(decision, "agent:failed", job, now_ms, error=job.error or reason)
+    return decision
+
+
+def ask_host(job: AgentJob, what: str, cause: str, now_ms: int) -> Decision:
+    """Have the host that runs the job cancel or pause it.
+
+    What is asked is also kept as a document, so that a host that takes the job
+    over after a crash knows it too.
+    """
+    send = to_agent(job, f"job.{what}", {"jobId": job.id}, f"{what}:{cause}", now_ms)
+    asked = Put("asked", job.id, job.organization_id, what.encode())
+    return Decision(puts=[asked], sends=[send], reply={"ok": True, "status": job.status.value})
+
+
+def to_agent(job: AgentJob, message_type: str, content: Any, message_id: str, now_ms: int) -> Send:
+    """A control message for the job's agent."""
+    message = Message(
+        message_id=message_id,
+        sender=SENDER,
+        recipient=job.agent,
+        message_type=message_type,
+        content=content,
+        timestamp=iso(now_ms),
+    )
+    return Send(message_id, SCHEDULER, address(job.organization_id, job.agent), message.to_json())
+
+
+def publish(decision: Decision, event: str, job: AgentJob, now_ms: int, **more: Any) -> None:
+    """Add a public event about the job to the decision."""
+    data = {"agentId": job.agent, "jobId": job.id, "status": job.status.value, **more}
+    decision.feed.append(feed_event(job.organization_id, event, data, job_rooms(job), now_ms))
+
+
+def measure(service: dict[str, dict[str, float]], job: AgentJob) -> Decision:
+    """Add a completed job to the mean times of its kind; waiting estimates rest on them."""
+    if not (job.started_at and job.completed_at and job.status is JobStatus.COMPLETED):
+        return Decision()
+    took_s = (_ms(job.completed_at) - _ms(job.started_at)) / 1000
+    seen = service.setdefault(job.agent_type, {"count": 0, "meanS": 0.0})
+    seen["count"] += 1
+    seen["meanS"] += (took_s - seen["meanS"]) / min(seen["count"], MEAN_OVER)
+    return Decision(puts=[Put("stats", "service_times", SYSTEM, to_json(service))])
+
+
+def place_of(job: AgentJob) -> Place:
+    """The job's place in the queue; the same however often it is queued."""
+    return place(job.id, job.organization_id, _ms(job.queued_at), job.priority)
+
+
+def _dead_letter(job: AgentJob, now_ms: int) -> Put:
+    letter = {
+        "id": job.id,
+        "agent": job.agent,
+        "sender": SENDER,
+        "error": job.error or job.reason or "",
+        "attempts": job.attempts,
+        "at": iso(now_ms),
+    }
+    key, terms = f"job/{job.id}", (f"agent={job.agent}",)
+    return Put("dead_letter", key, job.organization_id, to_json(letter), terms)
+
+
+def _ms(timestamp: str) -> int:
+    return round(datetime.fromisoformat(timestamp).timestamp() * 1000)

@@ -1,0 +1,114 @@
+"""The jobs of one agent: which one runs, which wait, and the word of the scheduler.
+
+A job's run *is* an unacknowledged message: the scheduler sends `job.run` and
+the host acknowledges it in the commit that ends the run.  So a host that dies
+loses nothing and tells nobody: the lease lapses, another host claims the
+agent, finds the message and runs process_task again over the recorded steps.
+
+Control messages (`job.run`, `job.cancel`, `job.pause`, `job.signal`) come from
+the scheduler only and never reach the agent's handler; what the runtime tells
+an agent about jobs it asked for (`job.completed`, ...) does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from runtime.clock import iso
+from runtime.ids import SCHEDULER
+from runtime.jobrun import JobRun, LostError
+from runtime.message import Message
+from runtime.store.contract import Ack, Put, Refused, Send, StoredMessage
+from runtime.turn import to_json
+
+if TYPE_CHECKING:
+    from runtime.activation import Activation
+
+logger = logging.getLogger(__name__)
+
+CONTROL = frozenset({"job.run", "job.cancel", "job.pause", "job.signal"})
+
+
+class JobLane:
+    """The agent's jobs: the one that runs and those that wait for it to end."""
+
+    def __init__(self, activation: Activation) -> None:
+        self._activation = activation
+        self._queued: deque[tuple[StoredMessage, Message]] = deque()
+        self._current: JobRun | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def busy(self) -> bool:
+        return self._task is not None and not self._task.done()
+
+    def takes(self, message: Message) -> bool:
+        """Whether a message is control of jobs; only the scheduler may give it."""
+        return message.message_type in CONTROL and message.sender == "scheduler:main"
+
+    async def handle(self, stored: StoredMessage, message: Message) -> bool:
+        """Handle a control message; always done with it."""
+        if message.message_type == "job.run":
+            self._queued.append((stored, message))
+            if not self.busy:
+                self._task = asyncio.create_task(self._run())
+            return True
+        puts = _signal(self._activation.organization, message)
+        await self._write(acks=(Ack(stored.message_id),), puts=puts)
+        run = self._current
+        if run is not None and run.record.id == message.content["jobId"]:
+            run.control(message.message_type)
+        elif message.message_type == "job.signal":
+            await self._write(sends=(self._ready(message.content["jobId"], stored.seq),))
+        return True
+
+    def _ready(self, job_id: str, seq: int) -> Send:
+        """Word to the scheduler that a waiting job has what it may have waited for."""
+        message = Message(
+            message_id=f"job.ready:{job_id}:{seq}",
+            sender=self._activation.agent_id,
+            recipient="scheduler:main",
+            message_type="job.ready",
+            content={"jobId": job_id},
+            timestamp=iso(self._activation.host.clock.now_ms()),
+        )
+        return Send(message.message_id, self._activation.address, SCHEDULER, message.to_json())
+
+    async def _write(self, **fields: Any) -> None:
+        if isinstance(await self._activation.write(**fields), Refused):
+            self._activation.host.lost(self._activation)
+
+    async def stop(self) -> None:
+        """Abandon what runs, uncommitted; it is resumed from its steps elsewhere."""
+        if self._task is not None and self._task is not asyncio.current_task():
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while self._queued:
+            stored, message = self._queued.popleft()
+            try:
+                self._current = await JobRun.load(self._activation, stored, message)
+                await self._current.run()
+            except LostError as lost:
+                logger.warning(
+                    "a job of %s was fenced: %s",
+                    self._activation.address,
+                    lost,
+                    extra={"action": "job.fenced", "agent": self._activation.address},
+                )
+                self._activation.host.lost(self._activation)
+                return
+            finally:
+                self._current = None
+
+
+def _signal(organization: str, message: Message) -> tuple[Put, ...]:
+    if message.message_type != "job.signal":
+        return ()
+    content = message.content
+    key = f"{content['jobId']}/{content['name']}"
+    return (Put("signal", key, organization, to_json(content.get("content"))),)

@@ -100,6 +100,7 @@ class StoreMachine(RuleBasedStateMachine):
         incarnation = self.run(self.store.register("o1", "host-1", 10))
         self.model = Model(incarnation)
         self.model.register("o1", "host-1", self.now + 10_000)
+        self.claim_as("o1", 2, AGENTS[:2])
 
     def teardown(self):
         if hasattr(self, "model"):
@@ -119,6 +120,14 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(data=st.data(), count=few)
     def commit(self, data, count):
+        self.commit_some(data, count)
+
+    @rule(data=st.data(), count=few)
+    def commit_more(self, data, count):
+        """The same again, so that it is drawn twice as often as any other work."""
+        self.commit_some(data, count)
+
+    def commit_some(self, data, count):
         batch = [data.draw(self.commits()) for _ in range(count)]
         expected = [self.model.commit(commit, self.now) for commit in batch]
         answers = self.run(self.store.commit(batch))
@@ -176,20 +185,24 @@ class StoreMachine(RuleBasedStateMachine):
 
     # owners, agents, time
 
-    @rule(owner=owners, lease_s=st.sampled_from([1, 10]))
-    def register(self, owner, lease_s):
-        self.model.register(owner, OWNERS[owner], self.now + lease_s * 1000)
-        assert (
-            self.run(self.store.register(owner, OWNERS[owner], lease_s)) == self.model.incarnation
-        )
-
-    @rule(owner=owners)
-    def renew(self, owner):
-        expected = self.model.renew(owner, self.now + 10_000)
-        assert self.run(self.store.renew(owner, 10)) is expected
+    @rule(
+        owner=owners, verb=st.sampled_from(["register", "renew"]), lease_s=st.sampled_from([1, 10])
+    )
+    def lease(self, owner, verb, lease_s):
+        until = self.now + lease_s * 1000
+        if verb == "renew":
+            expected = self.model.renew(owner, until)
+            assert self.run(self.store.renew(owner, lease_s)) is expected
+        else:
+            self.model.register(owner, OWNERS[owner], until)
+            found = self.run(self.store.register(owner, OWNERS[owner], lease_s))
+            assert found == self.model.incarnation
 
     @rule(owner=owners, limit=st.integers(0, 3), named=st.none() | st.lists(agents, max_size=4))
     def claim(self, owner, limit, named):
+        self.claim_as(owner, limit, named)
+
+    def claim_as(self, owner, limit, named):
         expected = self.model.claim(owner, limit, named, self.now)
         found = self.run(self.store.claim(owner, limit, named))
         assert [
@@ -205,10 +218,11 @@ class StoreMachine(RuleBasedStateMachine):
             for one in found
         ] == expected
 
-    @rule(owner=owners, some_agents=st.lists(agents, max_size=3))
-    def release(self, owner, some_agents):
+    @rule(owner=owners, some_agents=st.lists(agents, max_size=2), again=owners)
+    def hand_over(self, owner, some_agents, again):
         self.model.release(owner, some_agents)
         self.run(self.store.release(owner, some_agents))
+        self.claim_as(again, 2, some_agents)
 
     @rule(seconds=st.sampled_from([0.001, 1, 5, 11]))
     def time_passes(self, seconds):
@@ -222,8 +236,12 @@ class StoreMachine(RuleBasedStateMachine):
 
     # reading
 
-    @rule(owner=owners, data=st.data(), limit=few)
-    def poll(self, owner, data, limit):
+    @rule(data=st.data(), limit=few, what=st.sampled_from(["poll", "agent", "documents", "feed"]))
+    def look(self, data, limit, what):
+        getattr(self, f"read_{what}")(data, limit)
+
+    def read_poll(self, data, limit):
+        owner = data.draw(owners)
         after = data.draw(st.integers(0, len(self.model.messages)))
         messages, ready = self.model.poll(owner, after, self.now)
         poll = self.run(self.store.poll(owner, after, limit, 0))
@@ -232,8 +250,8 @@ class StoreMachine(RuleBasedStateMachine):
         following = self.model.poll(owner, poll.cursor, self.now)[0]
         assert following == messages[limit:], "the cursor skips or repeats"
 
-    @rule(agent=agents, data=st.data(), limit=few)
-    def read_agent(self, agent, data, limit):
+    def read_agent(self, data, limit):
+        agent = data.draw(agents)
         after = data.draw(st.integers(0, len(self.model.messages)))
         for read, all_of_it in (
             (self.store.inbox, self.model.inbox(agent)),
@@ -244,14 +262,11 @@ class StoreMachine(RuleBasedStateMachine):
         expected = [event for event in self.model.journal(agent) if event.version > after][:limit]
         assert self.run(self.store.journal(agent, after, limit)) == expected
 
-    @rule(
-        of=st.sampled_from([None, "acme", "beta"]),
-        terms=st.lists(st.sampled_from(TERMS), max_size=2, unique=True),
-        after=st.none() | keys,
-        limit=few,
-        descending=st.booleans(),
-    )
-    def read_documents(self, of, terms, after, limit, descending):
+    def read_documents(self, data, limit):
+        of = data.draw(st.sampled_from([None, "acme", "beta"]))
+        terms = data.draw(st.lists(st.sampled_from(TERMS), max_size=2, unique=True))
+        after = data.draw(st.none() | keys)
+        descending = data.draw(st.booleans())
         for collection in ("job", "issue"):
             everything = self.model.listed(collection, of, terms)
             assert self.run(self.store.count(collection, of, terms)) == len(everything)
@@ -264,8 +279,8 @@ class StoreMachine(RuleBasedStateMachine):
             page = self.store.list_documents(collection, of, terms, after, limit, descending)
             assert self.run(page) == everything[:limit]
 
-    @rule(of=st.sampled_from([None, "acme", "beta"]), data=st.data(), limit=few)
-    def read_feed(self, of, data, limit):
+    def read_feed(self, data, limit):
+        of = data.draw(st.sampled_from([None, "acme", "beta"]))
         after = data.draw(st.integers(-1, len(self.model.feed) + 1))
         feed = self.run(self.store.tail(after, limit, 0, of, self.model.incarnation))
         assert feed == self.model.tail(after, limit, of)
@@ -298,7 +313,7 @@ def test_random_work_agrees_with_the_model(name):
     """A store would differ from the contract in a way that no single test names."""
     machine = type(f"Machine_{name}", (StoreMachine,), {"store_name": name})
     machine.TestCase.settings = settings(
-        max_examples=200 if FULL else 25,
+        max_examples=200 if FULL else 40,
         stateful_step_count=50 if FULL else 30,
         deadline=None,
         database=None,

@@ -1,0 +1,94 @@
+"""Who may import whom, read from the source by `ast`."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+RUNTIME = sorted((ROOT / "runtime").rglob("*.py"))
+ACTORS = sorted((ROOT / "actors").rglob("*.py"))
+
+PURE = {
+    "agent", "backoff", "clock", "errors", "ids", "job", "journal", "message",
+}  # fmt: skip
+"""Modules of the runtime that know neither a store nor a loop."""
+PUBLIC = PURE | {"client", "keys", "console", "cluster", "store_full"}
+"""What the department may use of the runtime."""
+COMMAND_LINE = {"actors/cli.py", "actors/commands"}
+"""The command starts and stops clusters, so it may reach for `runtime.cluster`."""
+
+
+def imports(path: Path) -> list[str]:
+    """The dotted names of everything a module imports, wherever in it."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return found
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("path", RUNTIME, ids=name)
+def test_the_runtime_knows_nothing_of_the_department(path: Path) -> None:
+    """The runtime could not be used, or read, without the agents built on it."""
+    bad = [
+        n for n in imports(path) if n.split(".")[0] in ("actors", "serve_app", "anthropic", "git")
+    ]
+    assert bad == []
+
+
+@pytest.mark.parametrize("path", RUNTIME + ACTORS, ids=name)
+def test_only_the_cluster_imports_ray(path: Path) -> None:
+    """Code that runs on Ray only could not be simulated."""
+    if name(path).startswith("runtime/cluster/"):
+        return
+    assert [n for n in imports(path) if n.split(".")[0] == "ray"] == []
+
+
+@pytest.mark.parametrize("path", [p for p in RUNTIME if p.parent.name == "runtime"], ids=name)
+def test_pure_modules_stay_pure(path: Path) -> None:
+    """What a state means would depend on where it is kept."""
+    if path.stem not in PURE:
+        return
+    allowed = {f"runtime.{module}" for module in PURE}
+    bad = [
+        n for n in imports(path)
+        if n.startswith("runtime.") and ".".join(n.split(".")[:2]) not in allowed
+    ]  # fmt: skip
+    assert bad == []
+    assert "asyncio" not in imports(path)
+
+
+@pytest.mark.parametrize("path", ACTORS, ids=name)
+def test_the_department_uses_the_public_runtime_only(path: Path) -> None:
+    """An agent that reaches into the store or a host could break their invariants."""
+    if any(name(path).startswith(place) for place in COMMAND_LINE):
+        return
+    bad = [
+        n for n in imports(path)
+        if n.startswith("runtime.") and n.split(".")[1] not in PUBLIC - {"cluster"}
+        and n not in ("runtime.AgentJob", "runtime.BaseAgent")
+    ]  # fmt: skip
+    assert bad == []
+
+
+@pytest.mark.parametrize("path", RUNTIME, ids=name)
+def test_time_and_chance_come_in_as_parameters(path: Path) -> None:
+    """A simulation could not repeat a run that asks the machine."""
+    if name(path) == "runtime/clock.py" or name(path).startswith("runtime/cluster/"):
+        return
+    calls = {
+        ast.unparse(node.func)
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+    }
+    forbidden = {"time.time", "time.time_ns", "datetime.now", "random.random", "uuid.uuid4"}
+    assert calls & forbidden == set()

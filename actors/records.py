@@ -183,6 +183,44 @@ class AgentIssue(WireModel):
     reason: str | None = None
     """A code: why it waits or failed."""
     cost_usd: float = 0.0
+    declared_type: IssueType | None = None
+    """What its author called it; `type` is what it was classified as."""
+    declared_priority: IssuePriority | None = None
+
+    @classmethod
+    def of(cls, submission: IssueSubmission, id: str, organization_id: str, at: str) -> AgentIssue:
+        """The record of an issue as it comes in; `at` is RFC 3339."""
+        context = submission.context.model_copy(
+            update={"module": submission.declared_module, "organization_id": organization_id}
+        )
+        return cls(
+            id=id,
+            external_id=submission.external_id,
+            source=submission.source,
+            type=submission.type or "task",
+            priority=submission.priority or "medium",
+            title=submission.title,
+            description=submission.description,
+            context=context,
+            organization_id=organization_id,
+            created_at=at,
+            updated_at=at,
+            declared_type=submission.type,
+            declared_priority=submission.priority,
+        )
+
+    def submission(self) -> IssueSubmission:
+        """What its author said, as far as it is kept: what a classifier looks at."""
+        return IssueSubmission.model_construct(
+            source=self.source,
+            external_id=self.external_id,
+            type=self.declared_type,
+            priority=self.declared_priority,
+            title=self.title,
+            description=self.description,
+            module=None,
+            context=self.context,
+        )
 
 
 class GateFinding(WireModel):

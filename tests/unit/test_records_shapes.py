@@ -156,6 +156,18 @@ def test_every_status_has_its_row_and_is_reachable() -> None:
     assert not TRANSITIONS["completed"]
 
 
+def test_an_issue_remembers_what_its_author_declared() -> None:
+    """Would classify by a default that nobody has said."""
+    said = IssueSubmission.model_validate_json(FROM_THE_ERP_CLIENT)
+    issue = AgentIssue.of(said, "issue_1", "acme", AT)
+    assert (issue.type, issue.priority, issue.context.module) == ("task", "medium", "crm")
+    assert issue.context.organization_id == "acme"
+    back = issue.submission()
+    assert (back.type, back.priority, back.declared_module) == ("task", "medium", "crm")
+    bare = AgentIssue.of(submission(), "issue_2", "acme", AT)
+    assert (bare.submission().type, bare.submission().priority) == (None, None)
+
+
 def test_approving_an_older_artifact_is_refused() -> None:
     """Would deliver a change that nobody looked at."""
     with pytest.raises(ReviewOutdatedError, match=HASH):

@@ -17,13 +17,11 @@ from runtime.agent import BaseAgent
 from runtime.client import Client
 from runtime.clock import SystemClock
 from runtime.cluster.control import running
-from runtime.cluster.settings import NAMESPACE, DataDir, data_root
+from runtime.cluster.settings import DEFAULT_ORGANIZATION, NAMESPACE, DataDir, data_root
 from runtime.errors import NotRunningError, TroupeError
 from runtime.ids import Ids
 from runtime.kinds import kind_commit
 from runtime.store.remote import RemoteStore
-
-DEFAULT_ORGANIZATION = "default"
 
 
 class Troupe:

@@ -13,6 +13,8 @@ import msgspec
 from runtime.errors import SettingsError, TroupeError
 
 NAMESPACE = "troupe"
+DEFAULT_ORGANIZATION = "default"
+"""Of the local admin key and of `connect()`."""
 SOCKET_PATH_MAX = 100
 """The kernel's limit for a Unix socket's path is 107 bytes."""
 MARKER = "TROUPE_SUPERVISED"

@@ -30,7 +30,7 @@ from runtime.clock import Clock, iso
 from runtime.errors import TroupeError
 from runtime.ids import organization_id
 from runtime.message import WireModel
-from runtime.store.contract import ABSENT, BATCH_MAX, Commit, Document, Put, Refused, Store
+from runtime.store.contract import ABSENT, ANY, BATCH_MAX, Commit, Document, Put, Refused, Store
 from runtime.turn import to_json
 
 DEFAULT_ORGANIZATION: Final = "default"
@@ -193,7 +193,7 @@ class Registry:
         document = await self._store.get(COLLECTION, self._key(service_id))
         if document is None or not self.is_live(document):
             raise UnknownServiceError(service_id)
-        await self._delete(document)
+        await self._write(document.key, None, ANY)
 
     async def list_services(
         self, filter_criteria: Mapping[str, Any] | None = None
@@ -216,7 +216,7 @@ class Registry:
             for document in documents:
                 after = document.key
                 if not self.is_live(document):
-                    swept += await self._delete(document)
+                    swept += await self._write(document.key, None, document.revision)
             if not documents:
                 break
         return swept
@@ -235,15 +235,13 @@ class Registry:
         return await self._store.count(COLLECTION, self._organization) >= SERVICES_MAX
 
     async def _put(self, service: Service, expect: int) -> bool:
-        key = self._key(service.service_id)
-        put = Put(COLLECTION, key, self._organization, service.to_json(), (), expect)
-        [answer] = await self._store.commit([Commit(self._organization, puts=(put,))])
-        return not isinstance(answer, Refused)
+        return await self._write(self._key(service.service_id), service.to_json(), expect)
 
-    async def _delete(self, document: Document) -> bool:
-        """Delete what was read; False when it has changed since."""
-        put = Put(COLLECTION, document.key, document.organization, None, (), document.revision)
-        [answer] = await self._store.commit([Commit(document.organization, puts=(put,))])
+    async def _write(self, key: str, body: bytes | None, expect: int) -> bool:
+        """Put or delete a service; False when it is not as expected."""
+        organization = key.partition("/")[0]
+        put = Put(COLLECTION, key, organization, body, (), expect)
+        [answer] = await self._store.commit([Commit(organization, puts=(put,))])
         return not isinstance(answer, Refused)
 
     def _key(self, service_id: str) -> str:

@@ -11,7 +11,6 @@ Source: the installed anthropic 2.11; `retry` says where we differ and why.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import math
 from collections.abc import Awaitable, Callable
@@ -30,7 +29,7 @@ from actors.models.errors import (
     UnpricedModelError,
 )
 from actors.models.prices import BYTES_PER_TOKEN, Price, reserve_usd, settle_usd
-from actors.models.request import Attempt, Json, ModelAnswer, ModelRequest
+from actors.models.request import Attempt, Json, ModelAnswer, ModelRequest, canonical
 from actors.models.retry import (
     ATTEMPTS_MAX,
     TRUNCATED,
@@ -243,5 +242,4 @@ def _raise(failure: Failure, spent_usd: float) -> NoReturn:
 
 
 def _reserve(price: Price | None, body: Json, request: ModelRequest) -> float | None:
-    size = len(json.dumps(body, ensure_ascii=False).encode("utf-8", "replace"))
-    return reserve_usd(price, size, request.max_tokens)
+    return reserve_usd(price, len(canonical(body)), request.max_tokens)

@@ -29,12 +29,8 @@ STOP_REASONS = frozenset(
 
 
 def canonical(value: Any) -> bytes:
-    """JSON in the one form that is hashed: sorted keys, no spaces, UTF-8.
-
-    A lone surrogate becomes `?`: a hash must exist for any text there can be.
-    """
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return text.encode("utf-8", "replace")
+    """JSON in the one form that is hashed: sorted keys, no spaces, UTF-8."""
+    return _utf8(json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False))
 
 
 def encodable(value: Json) -> Json:
@@ -47,9 +43,15 @@ def encodable(value: Json) -> Json:
     try:
         text.encode()
     except UnicodeEncodeError:
-        joined = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        return dict(json.loads(joined))
+        return dict(json.loads(_utf8(text)))
     return value
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
 
 
 def blocks(content: str | list[Json]) -> list[Json]:

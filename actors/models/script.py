@@ -27,7 +27,7 @@ import hashlib
 import json
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,7 +35,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from actors.models.errors import SCRIPT_NO_MATCH, ModelError
 from actors.models.prices import SCRIPTED_MODEL
-from actors.models.request import Json, ModelRequest, canonical
+from actors.models.request import Json, ModelRequest, blocks, canonical
 from runtime.errors import SettingsError
 from runtime.message import WireModel
 
@@ -173,6 +173,8 @@ def answer(scripts: tuple[Script, ...], request: ModelRequest, body: Json) -> Pl
     Raises:
         NoSceneError: no scene, no turn or no variant fits.
     """
+    messages = [{**message, "content": blocks(message["content"])} for message in request.messages]
+    request = replace(request, messages=messages)
     scenes = [scene for script in scripts for scene in script.scenes]
     scene = next((scene for scene in scenes if scene.match.fits(request)), None)
     if scene is None:

@@ -71,16 +71,16 @@ def answer_reply(play: Play, stream: bool) -> Reply:
 def events(message: Json, chars: int) -> list[bytes]:
     """A message as the API streams it."""
     usage = message["usage"]
-    start = {**message, "content": [], "stop_reason": None, "usage": {**usage, "output_tokens": 1}}
+    counts = {key: usage[key] for key in ("output_tokens",) if key in usage}
+    begun = {**usage, **dict.fromkeys(counts, 1)}
+    start = {**message, "content": [], "stop_reason": None, "usage": begun}
     parts = [sse("message_start", {"message": start}), sse("ping", {})]
     for index, block in enumerate(message["content"]):
         parts += _block_events(index, block, chars)
     end = {"stop_reason": message["stop_reason"], "stop_sequence": message["stop_sequence"]}
     if "stop_details" in message:
         end["stop_details"] = message["stop_details"]
-    parts.append(
-        sse("message_delta", {"delta": end, "usage": {"output_tokens": usage["output_tokens"]}})
-    )
+    parts.append(sse("message_delta", {"delta": end, "usage": counts}))
     return [*parts, sse("message_stop", {})]
 
 

@@ -34,7 +34,6 @@ from runtime.cluster.settings import (
     ClusterSettings,
     State,
 )
-from runtime.ids import Ids
 from runtime.keys import Keys, Role
 from runtime.patience import patiently
 from runtime.store.remote import RemoteStore
@@ -107,7 +106,7 @@ class Supervisor:
         """Make the key of whoever runs Troupe here, if there is none that still opens it."""
         clock = SystemClock()
         store = RemoteStore(self._directory.socket)
-        keys = Keys(store, clock, Ids(clock))
+        keys = Keys(store, clock)
         file = self._directory.admin_key
         try:
             if file.exists() and await patiently(

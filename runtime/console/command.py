@@ -7,8 +7,9 @@ decided before, at the route.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
+from fastapi import Body
 from starlette.responses import JSONResponse, Response
 
 from runtime.client import AskTimeoutError
@@ -20,6 +21,13 @@ from runtime.message import WireModel
 SCHEDULER: Final = "scheduler:main"
 _ABSENT: Final = frozenset({"not_found", "unknown_job"})
 """The scheduler's codes that mean 404; every other one is a conflict."""
+
+
+class Empty(WireModel):
+    """A command has no body; `{}` is let pass."""
+
+
+NoBody = Annotated[Empty | None, Body()]
 
 
 class CommandAnswer(WireModel):
@@ -58,4 +66,6 @@ async def command(
 
 def done(answer: dict[str, Any] | None, **known: str) -> Response:
     """200 with what the scheduler said, or 202 when it has not said anything yet."""
-    return JSONResponse({**known, "accepted": True, **(answer or {})}, 202 if answer is None else 200)
+    return JSONResponse(
+        {**known, "accepted": True, **(answer or {})}, 202 if answer is None else 200
+    )

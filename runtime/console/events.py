@@ -26,7 +26,7 @@ from starlette.types import Receive, Scope, Send
 from runtime.clock import iso
 from runtime.console.caller import Caller, Viewer
 from runtime.console.feed import FeedHub
-from runtime.console.problems import ProblemError, unavailable
+from runtime.console.problems import invalid, unavailable
 from runtime.errors import StoreUnavailableError
 from runtime.message import WireModel
 from runtime.store.contract import FeedEntry
@@ -48,6 +48,8 @@ router = APIRouter(prefix="/api/events", tags=["events"])
 class EventsQuery(WireModel):
     rooms: str | None = Field(None, max_length=8_000, examples=["issue:issue_01JD,scheduler"])
     """Comma-separated; absent or with `monitoring`: everything of the organization."""
+    cursor: str | None = Field(None, max_length=100)
+    """The same as Last-Event-ID, which comes first."""
 
 
 LastEventId = Annotated[str | None, Header(alias="Last-Event-ID", max_length=100)]
@@ -58,7 +60,7 @@ async def follow(
     caller: Viewer, query: Annotated[EventsQuery, Query()], last_event_id: LastEventId = None
 ) -> StreamingResponse:
     hub, settings = caller.console.feed, caller.console.settings
-    rooms, place = _rooms(query.rooms), _place(last_event_id)
+    rooms, place = _rooms(query.rooms), _place(last_event_id or query.cursor)
     if hub.readers >= settings.streams_max:
         raise unavailable("too_many_streams", "Too many event streams are open here.")
     return EventsResponse(hub, _stream(caller, rooms, place))
@@ -82,7 +84,7 @@ def _rooms(text: str | None) -> frozenset[str]:
     """The rooms wanted; empty for everything."""
     rooms = frozenset(room.strip() for room in (text or "").split(",") if room.strip())
     if len(rooms) > ROOMS_MAX:
-        raise ProblemError(422, "invalid_request", f"A stream has at most {ROOMS_MAX} rooms.")
+        raise invalid("query.rooms", "too_many_rooms", f"A stream has at most {ROOMS_MAX} rooms.")
     return frozenset() if EVERYTHING in rooms else rooms
 
 

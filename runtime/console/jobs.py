@@ -17,7 +17,7 @@ from starlette.responses import Response
 
 from runtime.clock import iso
 from runtime.console.caller import Caller, Operator, Viewer
-from runtime.console.command import CommandAnswer, command, done
+from runtime.console.command import CommandAnswer, NoBody, command, done
 from runtime.console.once import Idempotent
 from runtime.console.paging import Page, PageQuery, list_page, number_page, page
 from runtime.console.problems import ProblemError, not_found
@@ -70,9 +70,7 @@ async def get_job(job_id: JobKey, caller: Viewer) -> Response:
     return Response(document.body, media_type="application/json")
 
 
-@router.get(
-    "/{job_id}/journal", response_model=Page[StepView], summary="A job's steps, in order"
-)
+@router.get("/{job_id}/journal", response_model=Page[StepView], summary="A job's steps, in order")
 async def get_steps(
     job_id: JobKey, caller: Viewer, query: Annotated[PageQuery, Query()]
 ) -> Response:
@@ -105,9 +103,7 @@ def _short(body: bytes | None) -> Any:
     return json.loads(body) if body and len(body) <= STEP_BYTES_MAX else None
 
 
-@router.get(
-    "/{job_id}/artifacts", response_model=Page[Artifact], summary="A job's work products"
-)
+@router.get("/{job_id}/artifacts", response_model=Page[Artifact], summary="A job's work products")
 async def list_artifacts(
     job_id: JobKey, caller: Viewer, query: Annotated[PageQuery, Query()]
 ) -> Response:
@@ -182,20 +178,28 @@ _COMMAND: Final[dict[str, Any]] = {
 
 
 @router.post("/{job_id}/pause", summary="Pause a job between two steps", **_COMMAND)
-async def pause_job(job_id: JobKey, caller: Operator, once: Idempotent) -> Response:
+async def pause_job(
+    job_id: JobKey, caller: Operator, once: Idempotent, body: NoBody = None
+) -> Response:
     return await _ask(caller, once, job_id, "pause")
 
 
 @router.post("/{job_id}/resume", summary="Let a paused job go on", **_COMMAND)
-async def resume_job(job_id: JobKey, caller: Operator, once: Idempotent) -> Response:
+async def resume_job(
+    job_id: JobKey, caller: Operator, once: Idempotent, body: NoBody = None
+) -> Response:
     return await _ask(caller, once, job_id, "resume")
 
 
 @router.post("/{job_id}/cancel", summary="Cancel a job and its children", **_COMMAND)
-async def cancel_job(job_id: JobKey, caller: Operator, once: Idempotent) -> Response:
+async def cancel_job(
+    job_id: JobKey, caller: Operator, once: Idempotent, body: NoBody = None
+) -> Response:
     return await _ask(caller, once, job_id, "cancel")
 
 
 @router.post("/{job_id}/retry", summary="Try a failed job again", **_COMMAND)
-async def retry_job(job_id: JobKey, caller: Operator, once: Idempotent) -> Response:
+async def retry_job(
+    job_id: JobKey, caller: Operator, once: Idempotent, body: NoBody = None
+) -> Response:
     return await _ask(caller, once, job_id, "retry")

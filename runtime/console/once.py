@@ -54,6 +54,11 @@ class Once:
         self._key = key
         self._request_hash = request_hash
 
+    @classmethod
+    def none(cls) -> Once:
+        """Of a request that needs none, such as a read."""
+        return cls("", None, "")
+
     def _document_key(self, caller: Caller) -> str:
         assert self._key is not None
         hashed = hashlib.sha256(self._key.encode()).hexdigest()

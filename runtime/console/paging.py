@@ -97,6 +97,7 @@ async def list_page(
     terms: Mapping[str, str] | None = None,
     keep: Callable[[Document], bool] | None = None,
     descending: bool = True,
+    listing: str | None = None,
 ) -> tuple[list[Document], str | None]:
     """One page of the organization's documents, and the cursor of the next.
 
@@ -104,8 +105,9 @@ async def list_page(
         terms: what the store's index filters by.
         keep: a filter the index does not know. A page may then be short, even
             empty, while there is a next one: at most SCAN_MAX are looked at.
+        listing: tells lists of one collection apart whose terms are no filters.
     """
-    cursors = Cursors(caller, collection, query)
+    cursors = Cursors(caller, listing or collection, query)
     after = cursors.read(query.cursor, str)
     found: list[Document] = []
     seen = 0

@@ -24,7 +24,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from runtime.client import AskFailedError
+from runtime.errors import DeadLetterError
 from runtime.errors import InvalidIdError, InvalidMessageError, StoreUnavailableError, TroupeError
 from runtime.ids import Ids
 
@@ -92,7 +92,7 @@ def problem_of(error: Exception) -> ProblemError | None:
             return _http(error)
         case StoreUnavailableError():
             return unavailable("store_unavailable", "The store did not answer; try again.")
-        case AskFailedError():
+        case DeadLetterError():
             return ProblemError(502, "agent_failed", "The agent gave the message up.")
         case InvalidIdError():
             return not_found()

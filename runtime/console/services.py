@@ -114,6 +114,3 @@ async def discover(body: Discovery, caller: Viewer) -> Response:
     except BadCriteriaError as error:
         raise invalid("body.criteria", "bad_criteria", str(error)) from None
     return page((service.to_json() for service in found), None)
-
-
-

@@ -78,13 +78,15 @@ intents = st.builds(
     st.sampled_from(["pure", "workspace", "external"]),
     bodies,
 )
-results = st.builds(Result, st.sampled_from(JOBS), keys, bodies)
 events = st.builds(Event, st.sampled_from(["e", "f"]), bodies, st.integers(1, 3))
-
-
-def some(of, most=2):
-    """None at all more often than not, so that whole commits are often accepted."""
-    return st.just(()) | st.lists(of, max_size=most).map(tuple)
+wrong_parts = st.one_of(
+    ids.map(lambda id: {"acks": (Ack(id),)}),
+    ids.map(lambda id: {"acks": (Ack(id),), "buries": (Bury(id, "twice"),)}),
+    keys.map(lambda key: {"results": (Result("job_1", key, b"unasked"),)}),
+    keys.map(lambda key: {"intents": (Intent("job_1", key, "pure", b"again"),)}),
+)
+PARTS = ["puts", "feed", "sends", "inbox", "inbox", "journal", "reminders", "steps", "steps"]
+SLIPS = [None, None, None, None, None, None, "incarnation", "epoch", "version", "part"]
 
 
 class StoreMachine(RuleBasedStateMachine):
@@ -128,7 +130,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.commit_some(data, count)
 
     def commit_some(self, data, count):
-        batch = [data.draw(self.commits()) for _ in range(count)]
+        batch = [self.draw_commit(data.draw) for _ in range(count)]
         expected = [self.model.commit(commit, self.now) for commit in batch]
         answers = self.run(self.store.commit(batch))
         for answer, right in zip(answers, expected, strict=True):
@@ -144,44 +146,72 @@ class StoreMachine(RuleBasedStateMachine):
         expected = self.model.commit(commit, self.now)
         assert self.run(self.store.commit([commit])) == [expected]
 
-    @st.composite
-    @staticmethod
-    def _commits(draw, model):
-        held = [a for a in AGENTS if a in model.agents and model.agents[a]["epoch"]]
-        agent = draw(st.sampled_from(held)) if held and draw(st.integers(0, 4)) else None
+    def draw_commit(self, draw):
+        held = [a for a in AGENTS if a in self.model.agents and self.model.agents[a]["epoch"]]
+        agent = draw(st.sampled_from([*held, None]))
         of = agent.split("/")[0] if agent else draw(st.sampled_from(["acme", "beta", "system"]))
-        sender = agent or f"{of}/client:x"
-        sends = st.builds(Send, ids, st.just(sender), agents, bodies, st.none() | ids)
-        common = {"puts": draw(some(puts)), "feed": draw(some(feeds)), "sends": draw(some(sends))}
-        if agent is None:
-            return Commit(of, **common)
-        state = model.agents[agent]
-        waiting = [m["message_id"] for m in model.inbox(agent)]
-        own = st.sampled_from(waiting) if waiting else ids
-        pick = st.one_of(own, own, own, ids)
-        slip = draw(st.integers(0, 9))
-        added = draw(some(events))
-        version = len(state["journal"]) + (slip == 9)
-        due = st.integers(-2_000, 20_000).map(lambda by: model.now + by)
-        return Commit(
-            of,
-            agent,
-            Fence("another" if slip == 8 else model.incarnation, state["epoch"] - (slip == 7)),
-            version if added or slip > 5 else draw(st.sampled_from([None, version])),
-            draw(some(st.builds(Ack, pick, st.none() | bodies))),
-            draw(some(st.builds(Retry, pick, st.integers(0, 9), st.just("busy")), 1)),
-            draw(some(st.builds(Bury, pick, st.just("dead")), 1)),
-            added,
-            draw(st.none() | st.builds(Snapshot, bodies, few)),
-            reminders=draw(some(st.builds(Remind, keys, st.none() | due, bodies))),
-            intents=draw(some(intents)),
-            results=draw(some(results)),
-            **common,
-        )
+        parts = draw(st.lists(st.sampled_from(PARTS if agent else PARTS[:3]), max_size=4))
+        slip = draw(st.sampled_from(SLIPS))
+        fields = {}
+        for part in dict.fromkeys(parts):
+            fields |= getattr(self, f"draw_{part}")(draw, agent, of)
+        if agent:
+            state = self.model.agents[agent]
+            incarnation = "another" if slip == "incarnation" else self.model.incarnation
+            fields["fence"] = Fence(incarnation, state["epoch"] - (slip == "epoch"))
+            if "events" in fields or draw(st.booleans()):
+                fields["expected_version"] = len(state["journal"]) + (slip == "version")
+            if slip == "part":
+                fields |= draw(wrong_parts)
+        return Commit(of, agent, **fields)
 
-    def commits(self):
-        self.model.now = self.now
-        return StoreMachine._commits(self.model)
+    def draw_puts(self, draw, agent, of):
+        found = draw(st.lists(puts, min_size=1, max_size=2))
+        return {"puts": tuple(found)}
+
+    def draw_feed(self, draw, agent, of):
+        return {"feed": tuple(draw(st.lists(feeds, min_size=1, max_size=2)))}
+
+    def draw_sends(self, draw, agent, of):
+        near = [a for a in AGENTS if of == "system" or a.startswith((of, "system"))]
+        to = st.sampled_from([*near, *near, *near, *AGENTS])
+        new = st.just(f"new{len(self.model.messages)}")
+        send = st.builds(Send, new | new | ids, st.just(agent or f"{of}/client:x"), to, bodies)
+        return {"sends": tuple(draw(st.lists(send, min_size=1, max_size=2)))}
+
+    def draw_inbox(self, draw, agent, of):
+        waiting = [m["message_id"] for m in self.model.inbox(agent)][:3]
+        how = {
+            id: draw(st.sampled_from(["acks", "acks", "retries", "buries", ""])) for id in waiting
+        }
+        return {
+            "acks": tuple(Ack(id, draw(st.none() | bodies)) for id in waiting if how[id] == "acks"),
+            "retries": tuple(Retry(id, 7, "busy") for id in waiting if how[id] == "retries"),
+            "buries": tuple(Bury(id, "dead") for id in waiting if how[id] == "buries"),
+        }
+
+    def draw_journal(self, draw, agent, of):
+        found = {"events": tuple(draw(st.lists(events, min_size=1, max_size=3)))}
+        if draw(st.booleans()):
+            found["snapshot"] = draw(st.builds(Snapshot, bodies, few))
+        return found
+
+    def draw_reminders(self, draw, agent, of):
+        due = st.integers(-2_000, 12_000).map(lambda by: self.now + by)
+        found = st.builds(Remind, keys, st.none() | due | due, bodies)
+        return {"reminders": tuple(draw(st.lists(found, min_size=1, max_size=2)))}
+
+    def draw_steps(self, draw, agent, of):
+        begun = draw(st.lists(intents, max_size=2))
+        epoch = self.model.agents[agent]["epoch"]
+        fitting = [
+            Result(step["job"], step["key"], b"told")
+            for step in self.model.steps
+            if (step["agent"], step["epoch"], step["result"]) == (agent, epoch, None)
+        ]
+        fitting += [Result(intent.job, intent.key, b"at once") for intent in begun]
+        ended = draw(st.lists(st.sampled_from(fitting), max_size=2)) if fitting else []
+        return {"intents": tuple(begun), "results": tuple(ended)}
 
     # owners, agents, time
 

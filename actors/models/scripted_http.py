@@ -52,6 +52,8 @@ class HttpServer:
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._released = asyncio.Event()
+        self.accepted = 0
+        """Connections so far."""
         self.held = 0
         """Replies that wait to be released."""
 
@@ -76,6 +78,7 @@ class HttpServer:
         self._released = asyncio.Event()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.accepted += 1
         if len(self._tasks) >= CONNECTIONS_MAX:
             writer.transport.abort()
             return

@@ -1,10 +1,10 @@
 """API keys: who may speak for an organization over HTTP, and with which role.
 
-    document  (`key`, lookup prefix), organization `system`, terms organization=
+    document  (`key`, key id), organization `system`, terms organization= prefix=
 
 A key is `troupe_` and 32 random bytes in hexadecimal.  It is shown once, when
 it is made; what is kept is its SHA-256 (256 random bits need no slow hash) and,
-to find it by, its first 12 digits.  A revoked key is refused everywhere within
+to find it by, its first 16 digits.  A revoked key is refused everywhere within
 `CACHE_TTL_S`: answers are remembered no longer than that.
 
 What a role may do is the business of `runtime.console`; that an agent's key,
@@ -26,15 +26,15 @@ from typing import Final
 from pydantic import Field
 
 from runtime.clock import Clock, iso
-from runtime.errors import TroupeError
-from runtime.ids import SYSTEM, organization_id
+from runtime.errors import CommitRefusedError, TroupeError
+from runtime.ids import SYSTEM, Ids, organization_id
 from runtime.message import WireModel
-from runtime.store.contract import ABSENT, ANY, Commit, Document, Put, Refused, Store
+from runtime.store.contract import ANY, Commit, Document, Put, Refused, Store
 
 CACHE_TTL_S: Final = 2.0
 """A key's record is read again after this; the bound of revocation, with the streams' recheck."""
 CACHE_MAX: Final = 1_024
-"""Keys remembered; the one used longest ago is forgotten first."""
+"""Entries remembered; the one used longest ago is forgotten first."""
 KEYS_MAX: Final = 1_000
 """Keys a list shows."""
 AGENT_PREFIX: Final = "agent:"
@@ -42,8 +42,7 @@ AGENT_PREFIX: Final = "agent:"
 
 COLLECTION: Final = "key"
 _TOKEN = re.compile(r"troupe_[0-9a-f]{64}")
-_PREFIX_DIGITS: Final = 12
-_CREATE_TRIES_MAX: Final = 3
+_PREFIX_DIGITS: Final = 16
 
 
 class Role(StrEnum):
@@ -92,10 +91,11 @@ class Key(WireModel):
 class StoredKey(Key):
     """The key's document."""
 
+    prefix: str
     sha256: str
 
     def public(self) -> Key:
-        return Key.model_validate(self.model_dump(exclude={"sha256"}))
+        return Key.model_validate(self.model_dump(exclude={"prefix", "sha256"}))
 
 
 class UnknownKeyError(TroupeError):
@@ -106,12 +106,18 @@ class Keys:
     """Makes, lists, revokes and checks keys."""
 
     def __init__(
-        self, store: Store, clock: Clock, random_bytes: Callable[[int], bytes] = os.urandom
+        self,
+        store: Store,
+        clock: Clock,
+        ids: Ids,
+        random_bytes: Callable[[int], bytes] = os.urandom,
     ) -> None:
         self._store = store
         self._clock = clock
+        self._ids = ids
         self._random_bytes = random_bytes
         self._cache: OrderedDict[str, tuple[StoredKey, int]] = OrderedDict()
+        """By id and by lookup prefix, with the time it was read."""
 
     async def create(self, organization: str, role: Role, name: str) -> tuple[str, Key]:
         """Make a key.
@@ -120,29 +126,29 @@ class Keys:
             The key, which can never be shown again, and its record.
         """
         organization_id(organization)
-        for _ in range(_CREATE_TRIES_MAX):
-            token = f"troupe_{self._random_bytes(32).hex()}"
-            stored = StoredKey(
-                id=f"key_{_prefix(token)}",
-                organization_id=organization,
-                role=role,
-                name=name,
-                created_at=iso(self._clock.now_ms()),
-                sha256=_digest(token),
-            )
-            if await self._put(stored, ABSENT):
-                return token, stored.public()
-        raise TroupeError("random numbers repeat: no free key prefix was found")
+        token = f"troupe_{self._random_bytes(32).hex()}"
+        stored = StoredKey(
+            id=self._ids.new("key"),
+            organization_id=organization,
+            role=role,
+            name=name,
+            created_at=iso(self._clock.now_ms()),
+            prefix=_prefix(token),
+            sha256=_digest(token),
+        )
+        await self._put(stored)
+        return token, stored.public()
 
     async def list(self, organization: str | None = None) -> list[Key]:
-        """Keys of an organization, or of all, revoked ones too."""
+        """Keys of an organization, or of all, oldest first, revoked ones too."""
         terms = [f"organization={organization}"] if organization else []
-        documents = await self._store.list_documents(COLLECTION, SYSTEM, terms, limit=KEYS_MAX)
-        keys = [_read(document).public() for document in documents]
-        return sorted(keys, key=lambda key: key.created_at)
+        documents = await self._store.list_documents(
+            COLLECTION, SYSTEM, terms, limit=KEYS_MAX, descending=False
+        )
+        return [_read(document).public() for document in documents]
 
     async def revoke(self, key_id: str, organization: str | None = None) -> Key:
-        """Make a key worthless within `CACHE_TTL_S`, here at once. Idempotent.
+        """Make a key worthless: here at once, elsewhere within `CACHE_TTL_S`. Idempotent.
 
         Args:
             organization: the key must be of it; None: of any.
@@ -150,23 +156,22 @@ class Keys:
         Raises:
             UnknownKeyError: there is none; then nothing has changed.
         """
-        prefix = key_id.removeprefix("key_")
-        document = await self._store.get(COLLECTION, prefix)
+        document = await self._store.get(COLLECTION, key_id)
         stored = _read(document) if document is not None else None
         if stored is None or organization not in (None, stored.organization_id):
             raise UnknownKeyError(key_id)
         if stored.revoked_at is None:
             stored = stored.model_copy(update={"revoked_at": iso(self._clock.now_ms())})
-            # nothing else ever changes a key, so whatever is there may be replaced
-            await self._put(stored, ANY)
-        self._cache.pop(prefix, None)
+            await self._put(stored)
+        for where in (stored.id, stored.prefix):
+            self._cache.pop(where, None)
         return stored.public()
 
     async def authenticate(self, token: str) -> Principal | None:
         """Whose key this is; None for everything that is no valid key."""
         if not _TOKEN.fullmatch(token):
             return None
-        stored = await self._find(_prefix(token))
+        stored = self._remembered(_prefix(token)) or await self._by_prefix(_prefix(token))
         # compared even when there is none, so that time does not tell which prefixes exist
         known = stored.sha256 if stored is not None else "0" * 64
         if not hmac.compare_digest(known, _digest(token)) or stored is None:
@@ -174,39 +179,49 @@ class Keys:
         return stored.principal if stored.revoked_at is None else None
 
     async def is_active(self, principal: Principal) -> bool:
-        """Whether the key a stream was opened with still holds."""
-        stored = await self._find(principal.key_id.removeprefix("key_"))
-        return stored is not None and stored.revoked_at is None
+        """Whether the key that a stream was opened with still holds."""
+        stored = self._remembered(principal.key_id)
+        if stored is None:
+            document = await self._store.get(COLLECTION, principal.key_id)
+            if document is None:
+                return False
+            stored = _read(document)
+            self._remember(stored.id, stored)
+        return stored.revoked_at is None
 
-    async def _find(self, prefix: str) -> StoredKey | None:
-        now_ms = self._clock.now_ms()
-        stored, read_ms = self._cache.get(prefix, (None, 0))
-        # a clock that was set back makes an entry old, not young for ever
-        if stored is not None and 0 <= now_ms - read_ms < CACHE_TTL_S * 1000:
-            self._cache.move_to_end(prefix)
-            return stored
-        document = await self._store.get(COLLECTION, prefix)
-        if document is None:
-            self._cache.pop(prefix, None)
+    async def _by_prefix(self, prefix: str) -> StoredKey | None:
+        documents = await self._store.list_documents(
+            COLLECTION, SYSTEM, [f"prefix={prefix}"], limit=1
+        )
+        if not documents:
             return None
-        stored = _read(document)
-        self._cache[prefix] = (stored, now_ms)
-        self._cache.move_to_end(prefix)
-        while len(self._cache) > CACHE_MAX:
-            self._cache.popitem(last=False)
+        stored = _read(documents[0])
+        self._remember(prefix, stored)
         return stored
 
-    async def _put(self, stored: StoredKey, expect: int) -> bool:
-        put = Put(
-            COLLECTION,
-            stored.id.removeprefix("key_"),
-            SYSTEM,
-            stored.to_json(),
-            (f"organization={stored.organization_id}",),
-            expect,
-        )
+    def _remembered(self, where: str) -> StoredKey | None:
+        stored, read_ms = self._cache.get(where, (None, 0))
+        # a clock that was set back makes an entry old, not young for ever
+        fresh = 0 <= self._clock.now_ms() - read_ms < CACHE_TTL_S * 1000
+        if stored is None or not fresh:
+            self._cache.pop(where, None)
+            return None
+        self._cache.move_to_end(where)
+        return stored
+
+    def _remember(self, where: str, stored: StoredKey) -> None:
+        self._cache[where] = (stored, self._clock.now_ms())
+        self._cache.move_to_end(where)
+        while len(self._cache) > CACHE_MAX:
+            self._cache.popitem(last=False)
+
+    async def _put(self, stored: StoredKey) -> None:
+        terms = (f"organization={stored.organization_id}", f"prefix={stored.prefix}")
+        # nothing but its revocation ever changes a key, so what is there may be replaced
+        put = Put(COLLECTION, stored.id, SYSTEM, stored.to_json(), terms, ANY)
         [answer] = await self._store.commit([Commit(SYSTEM, puts=(put,))])
-        return not isinstance(answer, Refused)
+        if isinstance(answer, Refused):
+            raise CommitRefusedError(answer.reason, answer.detail)
 
 
 def _prefix(token: str) -> str:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -24,8 +24,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from runtime.errors import DeadLetterError
-from runtime.errors import InvalidIdError, InvalidMessageError, StoreUnavailableError, TroupeError
+from runtime.errors import (
+    DeadLetterError,
+    InvalidIdError,
+    InvalidMessageError,
+    StoreUnavailableError,
+    TroupeError,
+)
 from runtime.ids import Ids
 
 logger = logging.getLogger(__name__)
@@ -83,21 +88,9 @@ def unavailable(code: str, detail: str) -> ProblemError:
 
 def problem_of(error: Exception) -> ProblemError | None:
     """How an exception is answered; None: it is a fault of ours."""
-    match error:
-        case ProblemError():
-            return error
-        case RequestValidationError():
-            return _validation(error)
-        case HTTPException():
-            return _http(error)
-        case StoreUnavailableError():
-            return unavailable("store_unavailable", "The store did not answer; try again.")
-        case DeadLetterError():
-            return ProblemError(502, "agent_failed", "The agent gave the message up.")
-        case InvalidIdError():
-            return not_found()
-        case InvalidMessageError():
-            return ProblemError(422, "invalid_request", "This can't be sent as a message.")
+    for kind, answer in _ANSWERS:
+        if isinstance(error, kind):
+            return answer(error)
     return None
 
 
@@ -122,6 +115,26 @@ def _validation(error: RequestValidationError) -> ProblemError:
     ]
     paths = ", ".join(one["path"] for one in errors[:3])
     return ProblemError(422, "invalid_request", f"Not as it must be: {paths}.", errors)
+
+
+_ANSWERS: Final[tuple[tuple[type[Exception], Callable[[Any], ProblemError]], ...]] = (
+    (ProblemError, lambda error: error),
+    (RequestValidationError, _validation),
+    (HTTPException, _http),
+    (
+        StoreUnavailableError,
+        lambda _: unavailable("store_unavailable", "The store did not answer; try again."),
+    ),
+    (
+        DeadLetterError,
+        lambda _: ProblemError(502, "agent_failed", "The agent gave the message up."),
+    ),
+    (InvalidIdError, lambda _: not_found()),
+    (
+        InvalidMessageError,
+        lambda _: ProblemError(422, "invalid_request", "This can't be sent as a message."),
+    ),
+)
 
 
 def instance_of(scope: Scope) -> str:

@@ -1,0 +1,163 @@
+"""The HTTP application: `create_app` puts routes and what guards them together.
+
+    request -> headers -> problems -> who asks -> body -> route
+
+A request passes from left to right; whatever fails on the way is answered by
+`problems`.  Replicas share nothing but the store, so any of them can answer any
+request.  Routes of the domain are given to `create_app` by who composes the
+deployment; this package knows none of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from fastapi import APIRouter, FastAPI
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from pydantic import Field
+from starlette.exceptions import HTTPException
+
+from runtime.clock import Clock
+from runtime.console import (
+    agents,
+    docs,
+    events,
+    health,
+    jobs,
+    letters,
+    once,
+    problems,
+    scheduler,
+    services,
+)
+from runtime.console.auth import OPEN, AuthMiddleware
+from runtime.console.body import BodyMiddleware
+from runtime.console.caller import Console
+from runtime.console.deadline import DeadlineStore
+from runtime.console.feed import FeedHub
+from runtime.console.headers import HeadersMiddleware
+from runtime.console.settings import ConsoleSettings
+from runtime.errors import StoreUnavailableError
+from runtime.ids import Ids
+from runtime.keys import Keys
+from runtime.message import WireModel
+from runtime.store.contract import Store
+
+logger = logging.getLogger(__name__)
+
+VERSION: Final = "1"
+# the scheduler's routes before the agents': `/api/agents/scheduler/status` is no agent's
+GENERIC: Final = (
+    scheduler.router,
+    agents.router,
+    jobs.router,
+    services.router,
+    letters.router,
+    events.router,
+    health.router,
+    docs.router,
+)
+
+
+class Problem(WireModel):
+    """Every error's body."""
+
+    type: str = Field(examples=["urn:troupe:problem:not_found"])
+    title: str = Field(examples=["Not Found"])
+    status: int = Field(examples=[404])
+    detail: str = Field(examples=["There is no such thing here."])
+    code: str = Field(examples=["not_found"])
+    instance: str = Field(examples=["/api/jobs/:job_id"])
+    errors: tuple[dict[str, str], ...] | None = None
+    """With 422: {path, message, code} of each field that is wrong."""
+
+
+_PROBLEM: Final[dict[int | str, dict[str, Any]]] = {
+    status: {
+        "description": description,
+        "content": {problems.MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    }
+    for status, description in (
+        (422, "A field is not as it must be"),
+        ("default", "Any other error"),
+    )
+}
+
+
+def create_app(
+    store: Store,
+    clock: Clock,
+    ids: Ids,
+    routers: Sequence[APIRouter] = (),
+    settings: ConsoleSettings | None = None,
+) -> FastAPI:
+    """The application over a store, with the routes of the domain given by `routers`."""
+    settings = settings or ConsoleSettings()
+    bounded = DeadlineStore(store, settings.store_wait_s)
+    keys = Keys(bounded, clock, ids)
+    console = Console(bounded, clock, ids, keys, FeedHub(bounded), settings)
+    app = FastAPI(
+        title="Troupe",
+        version=VERSION,
+        description="An AI engineering department. Keys go in the header: Authorization: Bearer.",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+        responses=_PROBLEM,
+        lifespan=_lifespan,
+    )
+    app.state.console = console
+    for router in (*routers, *GENERIC):
+        app.include_router(router)
+    app.add_exception_handler(HTTPException, problems.handle)
+    app.add_exception_handler(RequestValidationError, problems.handle)
+    # the one added last is met first
+    app.add_middleware(BodyMiddleware)
+    app.add_middleware(AuthMiddleware, keys=keys)
+    app.add_middleware(problems.ProblemsMiddleware, ids=ids)
+    app.add_middleware(HeadersMiddleware)
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    console: Console = app.state.console
+    upkeep = asyncio.create_task(_upkeep(console), name="upkeep")
+    try:
+        yield
+    finally:
+        upkeep.cancel()
+        await asyncio.gather(upkeep, return_exceptions=True)
+        await console.feed.close()
+
+
+async def _upkeep(console: Console) -> None:
+    """Delete what is no longer kept, now and then; every replica may, none must."""
+    while True:
+        await asyncio.sleep(console.settings.upkeep_s)
+        try:
+            await once.sweep(console.store, console.clock)
+        except StoreUnavailableError as error:
+            logger.warning("upkeep failed: %s", error, extra={"action": "upkeep.failed"})
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    if app.openapi_schema is None:
+        spec = get_openapi(
+            title=app.title, version=app.version, description=app.description, routes=app.routes
+        )
+        parts = spec.setdefault("components", {})
+        parts.setdefault("schemas", {})["Problem"] = Problem.model_json_schema(by_alias=True)
+        parts["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        spec["security"] = [{"key": []}]
+        for path in OPEN:
+            spec["paths"][path]["get"]["security"] = []
+        app.openapi_schema = spec
+    return app.openapi_schema

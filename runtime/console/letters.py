@@ -1,0 +1,139 @@
+"""/api/dead-letters: messages and jobs that were given up, and giving them another try.
+
+    document  (`dead_letter`, recipient's address/message id)   or   (…, job/job id)
+
+A redelivered message has a new id and is otherwise the one that was given up:
+same sender, same content.  It is accepted in the commit that removes the dead
+letter, so a letter is redelivered once.  A job is tried again by the scheduler.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Path, Query
+from starlette.responses import JSONResponse, Response
+
+from runtime.client import Write
+from runtime.console.caller import Caller, Operator, Viewer
+from runtime.console.command import CommandAnswer, NoBody, command, done
+from runtime.console.once import TRIES_MAX, Idempotent, Once, busy
+from runtime.console.paging import Page, PageQuery, list_page, page
+from runtime.console.problems import not_found
+from runtime.ids import SYSTEM
+from runtime.message import Message, WireModel
+from runtime.store.contract import Commit, Document, Put, Refused, Send, StoredMessage
+
+COLLECTION: Final = "dead_letter"
+_JOB: Final = "job/"
+
+router = APIRouter(prefix="/api/dead-letters", tags=["dead letters"])
+LetterKey = Annotated[str, Path(max_length=1_000)]
+
+
+class DeadLetter(WireModel):
+    id: str
+    agent: str
+    """Whom the message was for, or whose job it was."""
+    sender: str
+    error: str
+    attempts: int
+    at: str
+    job_id: str | None = None
+    message_id: str | None = None
+
+
+@router.get("", response_model=Page[DeadLetter], summary="What was given up, and why")
+async def list_letters(caller: Viewer, query: Annotated[PageQuery, Query()]) -> Response:
+    documents, cursor = await list_page(caller, COLLECTION, query)
+    return page((_view(document).to_json() for document in documents), cursor)
+
+
+def _view(document: Document) -> DeadLetter:
+    record = json.loads(document.body)
+    about = "jobId" if document.key.startswith(_JOB) else "messageId"
+    return DeadLetter.model_validate({**record, "id": _encode(document.key), about: record["id"]})
+
+
+@router.post(
+    "/{letter_id}/redeliver",
+    status_code=202,
+    response_model=CommandAnswer,
+    responses={200: {"model": CommandAnswer, "description": "The job is queued again"}},
+    summary="Try what was given up once more",
+)
+async def redeliver(
+    letter_id: LetterKey, caller: Operator, once: Idempotent, body: NoBody = None
+) -> Response:
+    key = _decode(letter_id)
+    if key.startswith(_JOB):
+        return await _retry_job(caller, once, key)
+    for _ in range(TRIES_MAX):
+        kept = await once.kept(caller)
+        if kept is not None:
+            return JSONResponse(kept["answer"], 202)
+        letter = await caller.own(COLLECTION, key)
+        answer = await _send_again(caller, once, letter, await _buried(caller, letter))
+        if answer is not None:
+            return JSONResponse(answer, 202)
+    raise busy()
+
+
+async def _retry_job(caller: Caller, once: Once, key: str) -> Response:
+    await caller.own(COLLECTION, key)
+    job_id = key.removeprefix(_JOB)
+    answer = await command(caller, once, "job.retry", {"jobId": job_id})
+    await caller.client.commit(writes=[Write(COLLECTION, key, None, {})])
+    return done(answer, jobId=job_id)
+
+
+async def _buried(caller: Caller, letter: Document) -> StoredMessage:
+    organization, _, rest = letter.key.partition("/")
+    agent, _, message_id = rest.partition("/")
+    message = await caller.console.store.outcome(f"{organization}/{agent}", message_id, 0.0)
+    if message is None:
+        raise not_found()
+    return message
+
+
+async def _send_again(
+    caller: Caller, once: Once, letter: Document, message: StoredMessage
+) -> dict[str, Any] | None:
+    """Accept the message anew and remove the letter; None when somebody else was quicker."""
+    message_id = caller.console.ids.ulid()
+    answer = CommandAnswer(message_id=message_id).to_wire()
+    envelope = Message.from_json(message.body).model_copy(update={"message_id": message_id})
+    send = Send(message_id, message.sender, message.recipient, envelope.to_json(), message.reply_to)
+    writes = [
+        Write(COLLECTION, letter.key, None, {}, letter.revision),
+        *once.writes(caller, {"answer": answer}),
+    ]
+    puts = tuple(
+        Put(
+            write.collection,
+            write.key,
+            letter.organization,
+            write.body,
+            tuple(f"{name}={value}" for name, value in write.terms.items()),
+            write.expect,
+        )
+        for write in writes
+    )
+    # as the system, because the sender may be of it: the scheduler's words die too
+    [written] = await caller.console.store.commit([Commit(SYSTEM, sends=(send,), puts=puts)])
+    return None if isinstance(written, Refused) else answer
+
+
+def _encode(key: str) -> str:
+    return base64.urlsafe_b64encode(key.encode()).decode().rstrip("=")
+
+
+def _decode(letter_id: str) -> str:
+    """The letter's key; what is no id names nothing."""
+    try:
+        padded = letter_id + "=" * (-len(letter_id) % 4)
+        return base64.b64decode(padded, b"-_", validate=True).decode()
+    except ValueError:
+        raise not_found() from None

@@ -34,6 +34,7 @@ from actors.git import LOCAL_UPLOAD_PACK, Git, Transport, check_ref
 FETCH_TIMEOUT_S = 600.0
 LOCK_TIMEOUT_S = 660.0
 LOCK_POLL_S = 0.05
+REMOVALS_MAX = 1_000
 URL_LENGTH_MAX = 2_000
 
 _HTTPS = re.compile(r"https://[^\s\x00-\x20@/]+(:\d+)?/[^\s\x00-\x1f]+")
@@ -177,13 +178,30 @@ async def locked(path: Path, timeout_s: float = LOCK_TIMEOUT_S) -> AsyncIterator
         RepositoryBusyError: somebody else held it for `timeout_s`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    handle = await _locked_handle(path, timeout_s)
     try:
-        if not await lock(handle, timeout_s):
-            raise RepositoryBusyError(path.name)
         yield handle
     finally:
         os.close(handle)
+
+
+async def _locked_handle(path: Path, timeout_s: float) -> int:
+    for _ in range(REMOVALS_MAX):
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            if not await lock(handle, timeout_s):
+                break
+            if _is_at(path, handle):
+                return handle
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)  # whoever had it removed the file: this lock is nobody's
+    raise RepositoryBusyError(path.name)
+
+
+def _is_at(path: Path, handle: int) -> bool:
+    return path.exists() and os.fstat(handle).st_ino == path.stat().st_ino
 
 
 async def lock(handle: int, timeout_s: float) -> bool:

@@ -1,0 +1,115 @@
+"""Holes: what a working tree can hold that a git tree can't, found before it is lost.
+
+git silently leaves out pipes, sockets and everything in a directory that looks
+like another repository, so a snapshot with one of them would not come back as
+it was.  Files that are too large to be carried in a step's result are a hole
+too.  Ignored paths are scratch, and scratch may hold anything.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from actors.errors import (
+    FileTooLargeError,
+    NestedRepositoryError,
+    SnapshotRefusedError,
+    SpecialFileError,
+)
+from actors.git import Git, decode, encode
+from actors.room import tool
+
+FILE_BYTES_MAX = 50 << 20
+SUSPECTS_BYTES_MAX = 4 << 20
+NAMED_MAX = 3
+
+Identity = tuple[int, int, int, int]
+"""Inode, size, and the times of the last changes of content and of status: none can be kept
+when a file changes, because the last is the kernel's."""
+
+
+@dataclass
+class Suspects:
+    """Paths from the tree's root that may be holes."""
+
+    repositories: list[str] = field(default_factory=list)
+    """Each ends in `.git`."""
+    special: list[str] = field(default_factory=list)
+    large: list[str] = field(default_factory=list)
+
+
+async def suspects(files: Path) -> Suspects:
+    """Look at every name in a tree; links are not followed."""
+    printed = await tool(
+        "find", str(files),
+        "(", "-name", ".git", "-printf", "r%P\\0", "-prune", ")", "-o",
+        "(", "-not", "(", "-type", "f", "-o", "-type", "d", "-o", "-type", "l", ")",
+        "-printf", "s%P\\0", ")", "-o",
+        "(", "-type", "f", "-size", f"+{FILE_BYTES_MAX}c", "-printf", "l%P\\0", ")",
+    )  # fmt: skip
+    found = Suspects()
+    lists = {"r": found.repositories, "s": found.special, "l": found.large}
+    for entry in decode(printed).split("\0")[:-1]:
+        lists[entry[0]].append(entry[1:])
+    return found
+
+
+async def refuse_kinds(git: Git, found: Suspects) -> None:
+    """Refuse repositories and special files that are not ignored.
+
+    Raises:
+        NestedRepositoryError, SpecialFileError: naming the first few.
+    """
+    holders = {path.rpartition("/")[0]: path for path in found.repositories}
+    ignored = await _ignored(git, [*filter(None, holders), *found.special])
+    if nested := [path for holder, path in holders.items() if holder not in ignored]:
+        raise NestedRepositoryError(*_named(nested))
+    if special := [path for path in found.special if path not in ignored]:
+        raise SpecialFileError(*_named(special))
+
+
+async def refuse_large(git: Git, paths: list[str]) -> None:
+    """Refuse those that are new or changed; what the base already has may stay.
+
+    Raises:
+        FileTooLargeError: naming the first few.
+    """
+    changed = await git.run(
+        "ls-files", "-z", "--modified", "--others", "--exclude-standard", "--", *paths
+    )
+    if names := decode(changed.stdout).split("\0")[:-1]:
+        raise FileTooLargeError(*_named(names), f"more than {FILE_BYTES_MAX >> 20} MB")
+
+
+def refuse_filled_submodules(files: Path, submodules: list[str]) -> None:
+    """Refuse files in a submodule's directory, which git would leave out.
+
+    Raises:
+        SnapshotRefusedError: naming the first.
+    """
+    for path in submodules:
+        place = files / path
+        if place.is_dir() and not place.is_symlink() and any(place.iterdir()):
+            raise SnapshotRefusedError("files lie in a submodule's directory; remove them", path)
+
+
+def identity(path: Path) -> Identity:
+    """What changes whenever a file's content does."""
+    status = path.lstat()
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+async def _ignored(git: Git, paths: list[str]) -> set[str]:
+    if not paths:
+        return set()
+    stdin = b"".join(encode(path) + b"\0" for path in paths)
+    answer = await git.run("check-ignore", "-z", "--stdin", stdin=stdin, codes=(0, 1))
+    return set(decode(answer.stdout).split("\0"))
+
+
+def _named(paths: list[str]) -> list[str]:
+    more = len(paths) - NAMED_MAX
+    return [*(os.fsencode(path).decode(errors="backslashreplace") for path in paths[:NAMED_MAX]),
+            *([f"and {more} more"] if more > 0 else [])]  # fmt: skip

@@ -1,0 +1,343 @@
+"""The workspace of a job: a plain working tree, and a git that remembers each of its states.
+
+The git dir lies outside the tree and outside the sandbox, so nothing the agent
+writes is ever git's configuration; the files carry no `.git`.  A state is named
+by its tree id: after `snapshot` and after `restore` the tree equals that id,
+byte for byte (ignored files are scratch and are let be; empty directories and
+times are not kept).  The workspace is a cache: base commit and recorded deltas
+make it again anywhere.  Where repositories come from is `mirror`'s business,
+who may write into the tree `room`'s.
+
+Layout below `root`: `mirrors/`, and for each job `jobs/<id>/git` (objects),
+`jobs/<id>/base.json` and `jobs/<id>/room-<n>/`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from actors import holes
+from actors.base import Base, established, recorded
+from actors.changes import Change, parse
+from actors.errors import (
+    DeltaDamagedError,
+    DiskFullError,
+    GitError,
+    GitTimeoutError,
+    SnapshotRefusedError,
+    TooManyFilesError,
+    TreeMissingError,
+    WorkspaceError,
+)
+from actors.export import Person, commit_environment, commit_message
+from actors.git import check_object, encode
+from actors.mirror import Mirror, RepositorySource, locked, mirror
+from actors.room import Room, disk_errors, enter, quiet_rooms_removed, remove, remove_inside
+
+ADD_TIMEOUT_S = 120.0
+CHECKOUT_TIMEOUT_S = 600.0
+FILES_ADDED_MAX = 50_000
+"""Files in a tree beyond those of the base."""
+DELTA_BYTES_MAX = 256 << 20
+UNPACK_BYTES_MAX = 1 << 20
+"""A larger delta is kept as a pack, a smaller one as loose objects."""
+OPEN_TIMEOUT_S = 900.0
+_JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+
+
+class Workspace:
+    """Made by `open`; calls on it run one after another."""
+
+    def __init__(self, job: Path, base: Base, room: Room, tree: str | None) -> None:
+        self._job = job
+        self._base = base
+        self._room = room
+        self._busy = asyncio.Lock()
+        self._large_accepted: dict[str, holes.Identity] = {}
+        self.git = room.git(job / "git")
+        """For reading commits and trees; never with the tree's own configuration."""
+        self.current_tree = tree
+        """The last state known by name; None after adopting a tree, until the next one."""
+
+    @classmethod
+    async def open(
+        cls,
+        root: Path,
+        job_id: str,
+        source: RepositorySource,
+        base_ref: str | None = None,
+        *,
+        base_commit: str | None = None,
+    ) -> Workspace:
+        """The job's workspace: what is there, if nobody else is in it, else made anew.
+
+        After a crash the tree may hold anything: `restore` the recorded state.
+
+        Args:
+            base_ref: branch, tag or commit; None: the default branch. Looked up when the
+                job begins; afterwards the job keeps its base.
+            base_commit: the base as recorded, when the workspace may be made elsewhere.
+
+        Raises:
+            RepositoryUnknownError, NotARepositoryError, RepositoryEmptyError,
+            BaseRefUnknownError, RepositoryBusyError, DiskFullError.
+        """
+        if not _JOB_ID.fullmatch(job_id):
+            raise WorkspaceError("not a usable job id", repr(job_id[:128]))
+        job = root / "jobs" / job_id
+        with disk_errors():
+            for directory in (root / "mirrors", root / "jobs"):
+                directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        known = recorded(job)
+        start = base_commit or (known.commit if known else None)
+        copy = await mirror(root, source, base_ref, start)
+        async with locked(_opening(job), OPEN_TIMEOUT_S):
+            with disk_errors():
+                job.mkdir(exist_ok=True, mode=0o700)
+                return await cls._enter(job, job_id, copy)
+
+    @classmethod
+    async def _enter(cls, job: Path, job_id: str, copy: Mirror) -> Workspace:
+        base = await established(job, copy)
+        room, new = await enter(job, job_id)
+        workspace = cls(job, base, room, base.tree if new else None)
+        try:
+            room.unlock_index()
+            if new:
+                await workspace._check_out(base.tree)
+                room.ready.touch()
+        except BaseException:
+            room.leave()
+            raise
+        return workspace
+
+    @property
+    def base_commit(self) -> str:
+        return self._base.commit
+
+    @property
+    def base_tree(self) -> str:
+        return self._base.tree
+
+    @property
+    def tree_path(self) -> Path:
+        """The working tree; what is mounted at /workspace."""
+        return self._room.files
+
+    @property
+    def lock_handle(self) -> int:
+        """To be held by everything that may write into the tree."""
+        return self._room.handle
+
+    async def snapshot(self, written: Sequence[str] = ()) -> str:
+        """Record the tree as it is and return its id.
+
+        Args:
+            written: paths to record although .gitignore names them.
+
+        Raises:
+            SnapshotRefusedError: something in the tree can't be recorded; nothing was,
+                and the tree is as it was.
+            DiskFullError.
+        """
+        async with self._busy:
+            self._room.unlock_index()
+            holes.refuse_filled_submodules(self.tree_path, list(self._base.submodules))
+            await self._add_unless_refused(written)
+            if self._count_files() - self._base.files > FILES_ADDED_MAX:
+                raise TooManyFilesError(f"more than {FILES_ADDED_MAX} new files")
+            self.current_tree = (await self.git.run("write-tree")).text
+            return self.current_tree
+
+    async def restore(self, tree: str) -> None:
+        """Make the working tree equal a recorded state; ignored files stay.
+
+        Raises:
+            TreeMissingError: it was not recorded here and no delta was applied.
+            DiskFullError.
+        """
+        check_object(tree)
+        if not await self.has(tree):
+            raise TreeMissingError(tree)
+        async with self._busy:
+            self.current_tree = None
+            self._room.unlock_index()
+            try:
+                await self._remove_holes()
+                await self._check_out(tree)
+                await self.git.run("clean", "-ffdq", timeout_s=CHECKOUT_TIMEOUT_S)
+            except DiskFullError:
+                raise
+            except (GitError, WorkspaceError):
+                await self._room.wipe()  # then from nothing: a damaged index, paths git can't walk
+                await self._check_out(tree)
+            self.current_tree = tree
+
+    async def has(self, tree: str) -> bool:
+        """Whether a state is here with everything in it."""
+        found = await self.git.run(
+            "rev-list", "--objects", "--quiet", check_object(tree), codes=(0, 1, 128)
+        )
+        return found.exit_code == 0
+
+    async def delta(self, old: str, new: str) -> bytes:
+        """What another machine with `old` needs to have `new`; empty if they are the same."""
+        if check_object(old) == check_object(new):
+            return b""
+        return await self._pack(f"{new}\n^{old}\n")
+
+    async def apply_delta(self, delta: bytes, new: str) -> None:
+        """Take what `delta` gave elsewhere; doing it again changes nothing.
+
+        Raises:
+            DeltaDamagedError: afterwards `new` is still not whole.
+        """
+        if await self.has(new):
+            return
+        how = ("unpack-objects", "-q", "--strict")
+        if len(delta) > UNPACK_BYTES_MAX:
+            how = ("index-pack", "--stdin", "--strict")
+        try:
+            if delta:
+                await self.git.run(*how, stdin=delta)
+        except DiskFullError:
+            raise
+        except GitError as error:
+            raise DeltaDamagedError(new) from error
+        if not await self.has(new):
+            raise DeltaDamagedError(new)
+
+    async def diff(self, old: str, new: str, paths: Sequence[str] = ()) -> bytes:
+        """The unified diff, with binary files, as `git apply` takes it."""
+        output = await self._compare(
+            old, new, "--patch", "--binary", "--full-index", "--no-color",
+            "--no-ext-diff", "--no-textconv", "--src-prefix=a/", "--dst-prefix=b/", paths=paths,
+        )  # fmt: skip
+        return output
+
+    async def changes(self, old: str, new: str) -> list[Change]:
+        """What differs, path by path."""
+        return parse(await self._compare(old, new, "--raw", "--numstat", "-z", "--no-abbrev"))
+
+    async def read_at(self, tree: str, path: str) -> bytes | None:
+        """A file's content (of a link: its target) in a state; None if there is no such file."""
+        entry = await self.git.run(
+            "ls-tree", "-z", "--full-tree", check_object(tree), "--", path, codes=(0, 1, 128)
+        )
+        header, _, name = entry.text.rstrip("\0").partition("\t")
+        if entry.exit_code != 0 or name != path or " blob " not in header:
+            return None
+        return (await self.git.run("cat-file", "blob", header.split(" ")[2])).stdout
+
+    async def export_commit(
+        self,
+        tree: str,
+        *,
+        author: Person,
+        committer: Person,
+        message: str,
+        at_ms: int,
+        trailers: Sequence[tuple[str, str]] = (),
+        parents: Sequence[str] | None = None,
+    ) -> str:
+        """Make a commit of a state, on the base unless `parents` are given, and return its id.
+
+        The same arguments make the same commit.
+        """
+        ancestors = [self.base_commit] if parents is None else parents
+        words = [word for parent in ancestors for word in ("-p", check_object(parent))]
+        made = await self.git.run(
+            "commit-tree", "--no-gpg-sign", check_object(tree), *words,
+            stdin=encode(commit_message(message, trailers)),
+            env=commit_environment(author, committer, at_ms),
+        )  # fmt: skip
+        return made.text
+
+    async def export_pack(self, commit: str) -> bytes:
+        """The objects of a commit that its repository may lack: for `git index-pack --stdin`."""
+        return await self._pack(f"{check_object(commit)}\n^{self.base_commit}\n")
+
+    def release(self) -> None:
+        """Leave the workspace where it is, for whoever opens it next; idempotent."""
+        self._room.leave()
+
+    async def close(self) -> None:
+        """Remove everything of the job but what another owner is still in; idempotent."""
+        self._room.leave()
+        async with locked(_opening(self._job), OPEN_TIMEOUT_S):
+            if await quiet_rooms_removed(self._job):
+                await remove(self._job)
+            _opening(self._job).unlink(missing_ok=True)
+
+    async def _add_unless_refused(self, written: Sequence[str]) -> None:
+        """`git add`, while `find` looks for holes; the holes' sentence comes first."""
+        adding = asyncio.ensure_future(self._add(written))
+        try:
+            found = await holes.suspects(self.tree_path)
+            await holes.refuse_kinds(self.git, found)
+            large = self._large_unknown(found.large)
+            if large:
+                await _cancelled(adding)
+                self._room.unlock_index()
+                await holes.refuse_large(self.git, list(large))
+                self._large_accepted.update(large)
+                adding = asyncio.ensure_future(self._add(written))
+            await adding
+        except GitTimeoutError as error:
+            raise TooManyFilesError(str(error)) from error
+        except DiskFullError:
+            raise
+        except GitError as error:
+            raise SnapshotRefusedError(*error.args) from error
+        finally:
+            await _cancelled(adding)
+
+    async def _add(self, written: Sequence[str]) -> None:
+        await self.git.run("add", "--all", timeout_s=ADD_TIMEOUT_S)
+        kept = [path for path in written if self._room.holds(path)]
+        if kept:
+            await self.git.run("add", "--force", "--", *kept, timeout_s=ADD_TIMEOUT_S)
+
+    def _large_unknown(self, paths: Sequence[str]) -> dict[str, holes.Identity]:
+        seen = {path: holes.identity(self.tree_path / path) for path in paths}
+        return {path: now for path, now in seen.items() if self._large_accepted.get(path) != now}
+
+    async def _remove_holes(self) -> None:
+        found = await holes.suspects(self.tree_path)
+        await remove_inside(self.tree_path, [*found.repositories, *found.special])
+
+    async def _check_out(self, tree: str) -> None:
+        await self.git.run("read-tree", "--reset", "-u", tree, timeout_s=CHECKOUT_TIMEOUT_S)
+        await self._room.give_to_job()
+        # Handing files over changed their status time; without this the next add reads them all.
+        await self.git.run("update-index", "-q", "--refresh", codes=(0, 1))
+
+    async def _compare(self, old: str, new: str, *how: str, paths: Sequence[str] = ()) -> bytes:
+        check_object(old), check_object(new)
+        return (await self.git.run("diff-tree", "-r", "-M", *how, old, new, "--", *paths)).stdout
+
+    async def _pack(self, wanted: str) -> bytes:
+        packed = await self.git.run(
+            "pack-objects", "--revs", "--stdout", "-q",
+            stdin=wanted.encode(), output_bytes_max=DELTA_BYTES_MAX,
+        )  # fmt: skip
+        return packed.stdout
+
+    def _count_files(self) -> int:
+        """The number of entries, from the index's header."""
+        with (self._room.place / "index").open("rb") as index:
+            return int.from_bytes(index.read(12)[8:], "big")
+
+
+def _opening(job: Path) -> Path:
+    """Locked while a job's workspace is opened or closed."""
+    return job.parent / f".opening-{job.name}"
+
+
+async def _cancelled(task: asyncio.Future[None]) -> None:
+    """Cancel a task and wait until it is over, whatever came of it."""
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

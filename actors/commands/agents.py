@@ -1,0 +1,132 @@
+"""`troupe agents`: the durable agents, what they were sent, and a message of your own."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+
+from actors.commands.base import Session, TroupeGroup
+from actors.commands.failures import WrongUsageError
+from actors.commands.output import status_text, visible
+from actors.commands.words import age, clock_time, moment
+
+STATUSES = ("idle", "queued", "running", "waiting", "paused", "error")
+LIMIT_MAX = 1_000
+CONTENT_SHOWN = 200
+"""Characters of a message's content in a list; all of it with --json."""
+WAIT_S_MAX = 30.0
+
+
+@click.group(cls=TroupeGroup, default="list")
+def agents() -> None:
+    """List agents, show one, read its messages, or send it one. Without a command: list."""
+
+
+@agents.command("list", examples=["troupe agents", "troupe agents list --kind code --json"])
+@click.option("--kind", help="Only those of this kind (`code`, `issue`, ...).")
+@click.option("--role", help="Only those with this role.")
+@click.option("--status", type=click.Choice(STATUSES), help="Only those of this status.")
+@click.option("--limit", type=click.IntRange(1, LIMIT_MAX), default=50, show_default=True)
+async def list_(session: Session, limit: int, **filters: Any) -> None:
+    """List agents by name."""
+    async with session.api() as api:
+        found = await api.items("/api/agents", limit, **filters)
+    if session.out.as_json:
+        return session.out.result(found)
+    now = datetime.now(UTC)
+    rows = [
+        [a["agentId"], a["status"], a["role"], age(a.get("updatedAt"), now), a.get("jobId") or ""]
+        for a in found
+    ]
+    session.out.table(["AGENT", "STATUS", "ROLE", "SEEN", "JOB"], rows, "No agents yet.")
+
+
+@agents.command("show", examples=["troupe agents show code:job_01JD4W9GZ3N5"])
+@click.argument("id")
+async def show(session: Session, id: str) -> None:
+    """Show one agent."""
+    async with session.api() as api:
+        agent = await api.get(f"/api/agents/{id}")
+    if session.out.as_json:
+        return session.out.result(agent)
+    session.out.pairs(
+        [
+            ("id", agent["agentId"]),
+            ("status", status_text(agent["status"])),
+            ("role", agent["role"]),
+            ("capabilities", ", ".join(agent.get("capabilities", ()))),
+            ("newest job", agent.get("jobId")),
+            ("version", str(agent["version"]) if agent.get("version") is not None else None),
+            ("created", moment(agent.get("createdAt"))),
+            ("updated", moment(agent.get("updatedAt"))),
+        ]
+    )
+
+
+@agents.command("messages", examples=["troupe agents messages issue:issue_01JD4W9GZ3N5"])
+@click.argument("id")
+@click.option("--limit", type=click.IntRange(1, LIMIT_MAX), default=50, show_default=True)
+async def messages(session: Session, id: str, limit: int) -> None:
+    """List what an agent was sent, in order, and what became of each message."""
+    async with session.api() as api:
+        found = await api.items(f"/api/agents/{id}/messages", limit)
+    if session.out.as_json:
+        return session.out.result(found)
+    rows = [
+        [
+            clock_time(row["acceptedAt"]),
+            row["status"],
+            row["message"]["sender"],
+            row["message"]["messageType"],
+            row.get("error") or json.dumps(row["message"].get("content"))[:CONTENT_SHOWN],
+        ]
+        for row in found
+    ]
+    session.out.table(["TIME", "STATUS", "FROM", "TYPE", "CONTENT"], rows, "No messages.")
+
+
+@agents.command(
+    "send",
+    examples=[
+        """troupe agents send counter:a increment '{"by": 2}' --wait 5""",
+        "troupe agents send counter:a read",
+    ],
+)
+@click.argument("id")
+@click.argument("message_type")
+@click.argument("content", required=False, default="{}")
+@click.option(
+    "--wait",
+    "wait_s",
+    type=click.FloatRange(0, WAIT_S_MAX),
+    default=0.0,
+    metavar="S",
+    help=f"Wait up to S seconds (at most {WAIT_S_MAX:g}) for the agent's answer.",
+)
+async def send(session: Session, id: str, message_type: str, content: str, wait_s: float) -> int:
+    """Send an agent a message; CONTENT is JSON.
+
+    The agent need not exist: it comes to life with its first message. The
+    message is accepted when the command returns, whatever crashes afterwards.
+    """
+    try:
+        body = {"messageType": message_type, "content": json.loads(content)}
+    except json.JSONDecodeError as error:
+        raise WrongUsageError(
+            f"CONTENT is not JSON: {error}.", """Example: '{"by": 2}'"""
+        ) from error
+    query = f"?wait={wait_s:g}" if wait_s else ""
+    async with session.api() as api:
+        path = f"/api/agents/{id}/messages{query}"
+        answer = await api.post(path, body, idempotency_key=secrets.token_hex(16))
+    if session.out.as_json:
+        session.out.result(answer)
+    elif "reply" in answer:
+        session.out.say(visible(json.dumps(answer["reply"])))
+    else:
+        session.out.say(f"Accepted as {answer['messageId']}.")
+    return 5 if wait_s and "reply" not in answer else 0

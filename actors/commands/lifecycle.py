@@ -1,0 +1,179 @@
+"""`troupe up`, `troupe down`, `troupe status`: Troupe on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, Final
+
+import click
+
+from actors.commands.base import Session, TroupeCommand
+from actors.commands.deployment import deployment, environment
+from actors.commands.output import Output, status_text
+from actors.commands.settings import CommandSettings
+from runtime.cluster import Running, running
+from runtime.cluster import down as stop
+from runtime.cluster import up as start
+
+SCRIPTED_NOTICE: Final = (
+    "No model is configured: the scripted one answers, and only for the shipped sample.\n"
+    "Everything else waits until there is a model: ANTHROPIC_API_KEY=... or ANTHROPIC_BASE_URL=..."
+)
+COUNTS: Final = ("running", "queued", "waiting", "paused")
+PORT_MAX: Final = 65_535
+HOSTS_MAX: Final = 64
+
+
+@click.command(
+    cls=TroupeCommand,
+    examples=[
+        "troupe up",
+        "ANTHROPIC_API_KEY=... troupe up --port 8001",
+        "TROUPE_REPOSITORY_ROOTS=/srv/git:/home/ann troupe up",
+    ],
+)
+@click.option(
+    "--port",
+    type=click.IntRange(1, PORT_MAX),
+    default=8000,
+    show_default=True,
+    envvar="PORT",
+    help="Of the HTTP API, on loopback.",
+)
+@click.option(
+    "--hosts",
+    type=click.IntRange(1, HOSTS_MAX),
+    default=2,
+    show_default=True,
+    envvar="TROUPE_HOSTS",
+    help="Processes that agents live in.",
+)
+async def up(session: Session, port: int, hosts: int) -> None:
+    """Start Troupe here, in the background.
+
+    Returns when it answers. One that runs already is left as it is. After a
+    crash, of all of it even, the same command goes on from the last step.
+
+    Repositories may be named by path below TROUPE_REPOSITORY_ROOTS (default:
+    your home and the data directory), so that the API is no way to read the
+    rest of the disk.
+    """
+    before = running(session.data)
+    found = await start_here(session.settings, session.out, port, hosts)
+    if session.out.as_json:
+        return session.out.result({**wire(found), "started": before is None})
+    session.out.say("Troupe runs already." if before else "Troupe is up.")
+    say_running(session.out, found)
+    say_other_model(session.settings, session.out, found)
+
+
+async def start_here(
+    settings: CommandSettings, out: Output, port: int = 8000, hosts: int = 2
+) -> Running:
+    """Start Troupe over the data directory, saying what takes its time."""
+    data, environ = settings.data_path, settings.environment
+    return await asyncio.to_thread(
+        start,
+        deployment(data, port, hosts, environ),
+        env=environment(data, environ),
+        on_progress=out.progress,
+    )
+
+
+@click.command(cls=TroupeCommand, examples=["troupe down"])
+async def down(session: Session) -> None:
+    """Stop Troupe here.
+
+    Accepted work stays and goes on with the next `troupe up`.
+    """
+    stopped = await asyncio.to_thread(stop, session.data, on_progress=session.out.progress)
+    if session.out.as_json:
+        return session.out.result({"stopped": stopped, "data": str(session.data)})
+    session.out.say("Troupe is stopped." if stopped else f"Nothing ran over {session.data}.")
+
+
+@click.command(cls=TroupeCommand, examples=["troupe status", "troupe status --json"])
+async def status(session: Session) -> int:
+    """Show what runs, where, and how it is.
+
+    Addresses and what guards them, the store and what it survives, the queue,
+    and how many changes wait for a person. Exit code 1 when it answers but is degraded.
+    """
+    async with session.api() as api:
+        health = await api.get("/api/health")
+        scheduler = await api.get("/api/scheduler/status")
+        reviews = await api.items("/api/reviews", 100, status="pending")
+        url = api.url
+    found = None if session.settings.url else running(session.data)
+    if session.out.as_json:
+        here = wire(found) if found else {"url": url}
+        session.out.result(
+            {**here, "health": health, "scheduler": scheduler, "reviewsPending": len(reviews)}
+        )
+    else:
+        if found:
+            say_running(session.out, found)
+        _say_health(session.out, url, health, scheduler, len(reviews))
+    return 0 if health["status"] == "ok" else 1
+
+
+def wire(found: Running) -> dict[str, Any]:
+    """A deployment as JSON."""
+    return {
+        "url": found.url,
+        "consoleUrl": found.console_url,
+        "dashboardUrl": found.dashboard_url,
+        "data": str(found.data),
+        "keyFile": str(found.key_file),
+        "pid": found.pid,
+        "modelProvider": found.model_provider,
+    }
+
+
+def say_running(out: Output, found: Running) -> None:
+    """Where everything is."""
+    out.pairs(
+        [
+            ("API", f"{found.url}/api   (a key is needed)"),
+            ("console", found.console_url),
+            ("Ray dashboard", f"{found.dashboard_url}   (token in {found.data / 'ray.token'})"),
+            ("data", str(found.data)),
+            ("key", str(found.key_file)),
+            ("model", found.model_provider),
+            ("stop with", "troupe down"),
+        ]
+    )
+    if found.model_provider == "scripted":
+        out.say(SCRIPTED_NOTICE)
+
+
+def say_other_model(settings: CommandSettings, out: Output, found: Running) -> None:
+    """Say so when what runs was started with another model than the environment names."""
+    wanted = deployment(settings.data_path, 1, 1, settings.environment).model_provider
+    if wanted != found.model_provider:
+        out.remark(f"It was started with the model provider {found.model_provider}, not {wanted}.")
+        out.remark("To change it: troupe down, then the same command again. No work is lost.")
+
+
+def _say_health(
+    out: Output, url: str, health: Mapping[str, Any], scheduler: Mapping[str, Any], reviews: int
+) -> None:
+    store: Mapping[str, Any] = health.get("store") or {}
+    refused: Mapping[str, int] = store.get("refused") or {}
+    out.pairs(
+        [
+            ("health", status_text(health["status"])),
+            ("at", url),
+            ("store", f"{store['backend']}, survives {store['durability']}" if store else None),
+            ("commits", f"{store['commits']}, {sum(refused.values())} refused" if store else None),
+            ("scheduler", _told(scheduler)),
+            ("to review", f"{reviews}   (troupe review)" if reviews else "nothing"),
+        ]
+    )
+
+
+def _told(scheduler: Mapping[str, Any]) -> str:
+    counts = ", ".join(f"{scheduler[name]} {name}" for name in COUNTS if name in scheduler)
+    draining = ", draining" if scheduler.get("draining") else ""
+    return f"{scheduler['state']}{draining}, jobs: {counts} (at most {scheduler['maxConcurrent']})"

@@ -181,6 +181,7 @@ async def test_two_deliverers_at_once_make_one_branch(order: DeliveryOrder, owne
 
 KILLED = """
 import asyncio, json, os, pathlib, signal, sys
+from actors import delivery
 from actors.git import Git
 from actors.records import AgentIssue, Review
 told = json.loads(sys.argv[1])

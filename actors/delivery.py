@@ -27,8 +27,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from actors.delivery_text import branch_name, message, one_line, safe_id
+from actors.delivery_text import branch_name, message, safe_id
 from actors.errors import AgentError, GitError, GitTimeoutError
+from actors.export import Person, commit_environment
 from actors.git import Git, check_object, check_ref
 from actors.records import AgentIssue, Review
 from runtime.message import WireModel
@@ -175,17 +176,12 @@ async def _to_repository(order: DeliveryOrder, owner: Git) -> tuple[str, str]:
 
 async def _commit(order: DeliveryOrder) -> str:
     """Make the commit in our own git dir: the same order gives the same commit."""
-    agent = one_line(order.agent).strip("<> ") or "Troupe"
-    address = "".join(char for char in agent.lower() if char.isascii() and char.isalnum())
-    when = f"{_seconds(order.review.decided_at or order.review.requested_at)} +0000"
-    environment = {
-        "GIT_AUTHOR_NAME": f"{agent} (agent)",
-        "GIT_AUTHOR_EMAIL": f"agent+{address or 'troupe'}@{DOMAIN}",
-        "GIT_AUTHOR_DATE": when,
-        "GIT_COMMITTER_NAME": "Troupe",
-        "GIT_COMMITTER_EMAIL": f"troupe@{DOMAIN}",
-        "GIT_COMMITTER_DATE": when,
-    }
+    address = "".join(char for char in order.agent.lower() if char.isascii() and char.isalnum())
+    environment = commit_environment(
+        Person(f"{order.agent} (agent)", f"agent+{address or 'troupe'}@{DOMAIN}"),
+        Person("Troupe", f"troupe@{DOMAIN}"),
+        _milliseconds(order.review.decided_at or order.review.requested_at),
+    )
     text = message(order.issue.title, order.review.summary, _trailers(order))
     args = ("commit-tree", order.tree, "-p", order.base_commit, "-F", "-")
     return (await order.git.run(*args, stdin=text.encode(), env=environment)).text
@@ -328,5 +324,5 @@ def _delivered(order: DeliveryOrder, branch: str | None, commit: str | None) -> 
     return Delivered(branch=branch, commit=commit, patch_path=str(patch), record_path=str(record))
 
 
-def _seconds(at: str) -> int:
-    return int(datetime.fromisoformat(at).timestamp())
+def _milliseconds(at: str) -> int:
+    return round(datetime.fromisoformat(at).timestamp() * 1_000)

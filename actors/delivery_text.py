@@ -11,7 +11,8 @@ import re
 import unicodedata
 from typing import Final
 
-from actors.untrusted import visible
+from actors.export import commit_message
+from actors.untrusted import one_line, visible
 
 SLUG_LENGTH_MAX: Final = 40
 SUBJECT_LENGTH_MAX: Final = 72
@@ -51,23 +52,14 @@ def safe_id(issue_id: str) -> str:
 
 def message(title: str, summary: str, trailers: dict[str, str | None]) -> str:
     """Subject, one paragraph, trailers; those without a value are left out."""
-    subject = shorten(_harmless(title), SUBJECT_LENGTH_MAX) or "Change"
-    body = shorten(_harmless(summary), BODY_LENGTH_MAX)
-    last = [f"{key}: {one_line(value)}" for key, value in trailers.items() if value]
-    return "\n\n".join(part for part in (subject, body, "\n".join(last)) if part) + "\n"
+    subject = _harmless(title, SUBJECT_LENGTH_MAX) or "Change"
+    body = _harmless(summary, BODY_LENGTH_MAX)
+    last = [(key, one_line(value, VALUE_LENGTH_MAX)) for key, value in trailers.items() if value]
+    return commit_message("\n\n".join(part for part in (subject, body) if part), last)
 
 
-def one_line(text: str) -> str:
-    """A trailer's value: visible, on one line, bounded."""
-    return shorten(" ".join(visible(text).split()), VALUE_LENGTH_MAX)
-
-
-def shorten(text: str, length_max: int) -> str:
-    return text if len(text) <= length_max else text[: length_max - 1].rstrip() + "…"
-
-
-def _harmless(text: str) -> str:
+def _harmless(text: str, length_max: int) -> str:
     """One line that mentions nobody, skips no build and starts no comment."""
     line = " ".join(visible(text).split())
     line = _MENTION.sub("", _SKIPS_CI.sub("", line))
-    return " ".join(line.split()).lstrip("#- ")
+    return one_line(line.lstrip("#- "), length_max)

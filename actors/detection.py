@@ -20,6 +20,8 @@ Reader = Callable[[str], bytes | None]
 _PYTHON_PROJECT: Final = ("pyproject.toml", "setup.py", "setup.cfg", "pytest.ini", "tox.ini")
 _MAKEFILES: Final = ("GNUmakefile", "makefile", "Makefile")
 _MAKE_TEST: Final = re.compile(r"^(?:[\w./-]+[ \t]+)*test(?:[ \t]+[\w./-]+)*[ \t]*::?(?!=)", re.M)
+READS: Final = ("package.json", "pyproject.toml", "setup.cfg", "tox.ini", *_MAKEFILES)
+"""The files whose content is looked at; of the others the name says enough."""
 _NPM_PLACEHOLDER: Final = "no test specified"
 
 

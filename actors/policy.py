@@ -20,7 +20,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.functional_validators import AfterValidator
 
-from actors.detection import detect_test_command
+from actors.detection import READS, detect_test_command
 from actors.errors import AgentError
 from actors.policyfile import Path, PolicyFileError, read_yaml
 from runtime.message import WireModel
@@ -35,6 +35,8 @@ WILDCARDS_MAX: Final = 8
 """Stars in one pattern: each multiplies the time a match may take."""
 ERRORS_SHOWN_MAX: Final = 10
 
+POLICY_READS: Final = (POLICY_NAME, *READS)
+"""The paths that `load_policy` may ask its reader for."""
 _MISNAMED: Final = (".troupe.yml", "troupe.yaml", "troupe.yml")
 _UNPRINTABLE: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 _WORDS: Final = {

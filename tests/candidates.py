@@ -25,8 +25,8 @@ class FileChange:
     path: str
     status: str
     old_path: str | None = None
-    mode_old: str = "100644"
-    mode_new: str = "100644"
+    old_mode: str = "100644"
+    new_mode: str = "100644"
     added: int | None = 0
     deleted: int | None = 0
     binary: bool = False
@@ -88,15 +88,15 @@ def _changes(
             "000000" if before is None else "100644",
             "000000" if after is None else "100644",
         )
-        mode_old, mode_new = modes.get(path, defaults)
+        old_mode, new_mode = modes.get(path, defaults)
         binary = b"\0" in (after or b"") or b"\0" in (before or b"")
         lines = set((after or b"").splitlines()), set((before or b"").splitlines())
         yield FileChange(
             path=path,
             status=status,
             old_path=source,
-            mode_old=mode_old,
-            mode_new=mode_new,
+            old_mode=old_mode,
+            new_mode=new_mode,
             added=None if binary else len(lines[0] - lines[1]),
             deleted=None if binary else len(lines[1] - lines[0]),
             binary=binary,

@@ -13,13 +13,22 @@ import logging
 from collections.abc import Sequence
 from typing import Final
 
-from actors.gates.candidate import Candidate, Change, Gate, GateInputError, SuiteVerdict, worst
+from actors.gates.candidate import (
+    Candidate,
+    Change,
+    Gate,
+    GateInputError,
+    SuiteVerdict,
+    UnscannableError,
+    worst,
+)
 from actors.gates.dependencies import dependencies
 from actors.gates.filesystem import plain_files
 from actors.gates.limits import not_empty, size
 from actors.gates.protected import ci_files, protected_paths
 from actors.gates.secrets import hidden_text, secrets
 from actors.gates.suite import tests_pass
+from actors.gates.trees import make_candidate, read_policy
 from actors.gates.weakened import tests_not_weakened
 from actors.records import GateFinding, GateReport, GateResult
 
@@ -67,5 +76,8 @@ __all__ = [
     "GateReport",
     "GateResult",
     "SuiteVerdict",
+    "UnscannableError",
+    "make_candidate",
+    "read_policy",
     "run_gates",
 ]

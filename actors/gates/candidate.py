@@ -31,6 +31,17 @@ class GateInputError(AgentError):
     """A gate can't look at what it must judge."""
 
 
+class UnscannableError(GateInputError):
+    """A file is too large to be looked at.
+
+    Args: path, size_bytes.
+    """
+
+    def __init__(self, path: str, size_bytes: int) -> None:
+        super().__init__(path, size_bytes)
+        self.size_bytes = size_bytes
+
+
 class Change(Protocol):
     """One changed path, as git's raw diff names it."""
 
@@ -43,14 +54,15 @@ class Change(Protocol):
         """A, M, D, R, C or T; a similarity may follow."""
 
     @property
-    def old_path(self) -> str | None: ...
+    def old_path(self) -> str | None:
+        """Of a rename or a copy."""
 
     @property
-    def mode_old(self) -> str:
+    def old_mode(self) -> str:
         """Six octal digits; zeros where there was nothing."""
 
     @property
-    def mode_new(self) -> str: ...
+    def new_mode(self) -> str: ...
 
     @property
     def added(self) -> int | None:
@@ -79,6 +91,7 @@ class Candidate:
     """A proposed change, from `base` to `final`."""
 
     base: Reader
+    """A file's content; None when there is none; UnscannableError over SCAN_BYTES_MAX."""
     final: Reader
     changes: Sequence[Change]
     patch: bytes
@@ -93,13 +106,13 @@ class Candidate:
 
     def text_before(self, change: Change) -> str | None:
         """The text at the base, under its old name; None if there was no file."""
-        if change.mode_old in (ABSENT, SUBMODULE):
+        if change.old_mode in (ABSENT, SUBMODULE):
             return None
         return self._text(self.base, change.old_path or change.path)
 
     def text_after(self, change: Change) -> str | None:
         """The text in the final tree; None if the file is gone."""
-        if change.mode_new in (ABSENT, SUBMODULE):
+        if change.new_mode in (ABSENT, SUBMODULE):
             return None
         return self._text(self.final, change.path)
 
@@ -123,7 +136,7 @@ class Candidate:
         if body is None:
             raise GateInputError(path, "is not in the tree")
         if len(body) > SCAN_BYTES_MAX:
-            raise GateInputError(path, f"over {SCAN_BYTES_MAX} bytes")
+            raise UnscannableError(path, len(body))
         return body.decode("utf-8", "replace")
 
 

@@ -63,7 +63,7 @@ def _means_git(part: str) -> bool:
 
 
 def _kind(candidate: Candidate, change: Change) -> Iterator[Objection]:
-    old, new = change.mode_old, change.mode_new
+    old, new = change.old_mode, change.new_mode
     if SUBMODULE in (old, new):
         yield object_to("needs_human", "a submodule: its content is not in the diff", change.path)
     elif new == SYMLINK:

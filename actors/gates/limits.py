@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from actors.gates.candidate import Candidate, Objection, object_to
+from actors.gates.candidate import Candidate, Objection, UnscannableError, object_to
 from actors.gates.verdicts import result
 from actors.records import GateResult
 
@@ -33,8 +33,15 @@ def size(candidate: Candidate) -> GateResult:
         why = f"{len(deleted)} files deleted, over {limits.max_deleted_files}"
         found += [object_to("needs_human", why, change.path) for change in deleted]
     for change in changes:
-        body = None if change.status.startswith("D") else candidate.final(change.path)
-        if body is not None and len(body) > limits.max_file_bytes:
-            why = f"{len(body)} bytes, over {limits.max_file_bytes}"
+        bytes_now = 0 if change.status.startswith("D") else _size(candidate, change.path)
+        if bytes_now > limits.max_file_bytes:
+            why = f"{bytes_now} bytes, over {limits.max_file_bytes}"
             found.append(object_to("failed", why, change.path))
     return result("size", found, f"{len(changes)} files, {lines} lines")
+
+
+def _size(candidate: Candidate, path: str) -> int:
+    try:
+        return len(candidate.final(path) or b"")
+    except UnscannableError as error:
+        return error.size_bytes

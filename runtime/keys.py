@@ -106,15 +106,11 @@ class Keys:
     """Makes, lists, revokes and checks keys."""
 
     def __init__(
-        self,
-        store: Store,
-        clock: Clock,
-        ids: Ids,
-        random_bytes: Callable[[int], bytes] = os.urandom,
+        self, store: Store, clock: Clock, random_bytes: Callable[[int], bytes] = os.urandom
     ) -> None:
         self._store = store
         self._clock = clock
-        self._ids = ids
+        self._ids = Ids(clock, random_bytes)
         self._random_bytes = random_bytes
         self._cache: OrderedDict[str, tuple[StoredKey, int]] = OrderedDict()
         """By id and by lookup prefix, with the time it was read."""

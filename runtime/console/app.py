@@ -99,7 +99,7 @@ def create_app(
     """The application over a store, with the routes of the domain given by `routers`."""
     settings = settings or ConsoleSettings()
     bounded = DeadlineStore(store, settings.store_wait_s)
-    keys = Keys(bounded, clock, ids)
+    keys = Keys(bounded, clock)
     console = Console(bounded, clock, ids, keys, FeedHub(bounded), settings)
     app = FastAPI(
         title="Troupe",

@@ -19,9 +19,11 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import iter_route_contexts
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runtime.errors import (
@@ -166,7 +168,20 @@ async def handle(request: Request, error: Exception) -> Response:
     """FastAPI's handler for the errors that it makes itself."""
     problem = problem_of(error)
     assert problem is not None, "registered for errors that are problems"
-    return response(problem, request.scope)
+    answer = response(problem, request.scope)
+    if problem.status == HTTPStatus.METHOD_NOT_ALLOWED:
+        # the router names the methods of one of the routes at this path only
+        answer.headers["Allow"] = ", ".join(_methods(request))
+    return answer
+
+
+def _methods(request: Request) -> list[str]:
+    """The methods that the routes at the request's path have."""
+    path, found = request.scope["path"], set[str]()
+    for route in iter_route_contexts(request.app.routes):
+        if route.path and compile_path(route.path)[0].match(path):
+            found |= route.methods or set()
+    return sorted(found)
 
 
 class ProblemsMiddleware:

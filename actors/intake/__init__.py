@@ -1,0 +1,1 @@
+"""Intake: what comes from outside becomes an issue and a message; people's decisions too."""

@@ -13,10 +13,11 @@ from pathlib import Path
 
 from actors.git import Git, decode
 from actors.mirror import Mirror
-from actors.room import disk_errors, remove
+from actors.room import disk_errors, quiet_rooms_removed, remove
 
 ATTRIBUTES = "* -text !eol -crlf -filter -ident !working-tree-encoding !diff !merge\n"
 SUBMODULE = "160000"
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass(frozen=True)
@@ -30,25 +31,26 @@ class Base:
     """Entries of the tree."""
     submodules: tuple[str, ...]
     """Their paths; their content is never fetched."""
+    boot: str
+    """Of the machine: after a power loss files may be half there, so all is made anew."""
 
 
 def recorded(job: Path) -> Base | None:
-    """The base found in a job's directory, if its git dir and mirror are there."""
+    """The base noted in a job's directory."""
     try:
-        base = Base(**json.loads((job / "base.json").read_text()))
+        return Base(**json.loads((job / "base.json").read_text()))
     except (OSError, ValueError, TypeError):
         return None
-    whole = (job / "git" / "HEAD").exists() and Path(base.mirror).is_dir()
-    return base if whole else None
 
 
 async def established(job: Path, copy: Mirror) -> Base:
-    """The base for a mirror's commit: what is recorded if it is that, else made anew."""
+    """The base for a mirror's commit: what is there if it is that and whole, else made anew."""
     base = recorded(job)
-    if base is not None and (base.commit, base.mirror) == (copy.commit, str(copy.path)):
+    if base is not None and _is_whole(job, base, copy):
         return base
     await remove(job / "base.json")
     await remove(job / "git")
+    await quiet_rooms_removed(job)
     base = await _examined(copy)
     await _git_dir(job / "git", copy)
     with disk_errors():
@@ -57,12 +59,21 @@ async def established(job: Path, copy: Mirror) -> Base:
     return base
 
 
+def _is_whole(job: Path, base: Base, copy: Mirror) -> bool:
+    same = (base.commit, base.mirror, base.boot) == (copy.commit, str(copy.path), _boot())
+    return same and (job / "git" / "HEAD").exists()
+
+
 async def _examined(copy: Mirror) -> Base:
     tree = (await copy.git.run("rev-parse", "--verify", f"{copy.commit}^{{tree}}")).text
     listing = await copy.git.run("ls-tree", "-r", "-z", "--full-tree", tree)
     entries = [entry.partition("\t") for entry in decode(listing.stdout).split("\0")[:-1]]
     submodules = tuple(path for mode, _, path in entries if mode.startswith(SUBMODULE))
-    return Base(copy.commit, tree, str(copy.path), len(entries), submodules)
+    return Base(copy.commit, tree, str(copy.path), len(entries), submodules, _boot())
+
+
+def _boot() -> str:
+    return BOOT_ID.read_text().strip()
 
 
 async def _git_dir(git_dir: Path, copy: Mirror) -> None:

@@ -35,8 +35,9 @@ CHUNK_BYTES = 1 << 16
 REF_LENGTH_MAX = 240
 ERROR_CHARS_MAX = 600
 
-LOCAL_UPLOAD_PACK = "git -c safe.directory='*' upload-pack"
-"""Reads a local repository whoever owns it; upload-pack runs nothing of its configuration."""
+LOCAL_UPLOAD_PACK = "git -c safe.directory='*' -c pack.window=0 upload-pack"
+"""Reads a local repository whoever owns it; upload-pack runs nothing of its configuration.
+Without a network in between, looking for deltas to make the pack small only takes time."""
 
 HARDENING = (
     "core.hooksPath=/dev/null",
@@ -50,8 +51,7 @@ HARDENING = (
     "core.quotePath=false",
     "core.pager=cat",
     "core.askPass=/bin/false",
-    "core.fsync=loose-object,reference",
-    "core.fsyncMethod=batch",
+    "core.fsync=committed,reference",
     "credential.helper=",
     "gpg.program=/bin/false",
     "commit.gpgSign=false",
@@ -63,6 +63,7 @@ HARDENING = (
     "safe.bareRepository=explicit",
     "submodule.recurse=false",
     "fetch.recurseSubmodules=no",
+    "fetch.unpackLimit=1",
     "transfer.fsckObjects=true",
     # Harmless flaws of old, well-known repositories, which nobody can mend any more.
     "fetch.fsck.badTimezone=ignore",
@@ -151,6 +152,8 @@ class Git:
     index: Path | None = None
     inherit_fds: tuple[int, ...] = ()
     """Kept open by every call, so that a lock on them lasts as long as the slowest."""
+    durable: bool = True
+    """Whether what is written survives a power loss; a cache needs no fsync."""
 
     async def run(
         self,
@@ -177,7 +180,8 @@ class Git:
             GitTimeoutError: killed after `timeout_s`, with all it had started.
             DiskFullError: git found no space left.
         """
-        argv = [find_git(), *_settings(allow), *args]
+        speed = () if self.durable else ("-c", "core.fsync=none", "-c", "core.looseCompression=1")
+        argv = [find_git(), *_settings(allow), *speed, *args]
         process = await asyncio.create_subprocess_exec(
             *argv,
             stdin=asyncio.subprocess.PIPE if stdin else asyncio.subprocess.DEVNULL,

@@ -2,13 +2,15 @@
 
 git silently leaves out pipes, sockets and everything in a directory that looks
 like another repository, so a snapshot with one of them would not come back as
-it was.  Files that are too large to be carried in a step's result are a hole
-too.  Ignored paths are scratch, and scratch may hold anything.
+it was.  Ignored paths are scratch, and scratch may hold anything.  Files that
+are too large to be carried in a step's result are found by what git makes of
+them: content beyond the threshold goes into a pack, so a pack is the sign.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,12 +24,7 @@ from actors.git import Git, decode, encode
 from actors.room import tool
 
 FILE_BYTES_MAX = 50 << 20
-SUSPECTS_BYTES_MAX = 4 << 20
 NAMED_MAX = 3
-
-Identity = tuple[int, int, int, int]
-"""Inode, size, and the times of the last changes of content and of status: none can be kept
-when a file changes, because the last is the kernel's."""
 
 
 @dataclass
@@ -37,7 +34,6 @@ class Suspects:
     repositories: list[str] = field(default_factory=list)
     """Each ends in `.git`."""
     special: list[str] = field(default_factory=list)
-    large: list[str] = field(default_factory=list)
 
 
 async def suspects(files: Path) -> Suspects:
@@ -46,13 +42,11 @@ async def suspects(files: Path) -> Suspects:
         "find", str(files),
         "(", "-name", ".git", "-printf", "r%P\\0", "-prune", ")", "-o",
         "(", "-not", "(", "-type", "f", "-o", "-type", "d", "-o", "-type", "l", ")",
-        "-printf", "s%P\\0", ")", "-o",
-        "(", "-type", "f", "-size", f"+{FILE_BYTES_MAX}c", "-printf", "l%P\\0", ")",
+        "-printf", "s%P\\0", ")",
     )  # fmt: skip
     found = Suspects()
-    lists = {"r": found.repositories, "s": found.special, "l": found.large}
     for entry in decode(printed).split("\0")[:-1]:
-        lists[entry[0]].append(entry[1:])
+        (found.repositories if entry[0] == "r" else found.special).append(entry[1:])
     return found
 
 
@@ -70,20 +64,30 @@ async def refuse_kinds(git: Git, found: Suspects) -> None:
         raise SpecialFileError(*_named(special))
 
 
-async def refuse_large(git: Git, paths: list[str]) -> None:
-    """Refuse those that are new or changed; what the base already has may stay.
+def packs(git_dir: Path) -> set[str]:
+    """The packs of a git dir."""
+    return {path.stem for path in (git_dir / "objects/pack").glob("pack-*.pack")}
+
+
+async def refuse_large(git: Git, files: Path, before: set[str]) -> None:
+    """Refuse if git has made a pack since `before`, and remove it.
 
     Raises:
-        FileTooLargeError: naming the first few.
+        FileTooLargeError: naming the first few large files.
     """
-    changed = await git.run(
-        "ls-files", "-z", "--modified", "--others", "--exclude-standard", "--", *paths
-    )
-    if names := decode(changed.stdout).split("\0")[:-1]:
-        raise FileTooLargeError(*_named(names), f"more than {FILE_BYTES_MAX >> 20} MB")
+    made = packs(git.git_dir) - before
+    if not made:
+        return
+    for path in (git.git_dir / "objects/pack").iterdir():
+        if path.stem in made:
+            path.unlink()
+    size = f"+{FILE_BYTES_MAX}c"
+    printed = await tool("find", str(files), "-type", "f", "-size", size, "-printf", "%P\\0")
+    names = decode(printed).split("\0")[:-1]
+    raise FileTooLargeError(*_named(names), f"more than {FILE_BYTES_MAX >> 20} MB")
 
 
-def refuse_filled_submodules(files: Path, submodules: list[str]) -> None:
+def refuse_filled_submodules(files: Path, submodules: Sequence[str]) -> None:
     """Refuse files in a submodule's directory, which git would leave out.
 
     Raises:
@@ -93,12 +97,6 @@ def refuse_filled_submodules(files: Path, submodules: list[str]) -> None:
         place = files / path
         if place.is_dir() and not place.is_symlink() and any(place.iterdir()):
             raise SnapshotRefusedError("files lie in a submodule's directory; remove them", path)
-
-
-def identity(path: Path) -> Identity:
-    """What changes whenever a file's content does."""
-    status = path.lstat()
-    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 async def _ignored(git: Git, paths: list[str]) -> set[str]:

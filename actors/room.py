@@ -44,7 +44,8 @@ class Room:
 
     def git(self, git_dir: Path) -> Git:
         """git on this tree; every command holds the lock until it ends."""
-        return Git(git_dir, self.files, self.place / "index", inherit_fds=(self.handle,))
+        index = self.place / "index"
+        return Git(git_dir, self.files, index, inherit_fds=(self.handle,), durable=False)
 
     def unlock_index(self) -> None:
         """Remove the lock that a killed git left; nobody living can hold it."""
@@ -64,17 +65,13 @@ class Room:
         with disk_errors():
             self.files.mkdir()
 
-    def holds(self, path: str) -> bool:
-        """Whether there is a file or link of this name that is reached without a link."""
+    def reaches(self, path: str) -> bool:
+        """Whether a name leads to a place in the tree without going through a link."""
         parts = Path(path).parts
         if not parts or ".." in parts or Path(path).is_absolute():
             return False
-        place = self.files
-        for part in parts[:-1]:
-            place = place / part
-            if place.is_symlink() or not place.is_dir():
-                return False
-        return os.path.lexists(place / parts[-1]) and not (place / parts[-1]).is_dir()
+        above = [self.files.joinpath(*parts[:depth]) for depth in range(1, len(parts))]
+        return not any(place.is_symlink() for place in above)
 
     @property
     def ready(self) -> Path:

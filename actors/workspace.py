@@ -15,8 +15,10 @@ Layout below `root`: `mirrors/`, and for each job `jobs/<id>/git` (objects),
 from __future__ import annotations
 
 import asyncio
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from actors import holes
@@ -56,7 +58,7 @@ class Workspace:
         self._base = base
         self._room = room
         self._busy = asyncio.Lock()
-        self._large_accepted: dict[str, holes.Identity] = {}
+        self._recorded_stamp = b""
         self.git = room.git(job / "git")
         """For reading commits and trees; never with the tree's own configuration."""
         self.current_tree = tree
@@ -132,24 +134,31 @@ class Workspace:
         """To be held by everything that may write into the tree."""
         return self._room.handle
 
-    async def snapshot(self, written: Sequence[str] = ()) -> str:
+    async def snapshot(self, only: Sequence[str] | None = None) -> str:
         """Record the tree as it is and return its id.
 
         Args:
-            written: paths to record although .gitignore names them.
+            only: nothing but these paths has changed since the last state; they are
+                recorded even if .gitignore names them. Cheaper than looking everywhere.
 
         Raises:
-            SnapshotRefusedError: something in the tree can't be recorded; nothing was,
-                and the tree is as it was.
+            SnapshotRefusedError: something in the tree can't be recorded; the tree is as
+                it was, and so is the last state.
             DiskFullError.
         """
         async with self._busy:
             self._room.unlock_index()
-            holes.refuse_filled_submodules(self.tree_path, list(self._base.submodules))
-            await self._add_unless_refused(written)
+            before = holes.packs(self.git.git_dir)
+            with _refusals():
+                await self._add(only or ())
+                if only is None or self.current_tree is None:
+                    await self._add_all()
+            await holes.refuse_large(self.git, self.tree_path, before)
             if self._count_files() - self._base.files > FILES_ADDED_MAX:
                 raise TooManyFilesError(f"more than {FILES_ADDED_MAX} new files")
-            self.current_tree = (await self.git.run("write-tree")).text
+            if self.current_tree is None or self._index_stamp() != self._recorded_stamp:
+                self.current_tree = (await self.git.run("write-tree")).text
+                self._recorded_stamp = self._index_stamp()
             return self.current_tree
 
     async def restore(self, tree: str) -> None:
@@ -272,38 +281,32 @@ class Workspace:
                 await remove(self._job)
             _opening(self._job).unlink(missing_ok=True)
 
-    async def _add_unless_refused(self, written: Sequence[str]) -> None:
+    async def _add(self, paths: Sequence[str]) -> None:
+        """Record single paths; one that is gone is recorded as gone."""
+        plain = [path for path in paths if self._room.reaches(path)]
+        if plain:
+            await self.git.run(
+                "-c", f"core.bigFileThreshold={holes.FILE_BYTES_MAX}",
+                "update-index", "--add", "--remove", "--replace", "-z", "--stdin",
+                stdin=b"".join(encode(path) + b"\0" for path in plain),
+                timeout_s=ADD_TIMEOUT_S,
+            )  # fmt: skip
+
+    async def _add_all(self) -> None:
         """`git add`, while `find` looks for holes; the holes' sentence comes first."""
-        adding = asyncio.ensure_future(self._add(written))
+        holes.refuse_filled_submodules(self.tree_path, self._base.submodules)
+        adding = asyncio.ensure_future(
+            self.git.run(
+                "-c", f"core.bigFileThreshold={holes.FILE_BYTES_MAX}", "add", "--all",
+                timeout_s=ADD_TIMEOUT_S,
+            )
+        )  # fmt: skip
         try:
-            found = await holes.suspects(self.tree_path)
-            await holes.refuse_kinds(self.git, found)
-            large = self._large_unknown(found.large)
-            if large:
-                await _cancelled(adding)
-                self._room.unlock_index()
-                await holes.refuse_large(self.git, list(large))
-                self._large_accepted.update(large)
-                adding = asyncio.ensure_future(self._add(written))
+            await holes.refuse_kinds(self.git, await holes.suspects(self.tree_path))
             await adding
-        except GitTimeoutError as error:
-            raise TooManyFilesError(str(error)) from error
-        except DiskFullError:
-            raise
-        except GitError as error:
-            raise SnapshotRefusedError(*error.args) from error
         finally:
-            await _cancelled(adding)
-
-    async def _add(self, written: Sequence[str]) -> None:
-        await self.git.run("add", "--all", timeout_s=ADD_TIMEOUT_S)
-        kept = [path for path in written if self._room.holds(path)]
-        if kept:
-            await self.git.run("add", "--force", "--", *kept, timeout_s=ADD_TIMEOUT_S)
-
-    def _large_unknown(self, paths: Sequence[str]) -> dict[str, holes.Identity]:
-        seen = {path: holes.identity(self.tree_path / path) for path in paths}
-        return {path: now for path, now in seen.items() if self._large_accepted.get(path) != now}
+            adding.cancel()
+            await asyncio.gather(adding, return_exceptions=True)
 
     async def _remove_holes(self) -> None:
         found = await holes.suspects(self.tree_path)
@@ -326,6 +329,12 @@ class Workspace:
         )  # fmt: skip
         return packed.stdout
 
+    def _index_stamp(self) -> bytes:
+        """The index's checksum of itself: the same stamp, the same entries."""
+        with (self._room.place / "index").open("rb") as index:
+            index.seek(-len(self.base_tree) // 2, os.SEEK_END)
+            return index.read()
+
     def _count_files(self) -> int:
         """The number of entries, from the index's header."""
         with (self._room.place / "index").open("rb") as index:
@@ -337,7 +346,12 @@ def _opening(job: Path) -> Path:
     return job.parent / f".opening-{job.name}"
 
 
-async def _cancelled(task: asyncio.Future[None]) -> None:
-    """Cancel a task and wait until it is over, whatever came of it."""
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """git would not record something: say so as a refusal, not as git's failure."""
+    try:
+        yield
+    except GitTimeoutError as error:
+        raise TooManyFilesError(str(error)) from error
+    except GitError as error:
+        raise SnapshotRefusedError(*error.args) from error

@@ -17,6 +17,7 @@ from runtime.agent import BaseAgent
 from runtime.client import Client
 from runtime.clock import SystemClock
 from runtime.cluster.control import running
+from runtime.cluster.private import use_token
 from runtime.cluster.settings import DEFAULT_ORGANIZATION, NAMESPACE, DataDir, data_root
 from runtime.errors import NotRunningError, TroupeError
 from runtime.ids import Ids
@@ -123,9 +124,8 @@ def connect(data: str | Path | None = None, organization: str = DEFAULT_ORGANIZA
     found = running(root)
     if found is None:
         raise NotRunningError(str(root))
-    os.environ["RAY_AUTH_MODE"] = "token"
-    os.environ["RAY_AUTH_TOKEN_PATH"] = str(DataDir(root).ray_token)
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+    use_token(DataDir(root).ray_token)
     import ray  # noqa: PLC0415 - after its environment
 
     if not ray.is_initialized():

@@ -59,3 +59,7 @@ for command in (
     up, down, status, submit, watch, issues, jobs, agents, review, cancel, explain, keys, demo,
 ):  # fmt: skip
     main.add_command(command)
+
+
+if __name__ == "__main__":
+    main()

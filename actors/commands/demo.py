@@ -141,7 +141,7 @@ async def _walk(out: Output, api: Api, repository: Path) -> Picture:
         out.diff(patch)
     out.say(f"\nApproving the change with hash {found['artifactHash'][:HASH_SHOWN]}")
     await decide(api, found, "approve", "Approved by the demo.")
-    return await follow_to_stop(out, Follower(api, issue["id"], WALK_S_MAX, found["id"]))
+    return await follow_to_stop(out, Follower(api, issue["id"], WALK_S_MAX))
 
 
 def _close(out: Output, found: Running, picture: Picture, repository: Path, took: str) -> None:

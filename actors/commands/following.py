@@ -9,7 +9,7 @@ or what an event of a later moment said.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -80,18 +80,14 @@ class Update:
 
 
 class Follower:
-    """Follows `id` (an issue's or a job's); iterate `updates` once.
+    """Follows `id` (an issue's or a job's); iterate `updates` once."""
 
-    A review of `decided` is no place to stop any more.
-    """
-
-    def __init__(
-        self, api: Api, id: str, timeout_s: float | None = None, decided: str | None = None
-    ) -> None:
+    def __init__(self, api: Api, id: str, timeout_s: float | None = None) -> None:
         self._api = api
         self._id = id
         self._timeout_s = timeout_s
-        self._decided = decided
+        self._jobs: dict[str, Mapping[str, Any]] = {}
+        """The issue's jobs, as last read, in their order."""
         self._seen: dict[str, datetime] = {}
         """Log lines that were given, with the time of the latest."""
 
@@ -146,12 +142,20 @@ class Follower:
             job = await self._api.get(f"/api/jobs/{self._id}")
             return _picture_of_job(job), self._new(_lines(job))
         issue = await self._api.get(f"/api/issues/{self._id}")
-        job_id = issue.get("jobId")
-        job = await self._api.get(f"/api/jobs/{job_id}") if job_id else {}
-        picture = _picture_of_issue(issue, job)
-        if self._decided is not None and picture.review_id == self._decided:
-            picture = replace(picture, decided=True)
-        return picture, self._new(_lines(job))
+        await self._read_jobs(issue.get("jobIds", ()))
+        picture = _picture_of_issue(issue, list(self._jobs.values()))
+        if picture.outcome == "review":
+            # The decision is in the review at once, and in the issue when its agent has seen it.
+            review = await self._api.get(f"/api/reviews/{picture.review_id}")
+            picture = replace(picture, decided=review["status"] != "pending")
+        lines = [line for job in self._jobs.values() for line in _lines(job)]
+        return picture, self._new(lines)
+
+    async def _read_jobs(self, ids: Iterable[str]) -> None:
+        """Read the jobs that may have changed; a short one can be over before it was seen."""
+        for id in ids:
+            if self._jobs.get(id, {}).get("status") not in FINAL:
+                self._jobs[id] = await self._api.get(f"/api/jobs/{id}")
 
     def _new(self, lines: list[Line]) -> tuple[Line, ...]:
         return tuple(line for line in lines if self._is_new(line))
@@ -175,8 +179,8 @@ class Follower:
         )
 
 
-def _picture_of_issue(issue: Mapping[str, Any], job: Mapping[str, Any]) -> Picture:
-    short: Mapping[str, Any] = issue.get("job") or {}
+def _picture_of_issue(issue: Mapping[str, Any], jobs: Sequence[Mapping[str, Any]]) -> Picture:
+    job = jobs[-1] if jobs else {}
     waiting = issue["status"] != "review" and job.get("status") in ("waiting", "paused")
     return Picture(
         id=issue["id"],
@@ -184,11 +188,11 @@ def _picture_of_issue(issue: Mapping[str, Any], job: Mapping[str, Any]) -> Pictu
         status=issue["status"],
         reason=issue.get("reason") or (job.get("reason") if waiting else None),
         job_id=issue.get("jobId"),
-        agent_type=job.get("agentType") or short.get("agentType"),
-        percent=int(job.get("progress", short.get("progress", 0))),
-        step=job.get("currentStep") or short.get("currentStep"),
-        cost_usd=max(float(issue.get("costUsd", 0)), float(job.get("costUsd", 0))),
-        tokens=int(job.get("tokens", 0)),
+        agent_type=job.get("agentType"),
+        percent=int(job.get("progress", 0)),
+        step=job.get("currentStep"),
+        cost_usd=sum(float(one.get("costUsd", 0)) for one in jobs),
+        tokens=sum(int(one.get("tokens", 0)) for one in jobs),
         review_id=issue.get("reviewId"),
         record=issue,
         job=job,
@@ -220,8 +224,13 @@ def _progressed(picture: Picture, event: Event) -> Picture:
         picture,
         percent=max(picture.percent, int(data.get("progress", 0))),
         step=data.get("currentStep") or picture.step,
-        cost_usd=max(picture.cost_usd, float(data.get("costUsd", 0))),
+        cost_usd=picture.cost_usd + max(0.0, _spent(data) - _spent(picture.job)),
+        job={**picture.job, "costUsd": max(_spent(data), _spent(picture.job))},
     )
+
+
+def _spent(record: Mapping[str, Any]) -> float:
+    return float(record.get("costUsd", 0))
 
 
 def _lines(job: Mapping[str, Any]) -> list[Line]:

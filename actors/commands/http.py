@@ -32,12 +32,21 @@ REQUEST_TIMEOUT_S: Final = 30.0
 STREAM_SILENCE_S_MAX: Final = 60.0
 """A stream without even a keep-alive for so long is opened anew."""
 PAGE_SIZE: Final = 100
+RESET: Final = "reset"
+"""The event that says that the place was void: read again what is shown."""
 BACKOFF: Final = Backoff(base_s=0.2, cap_s=3.0)
 _AGAIN: Final = frozenset({429, 503, 504})
 _HINTS: Final = {
     401: "Check TROUPE_TOKEN, or make a key: troupe keys create --help",
     403: "This key's role does not allow it; see: troupe keys list",
     413: "The request is too large; shorten the description.",
+}
+_HINTS_BY_CODE: Final = {
+    "repository_not_allowed": (
+        "Where Troupe was started, allow its folder or host and start it again: "
+        "TROUPE_REPOSITORY_ROOTS=/a:/b or TROUPE_REPOSITORY_HOSTS=host,host troupe up"
+    ),
+    "artifact_changed": "Look at it again: troupe review show ID",
 }
 
 
@@ -135,7 +144,7 @@ class Api:
             retry += 1
             wait_s = BACKOFF.wait_s(retry, random.random)
             try:
-                response = await self._http.request(method, path, params=params, **kwargs)
+                response = await self._http.request(method, path, params=params or None, **kwargs)
                 wait_s = max(wait_s, _asked_to_wait_s(response))
                 if not _passes(response) or loop.time() + wait_s > give_up_at:
                     await _check(response)
@@ -175,7 +184,7 @@ async def _check(response: httpx2.Response) -> None:
     fields = [f"{error.get('path')}: {error.get('message')}" for error in problem.get("errors", ())]
     raise RefusedError(
         "\n  ".join([f"{sentence} (HTTP {response.status_code})", *fields]),
-        _HINTS.get(response.status_code),
+        _HINTS_BY_CODE.get(str(problem.get("code"))) or _HINTS.get(response.status_code),
         problem,
     )
 
@@ -209,7 +218,9 @@ def _problem(response: httpx2.Response) -> dict[str, Any]:
 
 
 def _event(sent: httpx2.ServerSentEvent) -> Event | None:
-    """An event of the feed; None for one of the stream's own."""
+    """An event of the feed, or `reset`; None for what only tells the stream's place."""
+    if sent.event == RESET:
+        return Event(RESET, sent.id, "", {})
     try:
         body = json.loads(sent.data)
     except json.JSONDecodeError:

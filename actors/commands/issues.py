@@ -20,7 +20,7 @@ LIMIT_MAX = 1_000
 
 @click.group(cls=TroupeGroup, default="list")
 def issues() -> None:
-    """List issues, or show one. Without a command: list."""
+    """List issues, show one, or tell it something. Without a command: list."""
 
 
 @issues.command("list", examples=["troupe issues", "troupe issues list --status review --limit 5"])
@@ -56,6 +56,30 @@ async def show(session: Session, id: str) -> None:
     if session.out.as_json:
         return session.out.result(issue)
     say_issue(session.out, issue)
+
+
+@issues.command(
+    "tell",
+    examples=[
+        'troupe issues tell issue_01JD4W9GZ3N5 "keep the old function name"',
+        'troupe issues tell issue_01JD4W9GZ3N5 "fix it" --agent code',
+    ],
+)
+@click.argument("id")
+@click.argument("text")
+@click.option(
+    "--agent", type=click.Choice(["code", "research"]), help="Who shall do it, when triage asks."
+)
+async def tell(session: Session, id: str, text: str, agent: str | None) -> None:
+    """Say something to the agent at work on an issue, or answer triage's question."""
+    body = {"text": text} | ({"agentType": agent} if agent else {})
+    async with session.api() as api:
+        path = f"/api/issues/{id}/messages"
+        answer = await api.post(path, body, idempotency_key=secrets.token_hex(16))
+    if session.out.as_json:
+        return session.out.result(answer)
+    status = f" It is {answer['status']} now." if answer.get("status") else ""
+    session.out.say(f"{id}: it will be told.{status}")
 
 
 @click.command(cls=TroupeCommand, examples=["troupe cancel issue_01JD4W9GZ3N5"])

@@ -15,6 +15,7 @@ from actors.commands.repository import find_repository
 from actors.commands.settings import is_loopback
 from actors.commands.watch import follow
 from actors.commands.words import plural, remedy
+from actors.intake.wait import UNKNOWN
 from actors.records import DESCRIPTION_BYTES_MAX, PRIORITIES, TITLE_LENGTH_MAX
 
 TYPES = ("bug", "feature", "enhancement", "question", "task")
@@ -81,7 +82,8 @@ async def _after(out: Output, api: Api, issue: dict[str, Any], given: dict[str, 
 
 
 def _wait(issue: dict[str, Any]) -> str:
-    return str(issue.get("estimatedWait") or "not known yet")
+    wait = str(issue.get("estimatedWait") or UNKNOWN)
+    return "not known yet" if wait == UNKNOWN else wait
 
 
 def _check(given: dict[str, Any]) -> None:

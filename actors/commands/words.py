@@ -21,7 +21,7 @@ REASONS: Final[Mapping[str, tuple[str, str | None]]] = {
     "human_review": ("it waits for a person to review the change", None),
     "needs_triage": (
         "triage could not tell what kind of work it is and asks a person",
-        "Say it: troupe issues tell ID --agent code  (or research)",
+        "Say it: troupe issues tell ID TEXT --agent code  (or research)",
     ),
     "no_signal": ("nothing in it says what kind of work it is, so a person is asked", None),
     "narrow_margin": ("two kinds of work are equally likely, so a person is asked", None),

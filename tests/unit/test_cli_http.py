@@ -1,0 +1,188 @@
+"""The command's HTTP client against a real local server that misbehaves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+import httpx2
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from actors.commands.failures import RefusedError, UnreachableError
+from actors.commands.http import Api, connect
+from tests.served import served
+
+PROBLEM = "application/problem+json"
+
+
+def event(cursor: int) -> bytes:
+    body = {
+        "event": "agent:progress",
+        "cursor": f"i:{cursor}",
+        "timestamp": "2026-11-21T08:00:00.000Z",
+        "data": {"message": f"number {cursor}"},
+    }
+    return f"event: agent:progress\ndata: {json.dumps(body)}\nid: i:{cursor}\n\n".encode()
+
+
+class Flaky:
+    """Answers each path as it is told to; remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.answers: list[Response] = []
+        self.asked: list[Request] = []
+        self.streams: list[list[bytes]] = []
+
+    async def answer(self, request: Request) -> Response:
+        await request.body()
+        self.asked.append(request)
+        return self.answers.pop(0)
+
+    async def events(self, request: Request) -> Response:
+        self.asked.append(request)
+        if not self.streams:
+            return JSONResponse({"status": 403, "title": "Forbidden"}, 403, media_type=PROBLEM)
+        return StreamingResponse(self._stream(self.streams.pop(0)), media_type="text/event-stream")
+
+    async def _stream(self, parts: list[bytes]) -> AsyncIterator[bytes]:
+        for part in parts:
+            if part == b"break":
+                raise ConnectionError("the replica was killed")
+            yield part
+
+    @property
+    def app(self) -> Starlette:
+        return Starlette(
+            routes=[
+                Route("/api/events", self.events),
+                Route("/{path:path}", self.answer, methods=["GET", "POST"]),
+            ]
+        )
+
+
+@pytest.fixture
+def flaky() -> Flaky:
+    return Flaky()
+
+
+async def test_a_busy_server_is_asked_again(flaky: Flaky) -> None:
+    """A replica that restarts would fail every command that meets it."""
+    flaky.answers = [
+        Response("upstream", 500),
+        Response(status_code=503),
+        JSONResponse({"id": "issue_1"}),
+    ]
+    with served(flaky.app) as url:
+        async with connect(url, "secret", local=True) as http:
+            assert await Api(http).post("/api/issues", {}, "key-1") == {"id": "issue_1"}
+    assert {request.headers["Idempotency-Key"] for request in flaky.asked} == {"key-1"}
+    assert flaky.asked[0].headers["Authorization"] == "Bearer secret"
+
+
+async def test_a_refusal_is_told_with_its_fields(flaky: Flaky) -> None:
+    """The user would not learn which field is wrong."""
+    problem = {
+        "title": "Unprocessable Entity",
+        "status": 422,
+        "detail": "Not as it must be: body.title.",
+        "errors": [{"path": "body.title", "message": "is blank", "code": "blank"}],
+    }
+    flaky.answers = [JSONResponse(problem, 422, media_type=PROBLEM)]
+    with served(flaky.app) as url:
+        async with connect(url, None, local=True) as http:
+            with pytest.raises(RefusedError) as refused:
+                await Api(http).post("/api/issues", {})
+    assert "body.title: is blank" in refused.value.message
+    assert refused.value.problem == problem
+    assert len(flaky.asked) == 1, "a refusal is final"
+
+
+async def test_a_failure_of_troupe_itself_is_not_repeated(flaky: Flaky) -> None:
+    """A command would hammer a server whose answer can't change."""
+    flaky.answers = [JSONResponse({"title": "Internal Server Error"}, 500, media_type=PROBLEM)]
+    with served(flaky.app) as url:
+        async with connect(url, None, local=True) as http:
+            with pytest.raises(RefusedError, match="Internal Server Error"):
+                await Api(http).get("/api/issues")
+    assert len(flaky.asked) == 1
+
+
+async def test_a_page_that_is_not_troupes_is_said_to_be_none(flaky: Flaky) -> None:
+    """A wrong TROUPE_URL would end in a traceback."""
+    flaky.answers = [PlainTextResponse("<html>welcome</html>")]
+    with served(flaky.app) as url:
+        async with connect(url, None, local=True) as http:
+            with pytest.raises(RefusedError, match="is it a Troupe"):
+                await Api(http).get("/api/issues")
+
+
+async def test_lists_go_on_to_the_limit(flaky: Flaky) -> None:
+    """`--limit 150` would answer one page."""
+    flaky.answers = [
+        JSONResponse({"items": list(range(100)), "nextCursor": "c1"}),
+        JSONResponse({"items": list(range(100, 200)), "nextCursor": "c2"}),
+    ]
+    with served(flaky.app) as url:
+        async with connect(url, None, local=True) as http:
+            assert len(await Api(http).items("/api/jobs", 150, status=None)) == 150
+    assert [dict(request.query_params) for request in flaky.asked] == [
+        {"limit": "100"},
+        {"limit": "50", "cursor": "c1"},
+    ]
+
+
+async def test_a_broken_stream_goes_on_behind_its_last_event(flaky: Flaky) -> None:
+    """A killed replica would lose log lines, or show them twice."""
+    flaky.streams = [
+        [b"retry: 2000\nid: i:0\n\n", event(1), b": keep-alive\nid: i:4\n\n", b"break"],
+        [event(5)],
+        [b"event: reset\ndata: {}\nid: j:9\n\n", event(7)],
+    ]
+    seen = []
+    with served(flaky.app) as url:
+        async with connect(url, None, local=True) as http:
+            with pytest.raises(RefusedError, match="Forbidden"):
+                async with aclosing(Api(http).events(["job:a", "issue:b"])) as events:
+                    async for one in events:
+                        seen.append((one.name, one.cursor))
+    assert seen == [
+        ("agent:progress", "i:1"),
+        ("agent:progress", "i:5"),
+        ("reset", "j:9"),
+        ("agent:progress", "i:7"),
+    ]
+    places = [request.headers.get("Last-Event-ID") for request in flaky.asked]
+    assert places == [None, "i:4", "i:5", "i:7"]
+    assert flaky.asked[0].query_params["rooms"] == "job:a,issue:b"
+
+
+async def test_nobody_at_the_address_is_unreachable() -> None:
+    """A stopped Troupe would look like a bug of the command."""
+    with served(Starlette()) as url:
+        pass
+    async with connect(url, None, local=True) as http:
+        api = Api(http, patience_s=0.0)
+        with pytest.raises(UnreachableError, match="does not answer"):
+            await api.get("/api/issues")
+        with pytest.raises(UnreachableError, match="does not answer"):
+            async with aclosing(api.events(["monitoring"])) as events:
+                await anext(events)
+
+
+async def test_a_proxy_is_never_asked_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A laptop behind a proxy could not reach its own Troupe."""
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    app = Starlette(routes=[Route("/api/ready", lambda request: JSONResponse({"ok": True}))])
+    with served(app) as url:
+        async with connect(url, None, local=True) as http:
+            assert await Api(http).get("/api/ready") == {"ok": True}
+        async with connect(url, None, local=False) as http:
+            with pytest.raises(httpx2.ConnectError):
+                await http.get("/api/ready")

@@ -1,0 +1,113 @@
+"""What the command writes: nothing hidden, nothing but JSON with --json."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+
+from actors.commands.output import Output, visible
+from actors.commands.words import age, dollars, duration, reason, remedy
+
+
+@pytest.mark.parametrize(
+    ("hidden", "shown"),
+    [
+        ("\x1b[2Kgone", "\\x1b[2Kgone"),
+        ("a\rb", "a\\x0db"),
+        ("a\u202eb", "a\\u202eb"),
+        ("pass\u200bword", "pass\\u200bword"),
+        ("a\u2028b", "a\\u2028b"),
+        ("\x9b31m", "\\x9b31m"),
+        ("\udce9", "\\udce9"),
+    ],
+)
+def test_nothing_in_a_text_moves_the_cursor_or_hides(hidden: str, shown: str) -> None:
+    """A person would approve another change than the one that is there."""
+    assert visible(hidden) == shown
+
+
+def test_letters_of_all_languages_are_left_alone() -> None:
+    """Users who do not write ASCII could not read their own issues."""
+    text = "größer — 検索 — поиск — 🙂\n\tend"
+    assert visible(text) == text
+
+
+def test_a_diff_is_shown_with_what_it_hides(capsys: pytest.CaptureFixture[str]) -> None:
+    """A Trojan-source change would look harmless in `troupe review show`."""
+    Output(as_json=False).diff("+if admin\u202e:\n-x\x1b[8m\n".encode())
+    assert capsys.readouterr().out == "+if admin\\u202e:\n-x\\x1b[8m\n"
+
+
+def test_a_patch_in_a_pipe_is_byte_for_byte(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    """`troupe jobs diff ID | git apply` would fail on other encodings and line ends."""
+    patch = b"+caf\xe9\r\n-\x1b[0m\n"
+    Output(as_json=False).patch(patch)
+    assert capfdbinary.readouterr().out == patch
+
+
+def test_markup_of_others_is_text(capsys: pytest.CaptureFixture[str]) -> None:
+    """A title such as `[red]` would vanish or break the command."""
+    out = Output(as_json=False)
+    out.say("[bold]title[/bold] [link=x]")
+    out.table(["A", "TITLE"], [["1", "[/nope] :smile:"]], "none")
+    shown = capsys.readouterr().out
+    assert "[bold]title[/bold] [link=x]" in shown
+    assert "[/nope] :smile:" in shown
+
+
+def test_a_table_in_a_pipe_is_cut_nowhere(capsys: pytest.CaptureFixture[str]) -> None:
+    """Scripts would read half of an id or a title."""
+    title = "word " * 60
+    Output(as_json=False).table(["ISSUE", "TITLE"], [["issue_1", title]], "none")
+    assert title.strip() in capsys.readouterr().out
+
+
+def test_with_json_only_results_are_on_standard_output(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A program that reads the answer would meet a sentence."""
+    out = Output(as_json=True)
+    out.say("a line")
+    out.pairs([("name", "value")])
+    out.table(["A"], [["b"]], "none")
+    out.progress("working")
+    out.result({"id": "\x1b"})
+    captured = capsys.readouterr()
+    assert json.loads(captured.out) == {"id": "\x1b"}
+    assert "\x1b" not in captured.out
+    assert captured.err == "working\n"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.42, "0.4 s"), (12, "12 s"), (185, "3 min 5 s"), (7_800, "2 h 10 min"), (90_000, "1 d 1 h")],
+)
+def test_durations_are_read_at_a_glance(seconds: float, text: str) -> None:
+    """A person would have to count seconds."""
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(("usd", "text"), [(0, "$0"), (0.00421, "$0.0042"), (1.254, "$1.25")])
+def test_small_amounts_are_not_rounded_to_nothing(usd: float, text: str) -> None:
+    """Work that costs would look free."""
+    assert dollars(usd) == text
+
+
+def test_ages_of_a_clock_ahead_are_not_negative() -> None:
+    """Two machines' clocks never agree."""
+    now = datetime(2026, 11, 21, 8, 0, tzinfo=UTC)
+    assert age("2026-11-21T08:00:03.000Z", now) == "0 s"
+    assert age("2026-11-20T07:00:00.000Z", now) == "1 d"
+    assert age(None, now) == ""
+
+
+def test_an_unknown_reason_is_shown_as_it_is() -> None:
+    """A code of a newer server would be swallowed."""
+    assert reason("quota_of_the_moon") == "quota of the moon"
+    assert remedy("quota_of_the_moon") is None
+    assert "model" in reason("model_not_configured")
+    assert "ANTHROPIC_API_KEY" in (remedy("model_not_configured") or "")
+    assert "TROUPE_ROUNDS_MAX" in (remedy("budget_rounds") or "")
+    assert reason("budget_rounds") == "all rounds are used up (budget_rounds)"

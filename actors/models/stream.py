@@ -20,8 +20,8 @@ ANSWER_BYTES_MAX = 8 << 20
 """Text and tool input of one answer; 128 k tokens are far less."""
 WIRE_BYTES_MAX = 128 << 20
 """Of one stream: an event per token costs some 150 bytes."""
-INPUT_DEPTH_MAX = 64
-"""Of a tool's input; deeper ones break the encoders that come after us."""
+DEPTH_MAX = 64
+"""Of an event and of a tool's input; deeper ones break the encoders that come after us."""
 _APPENDED = {"text_delta": "text", "thinking_delta": "thinking", "signature_delta": "signature"}
 
 
@@ -124,12 +124,7 @@ class AnswerBuilder:
             MalformedAnswerError: not JSON, out of order, or too large.
             StreamError: the server reported an error in mid-stream.
         """
-        try:
-            self._fold(name, _parse_event(data))
-        except RecursionError:
-            raise MalformedAnswerError("event_too_deep") from None
-
-    def _fold(self, name: str, event: Json) -> None:
+        event = _parse_event(data)
         kind = event.get("type") or name
         if kind == "error":
             error = event.get("error")
@@ -245,7 +240,7 @@ class AnswerBuilder:
             value = json.loads(text, parse_constant=_no_constant)
         except (ValueError, RecursionError):
             value = None
-        if isinstance(value, dict) and not _deeper_than(INPUT_DEPTH_MAX, value):
+        if isinstance(value, dict) and not _deeper_than(DEPTH_MAX, value):
             return value
         self._broken.append(str(block.get("id")))
         return {}
@@ -265,14 +260,18 @@ def _parse_event(data: bytes) -> Json:
         raise MalformedAnswerError("event_not_json") from None
     if not isinstance(event, dict):
         raise MalformedAnswerError("event_not_json")
+    if _deeper_than(DEPTH_MAX, event):
+        raise MalformedAnswerError("event_too_deep")
     return event
 
 
 def _deeper_than(limit: int, value: Any) -> bool:
     layer = [value]
     for _ in range(limit):
-        children = [v for v in layer if isinstance(v, dict | list)]
-        layer = [c for v in children for c in (v.values() if isinstance(v, dict) else v)]
+        nested = [v for v in layer if isinstance(v, dict | list)]
+        if not nested:
+            return False
+        layer = [c for v in nested for c in (v.values() if isinstance(v, dict) else v)]
     return any(isinstance(v, dict | list) for v in layer)
 
 

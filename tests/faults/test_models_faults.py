@@ -160,6 +160,7 @@ async def test_a_request_outside_the_script_is_refused_by_name(server, rig):
 async def test_a_stream_cut_after_any_event_is_never_an_answer(server, rig, undisturbed, abrupt):
     """Half an answer would be taken for the whole, or the connection's end for a crash."""
     count = len(events(undisturbed.raw, PACED_CHARS))
+    costs = []
     for after in range(count):
         await server.faults({"kind": "cut", "afterEvent": after, "abrupt": abrupt})
         answer = await rig.client.complete(model_request())
@@ -168,6 +169,10 @@ async def test_a_stream_cut_after_any_event_is_never_an_answer(server, rig, undi
         paid = answer.attempts[0].cost_usd
         assert (paid > 0) == (after >= 1), "message_start tells what the prompt cost"
         assert answer.cost_usd == pytest.approx(undisturbed.cost_usd + paid)
+        costs.append(paid)
+    # Before message_delta the server has not counted the output: what came is estimated.
+    output_usd = undisturbed.cost_usd - costs[1]
+    assert costs[-3] > costs[1] + 0.5 * output_usd
     calls = await counted(server)
     assert calls == of(total=1 + 2 * count, complete=1 + count, cut=count)
     await server.faults({"kind": "cut", "afterEvent": count - 1, "times": None})

@@ -63,6 +63,15 @@ def test_a_reserve_covers_whatever_the_call_turns_out_to_cost(
     assert settle_usd(price, usage) <= reserve_usd(price, body_bytes, max_tokens) + 1e-12
 
 
+@pytest.mark.parametrize("model", sorted(PRICES))
+@pytest.mark.parametrize("body_bytes", [3_200, 640_000])
+def test_a_reserve_covers_the_dearest_call(model, body_bytes):
+    """A first call writes its whole prompt to the cache, which costs more than reading it."""
+    prompt = body_bytes * 10 // 32
+    dearest = settle_usd(PRICES[model], Usage(0, 1_000, write_5m_tokens=prompt))
+    assert reserve_usd(PRICES[model], body_bytes, 1_000) == pytest.approx(dearest)
+
+
 def test_only_the_script_has_invented_prices():
     """An invented price would be taken for a real model's."""
     assert [name for name, price in PRICES.items() if price.fictional] == [SCRIPTED_MODEL]

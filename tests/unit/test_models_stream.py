@@ -169,6 +169,7 @@ def test_two_calls_with_one_id_are_refused():
         (b"data: {torn\n\n", "event_not_json"),
         (b"data: 3\n\n", "event_not_json"),
         (b"data: " + b"[" * 200_000 + b"\n\n", "event_not_json"),
+        (b'data: {"a": ' + b"[" * 70 + b"]" * 70 + b"}\n\n", "event_too_deep"),
         (sse("message_start", {"message": 3}), "bad_message_start"),
         (sse("content_block_start", {"index": 0, "content_block": {}}), "bad_block_start"),
         (opened(tool()) + delta(type="text_delta", text=3), "bad_block_delta"),
@@ -202,7 +203,8 @@ def test_an_answer_has_a_largest_size(monkeypatch):
 def test_usage_told_later_wins_and_what_is_not_told_again_stays():
     """Prompt tokens named only at the start would be forgotten, and the call be too cheap."""
     start = {**message(), "stop_reason": None, "usage": {"input_tokens": 9, "output_tokens": 1}}
-    end = {"delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 77, "x": None}}
+    told = {"output_tokens": 77, "input_tokens": None}
+    end = {"delta": {"stop_reason": "end_turn"}, "usage": told}
     raw = sse("message_start", {"message": start}) + sse("message_delta", end)
     usage = build(raw).usage
     assert (usage.input_tokens, usage.output_tokens) == (9, 77)

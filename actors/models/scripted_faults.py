@@ -15,7 +15,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -139,9 +139,6 @@ def _status(fault: Fault) -> Reply:
     return reply
 
 
-# Faults in what the message says.
-
-
 def _truncated_tool(message: Json, _: Fault) -> None:
     for block in message["content"]:
         if block["type"] == "tool_use":
@@ -206,9 +203,6 @@ _MESSAGE_FAULTS: dict[str, Callable[[Json, Fault], None]] = {
 }
 
 
-# Faults in how it is sent.
-
-
 def _cut(reply: Reply, fault: Fault) -> Reply:
     reply.writes = reply.writes[: fault.after_event]
     reply.ending, reply.answers = ("abrupt_cut" if fault.abrupt else "clean_cut"), False
@@ -229,8 +223,7 @@ def _bad_event(reply: Reply, fault: Fault) -> Reply:
 
 
 def _not_a_stream(reply: Reply, _: Fault) -> Reply:
-    page: Any = b"<html><body>Please sign in.</body></html>"
-    return Reply(content_type="text/html", writes=[page])
+    return Reply(content_type="text/html", writes=[b"<html><body>Please sign in.</body></html>"])
 
 
 def _content_length(reply: Reply, fault: Fault) -> Reply:

@@ -32,6 +32,8 @@ REQUEST_TIMEOUT_S: Final = 30.0
 STREAM_SILENCE_S_MAX: Final = 60.0
 """A stream without even a keep-alive for so long is opened anew."""
 PAGE_SIZE: Final = 100
+OPENED: Final = "opened"
+"""The event that says that from here on nothing is missed: read now what is shown."""
 RESET: Final = "reset"
 """The event that says that the place was void: read again what is shown."""
 BACKOFF: Final = Backoff(base_s=0.2, cap_s=3.0)
@@ -105,36 +107,46 @@ class Api:
     ) -> AsyncGenerator[Event]:
         """Events of the rooms after `cursor` (default: from now on), for ever.
 
-        A broken stream is opened again behind the last event that was given.
+        A broken stream is opened again behind the last event that was given;
+        each time it stands, `OPENED` comes first.
 
         Raises:
             UnreachableError: not one connection within `patience_s`.
         """
         loop = asyncio.get_running_loop()
-        lost_at, retry = loop.time(), 0
+        lost_at: float | None = None
+        retry = 0
         while True:
             try:
                 async with self._open(rooms, cursor) as source:
                     if _passes(source.response):
                         raise httpx2.SSEError(f"HTTP {source.response.status_code}")
                     await _check(source.response)
+                    opened = False
                     async for sent in source:
-                        lost_at, retry = loop.time(), 0
+                        lost_at, retry = None, 0
                         cursor = sent.id or cursor
+                        if not opened:
+                            opened = True
+                            yield Event(OPENED, sent.id, "", {})
                         if event := _event(sent):
                             yield event
-                lost_at, retry = loop.time(), 0  # ended in order: the server is there
+                lost_at = None  # ended in order: the server is there
             except httpx2.TransportError as error:
+                lost_at = lost_at or loop.time()
                 if loop.time() - lost_at > self.patience_s:
                     raise unreachable(self.url, error) from error
             retry += 1
             await asyncio.sleep(BACKOFF.wait_s(retry, random.random))
 
     def _open(self, rooms: Sequence[str], cursor: str | None) -> Any:
-        params = {"rooms": ",".join(rooms)} | ({"cursor": cursor} if cursor else {})
         headers = {"Last-Event-ID": cursor} if cursor else {}
-        timeout = httpx2.Timeout(REQUEST_TIMEOUT_S, read=STREAM_SILENCE_S_MAX)
-        return self._http.sse("/api/events", params=params, headers=headers, timeout=timeout)
+        return self._http.sse(
+            "/api/events",
+            params={"rooms": ",".join(rooms)},
+            headers=headers,
+            timeout=httpx2.Timeout(REQUEST_TIMEOUT_S, read=STREAM_SILENCE_S_MAX),
+        )
 
     async def _request(self, method: str, path: str, **kwargs: Any) -> httpx2.Response:
         params = {k: v for k, v in kwargs.pop("params", {}).items() if v is not None}

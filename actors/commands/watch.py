@@ -10,7 +10,7 @@ import click
 from actors.commands.base import Session, TroupeCommand
 from actors.commands.failures import WrongUsageError
 from actors.commands.following import Follower, Picture
-from actors.commands.http import FOLLOW_PATIENCE_S, RESET, Api, Event
+from actors.commands.http import FOLLOW_PATIENCE_S, OPENED, RESET, Api, Event
 from actors.commands.live import view
 from actors.commands.output import Output, visible
 from actors.commands.words import clock_time, cost, reason, remedy
@@ -125,7 +125,7 @@ async def _everything(out: Output, api: Api) -> int:
         async for event in events:
             if event.name == RESET:
                 out.remark("The feed was restored from an older state; some events are lost.")
-            else:
+            elif event.name != OPENED:
                 _say_event(out, event)
     return 0
 

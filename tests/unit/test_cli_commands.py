@@ -5,9 +5,11 @@ The walk with sandbox, git and model is in tests/acceptance.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 from collections.abc import Iterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from actors.cli import main
+from actors.commands.http import Api, connect
 from tests.desk import HASH, PATCH, Desk, desk
 
 
@@ -178,6 +181,27 @@ def test_agents_are_spoken_to(troupe: Typed) -> None:
     assert troupe.json("agents", "show", "counter:a")["kind"] == "counter"
     assert "counter:a" in troupe("agents", "list", "--kind", "counter").stdout
     assert "CONTENT is not JSON" in troupe("agents", "send", "counter:a", "x", "{", code=2).stderr
+
+
+async def test_the_true_stream_goes_on_after_a_cursor(troupe: Typed, here: Desk) -> None:
+    """A watch whose connection broke would be refused, or begin at the present."""
+    async with connect(here.url, here.token, local=True) as http:
+        api = Api(http)
+        async with aclosing(api.events(["monitoring"])) as events:
+            begin = await anext(events)
+        issue = await asyncio.to_thread(troupe.submit, "Export, resumed")
+        seen = []
+        async with aclosing(api.events([f"issue:{issue['id']}"], begin.cursor)) as events:
+            async for event in events:
+                seen.append(event)
+                if event.name == "issue:review":
+                    break
+        names = [event.name for event in seen]
+        assert names[:2] == ["opened", "issue:created"]
+        middle = names.index("job:completed")
+        async with aclosing(api.events([f"issue:{issue['id']}"], seen[middle].cursor)) as events:
+            await anext(events)
+            assert (await anext(events)).cursor == seen[middle + 1].cursor
 
 
 def test_status_says_how_it_is(troupe: Typed) -> None:

@@ -151,8 +151,11 @@ async def test_a_broken_stream_goes_on_behind_its_last_event(flaky: Flaky) -> No
                     async for one in events:
                         seen.append((one.name, one.cursor))
     assert seen == [
+        ("opened", "i:0"),
         ("agent:progress", "i:1"),
+        ("opened", "i:5"),
         ("agent:progress", "i:5"),
+        ("opened", "j:9"),
         ("reset", "j:9"),
         ("agent:progress", "i:7"),
     ]

@@ -101,3 +101,10 @@ class JobPaused(JobControl):
 
 class JobFailedError(TroupeError):
     """The job can't succeed and must not be retried."""
+
+
+class StoreFullError(StoreUnavailableError):
+    """The store's disk is full: nothing of the call was written.
+
+    Reading goes on, and writing does as soon as there is space.
+    """

@@ -256,9 +256,7 @@ class MemoryStore:
         async def look() -> tuple[Poll, bool]:
             return self._look(owner, after, page_limit(limit))
 
-        poll = await self._parking.until(("poll", ("poll", owner)), wait_s, look)
-        self._roster.tell(owner)
-        return poll
+        return await self._parking.until(("poll", ("poll", owner)), wait_s, look)
 
     def _look(self, owner: str, after: int, limit: int) -> tuple[Poll, bool]:
         self._fire_due()
@@ -269,7 +267,7 @@ class MemoryStore:
         if len(found) == limit or len(messages) < len(found):
             cursor = messages[-1].seq if messages else after
         ready = self._roster.ready(owner, now_ms)
-        enough = bool(messages) or bool(ready and self._roster.is_news(owner, now_ms))
+        enough = self._roster.is_news(owner, bool(messages), ready, now_ms)
         self._alarm.set(min((due for due, _ in self._reminders.values()), default=None))
         self._alarm.set(self._roster.next_lapse_ms())
         return Poll(messages, cursor, page_limit(ready)), enough

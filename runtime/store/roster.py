@@ -67,7 +67,7 @@ class Owner:
         self.lapsed = False
         """Set when the lapse has been noticed, so that it is announced once."""
         self.told = 0
-        """`Roster.risen` as of the last poll that answered."""
+        """`Roster.risen` as of the last poll that had news."""
 
 
 _ByHolder = dict[str | None, dict[Agent, None]]
@@ -201,23 +201,22 @@ class Roster:
             len(agents) for holder, agents in self.waiting.items() if not self.live(holder, now_ms)
         )
 
-    def is_news(self, owner: str, now_ms: int) -> bool:
-        """Whether ready agents are news to `owner`.
+    def is_news(self, owner: str, messages: bool, ready: int, now_ms: int) -> bool:
+        """Whether a poll that found this is worth answering at once; remembers that it was.
 
-        They are when one became ready after the last answered poll, or when the
-        owner took or gave up agents since: a host that is full is told once.
+        Messages always are.  Ready agents are when one became ready after the
+        last such poll, or when the owner took or gave up agents since: a host
+        that is full is told once.
         """
         for holder, one in self.owners.items():
             if not one.lapsed and one.lease_until_ms <= now_ms:
                 one.lapsed = True
                 self.risen += bool(self.waiting.get(holder))
         present = self.owners.get(owner)
-        return present is not None and present.told < self.risen
-
-    def tell(self, owner: str) -> None:
-        """A poll of `owner` has been answered."""
-        if owner in self.owners:
-            self.owners[owner].told = self.risen
+        news = messages or (ready > 0 and present is not None and present.told < self.risen)
+        if news and present is not None:
+            present.told = self.risen
+        return news
 
     def arrivals(self, owner: str, after: int, limit: int) -> list[tuple[int, Agent, str]]:
         """(seq, agent, message id) of what waits for `owner` beyond `after`, in order."""

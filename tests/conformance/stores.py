@@ -9,6 +9,9 @@ from pathlib import Path
 from runtime.clock import ManualClock
 from runtime.store.contract import Store
 from runtime.store.memory import MemoryStore
+from runtime.store.remote import RemoteStore
+from runtime.store.server import StoreServer
+from runtime.store.sqlite import SqliteStore
 
 Opener = Callable[[Path, ManualClock], AbstractAsyncContextManager[Store]]
 
@@ -20,8 +23,28 @@ async def _memory(_path: Path, clock: ManualClock) -> AsyncIterator[Store]:
     await store.close()
 
 
+@asynccontextmanager
+async def _sqlite(path: Path, clock: ManualClock) -> AsyncIterator[Store]:
+    store = await SqliteStore.open(path / "store.db", clock, boot_id="this boot")
+    yield store
+    await store.close()
+
+
+@asynccontextmanager
+async def _socket(path: Path, clock: ManualClock) -> AsyncIterator[Store]:
+    async with _sqlite(path, clock) as served:
+        server = StoreServer(served, path / "store.sock")
+        await server.start()
+        store = RemoteStore(path / "store.sock")
+        yield store
+        await store.close()
+        await server.close()
+
+
 STORES: dict[str, Opener] = {
     "memory": _memory,
+    "sqlite": _sqlite,
+    "socket": _socket,
 }
 DURABLE = {"sqlite", "socket"}
 """Stores that keep everything when they are opened again on the same path."""

@@ -1,0 +1,186 @@
+-- The SQLite store's statements, by name.
+--
+-- `{rows}` stands where the values of one or many rows go: `(?, ?), (?, ?)`.
+-- CROSS JOIN fixes the order of a join: from what is wanted to where it is.
+-- (A row value `IN (VALUES ...)` would walk the whole index instead.)
+
+-- name: agent_by_address
+WITH wanted (address) AS (VALUES {rows})
+SELECT a.id, a.address, a.epoch, a.owner,
+       (SELECT max(j.version) FROM journal j WHERE j.agent = a.id)
+FROM wanted CROSS JOIN agent a ON a.address = wanted.address
+
+-- name: agent_by_id
+WITH wanted (id) AS (VALUES {rows})
+SELECT a.id, a.address, a.epoch, a.owner,
+       (SELECT max(j.version) FROM journal j WHERE j.agent = a.id)
+FROM wanted CROSS JOIN agent a ON a.id = wanted.id
+
+-- name: agent_last
+SELECT max(id) FROM agent
+
+-- name: agent_new
+INSERT INTO agent (id, address) VALUES {rows}
+
+-- name: agent_hold
+UPDATE agent SET epoch = ?, owner = ? WHERE id = ?
+
+-- name: journal_new
+INSERT INTO journal (agent, version, name, body, schema, at_ms, cause) VALUES {rows}
+
+-- name: journal_page
+SELECT version, name, body, schema, at_ms, cause FROM journal
+WHERE agent = ? AND version > ? ORDER BY version LIMIT ?
+
+-- name: snapshot_set
+INSERT OR REPLACE INTO snapshot VALUES {rows}
+
+-- name: snapshot_get
+SELECT version, body, schema FROM snapshot WHERE agent = ?
+
+-- name: reminder_set
+INSERT OR REPLACE INTO reminder VALUES {rows}
+
+-- name: reminder_drop
+DELETE FROM reminder WHERE agent = ? AND key = ?
+
+-- name: reminder_due
+SELECT r.due_ms, a.address, r.key, r.agent, r.body
+FROM reminder r CROSS JOIN agent a ON a.id = r.agent
+WHERE r.due_ms <= ? ORDER BY r.due_ms, a.address, r.key LIMIT ?
+
+-- name: reminder_next
+SELECT min(due_ms) FROM reminder
+
+-- name: owner_all
+SELECT id, name, lease_until_ms FROM owner
+
+-- name: owner_set
+INSERT OR REPLACE INTO owner VALUES (?, ?, ?)
+
+-- name: owner_drop
+DELETE FROM owner WHERE id = ?
+
+-- name: message_known
+WITH wanted (message_id, recipient) AS (VALUES {rows})
+SELECT m.message_id, m.recipient
+FROM wanted CROSS JOIN message m
+     ON m.message_id = wanted.message_id AND m.recipient = wanted.recipient
+
+-- name: message_last
+SELECT max(seq) FROM message
+
+-- name: message_new
+INSERT INTO message VALUES {rows}
+
+-- name: pending_new
+INSERT INTO pending VALUES {rows}
+
+-- name: pending_drop
+DELETE FROM pending WHERE seq IN (VALUES {rows})
+
+-- name: pending_all
+SELECT p.seq, p.recipient, m.message_id
+FROM pending p CROSS JOIN message m ON m.seq = p.seq ORDER BY p.seq
+
+-- name: retry_set
+INSERT INTO retry VALUES {rows}
+ON CONFLICT (seq) DO UPDATE SET attempts = attempts + 1,
+    not_before_ms = excluded.not_before_ms, error = excluded.error
+
+-- name: outcome_new
+INSERT INTO outcome VALUES {rows}
+
+-- name: message_by_seq
+WITH wanted (seq) AS (VALUES {rows})
+SELECT m.seq, m.message_id, m.sender, a.address, m.body, m.accepted_ms, m.reply_to,
+       coalesce(o.status, 'pending'), coalesce(r.attempts, 0), coalesce(r.not_before_ms, 0),
+       o.finished_ms, o.reply, iif(o.seq IS NULL, r.error, o.error)
+FROM wanted CROSS JOIN message m ON m.seq = wanted.seq
+     CROSS JOIN agent a ON a.id = m.recipient
+     LEFT JOIN retry r ON r.seq = m.seq
+     LEFT JOIN outcome o ON o.seq = m.seq
+
+-- name: message_page
+SELECT m.seq, m.message_id, m.sender, a.address, m.body, m.accepted_ms, m.reply_to,
+       coalesce(o.status, 'pending'), coalesce(r.attempts, 0), coalesce(r.not_before_ms, 0),
+       o.finished_ms, o.reply, iif(o.seq IS NULL, r.error, o.error)
+FROM message m
+     CROSS JOIN agent a ON a.id = m.recipient
+     LEFT JOIN retry r ON r.seq = m.seq
+     LEFT JOIN outcome o ON o.seq = m.seq
+WHERE m.recipient = ? AND m.seq > ? ORDER BY m.seq LIMIT ?
+
+-- name: message_one
+SELECT m.seq, m.message_id, m.sender, a.address, m.body, m.accepted_ms, m.reply_to,
+       coalesce(o.status, 'pending'), coalesce(r.attempts, 0), coalesce(r.not_before_ms, 0),
+       o.finished_ms, o.reply, iif(o.seq IS NULL, r.error, o.error)
+FROM message m
+     CROSS JOIN agent a ON a.id = m.recipient
+     LEFT JOIN retry r ON r.seq = m.seq
+     LEFT JOIN outcome o ON o.seq = m.seq
+WHERE m.message_id = ? AND m.recipient = ?
+
+-- name: step_known
+WITH wanted (job, key) AS (VALUES {rows})
+SELECT s.job, s.key, s.id, s.agent, s.epoch, s.result IS NOT NULL
+FROM wanted CROSS JOIN step s ON s.job = wanted.job AND s.key = wanted.key
+
+-- name: step_new
+INSERT INTO step (job, key, kind, intent, agent, epoch, attempts, result, at_ms) VALUES {rows}
+
+-- name: step_repeat
+UPDATE step SET agent = ?, epoch = ?, attempts = attempts + 1, at_ms = ? WHERE id = ?
+
+-- name: step_end
+UPDATE step SET result = ?, at_ms = ? WHERE id = ?
+
+-- name: step_all
+SELECT key, kind, intent, epoch, attempts, result, at_ms FROM step WHERE job = ? ORDER BY id
+
+-- name: document_known
+WITH wanted (collection, key) AS (VALUES {rows})
+SELECT d.collection, d.key, d.organization, d.revision, d.body IS NOT NULL, d.terms
+FROM wanted CROSS JOIN document d ON d.collection = wanted.collection AND d.key = wanted.key
+
+-- name: document_set
+INSERT INTO document VALUES {rows}
+ON CONFLICT (collection, key) DO UPDATE SET
+    organization = excluded.organization, revision = excluded.revision, body = excluded.body,
+    terms = excluded.terms, updated_ms = excluded.updated_ms
+
+-- name: document_get
+SELECT key, organization, revision, body, terms, updated_ms FROM document
+WHERE collection = ? AND key = ? AND body IS NOT NULL
+
+-- name: document_page
+SELECT d.key, d.organization, d.revision, d.body, d.terms, d.updated_ms
+FROM term t CROSS JOIN document d ON d.collection = t.collection AND d.key = t.key
+WHERE t.collection = ? AND t.term = ?
+
+-- name: document_count
+SELECT count(*) FROM term t WHERE t.collection = ? AND t.term = ?
+
+-- name: document_has_term
+ AND EXISTS (SELECT 1 FROM term x WHERE x.collection = t.collection
+             AND x.organization = t.organization AND x.term = ? AND x.key = t.key)
+
+-- name: term_new
+INSERT INTO term VALUES {rows}
+
+-- name: term_drop
+DELETE FROM term WHERE collection = ? AND organization = ? AND term = ? AND key = ?
+
+-- name: feed_last
+SELECT max(cursor) FROM feed
+
+-- name: feed_new
+INSERT INTO feed VALUES {rows}
+
+-- name: feed_page
+SELECT cursor, organization, event, rooms, at_ms, body FROM feed
+WHERE cursor > ? ORDER BY cursor LIMIT ?
+
+-- name: feed_page_of
+SELECT cursor, organization, event, rooms, at_ms, body FROM feed
+WHERE organization = ? AND cursor > ? ORDER BY cursor LIMIT ?

@@ -1,0 +1,138 @@
+-- The SQLite store's tables.
+--
+-- Rows are written once and in order: almost every write of a commit lands at
+-- the right-hand end of a table, next to the last one, so that a group commit
+-- of many agents dirties few pages.  That is why agents are numbers here, why
+-- what becomes of a message (`retry`, `outcome`) is not written into the
+-- message, and why message ids, which begin with their time, come first in
+-- the index that makes them unique.
+--
+-- `pending` is the inbox of everybody: it is read once, when the store opens,
+-- and kept in memory from then on.  The version of an agent is the greatest in
+-- its journal.  `term` is the index of documents; each document has the empty
+-- term too, so that listing without terms is the same walk.
+--
+-- Bodies are bytes that are never looked into.  `terms` and `rooms` are msgpack.
+
+CREATE TABLE meta (
+    name    TEXT PRIMARY KEY,
+    value   TEXT NOT NULL
+) WITHOUT ROWID;
+
+CREATE TABLE owner (
+    id              TEXT PRIMARY KEY,
+    name            TEXT NOT NULL,
+    lease_until_ms  INTEGER NOT NULL
+) WITHOUT ROWID;
+
+CREATE TABLE agent (
+    id       INTEGER PRIMARY KEY,
+    address  TEXT NOT NULL UNIQUE,
+    epoch    INTEGER NOT NULL DEFAULT 0,
+    owner    TEXT
+);
+
+CREATE TABLE snapshot (
+    agent    INTEGER PRIMARY KEY,
+    version  INTEGER NOT NULL,
+    body     BLOB NOT NULL,
+    schema   INTEGER NOT NULL
+);
+
+CREATE TABLE journal (
+    id       INTEGER PRIMARY KEY,
+    agent    INTEGER NOT NULL,
+    version  INTEGER NOT NULL,
+    name     TEXT NOT NULL,
+    body     BLOB NOT NULL,
+    schema   INTEGER NOT NULL,
+    at_ms    INTEGER NOT NULL,
+    cause    TEXT
+);
+CREATE UNIQUE INDEX journal_of_agent ON journal (agent, version);
+
+CREATE TABLE message (
+    seq          INTEGER PRIMARY KEY,
+    recipient    INTEGER NOT NULL,
+    message_id   TEXT NOT NULL,
+    sender       TEXT NOT NULL,
+    body         BLOB NOT NULL,
+    accepted_ms  INTEGER NOT NULL,
+    reply_to     TEXT
+);
+CREATE UNIQUE INDEX message_once ON message (message_id, recipient);
+CREATE INDEX message_of_agent ON message (recipient, seq);
+
+CREATE TABLE pending (
+    seq        INTEGER PRIMARY KEY,
+    recipient  INTEGER NOT NULL
+);
+
+CREATE TABLE retry (
+    seq            INTEGER PRIMARY KEY,
+    attempts       INTEGER NOT NULL,
+    not_before_ms  INTEGER NOT NULL,
+    error          TEXT NOT NULL
+);
+
+CREATE TABLE outcome (
+    seq          INTEGER PRIMARY KEY,
+    status       TEXT NOT NULL,
+    finished_ms  INTEGER NOT NULL,
+    reply        BLOB,
+    error        TEXT
+);
+
+CREATE TABLE reminder (
+    agent   INTEGER NOT NULL,
+    key     TEXT NOT NULL,
+    due_ms  INTEGER NOT NULL,
+    body    BLOB NOT NULL,
+    PRIMARY KEY (agent, key)
+) WITHOUT ROWID;
+CREATE INDEX reminder_due ON reminder (due_ms);
+
+CREATE TABLE step (
+    id        INTEGER PRIMARY KEY,
+    job       TEXT NOT NULL,
+    key       TEXT NOT NULL,
+    kind      TEXT NOT NULL,
+    intent    BLOB NOT NULL,
+    agent     TEXT NOT NULL,
+    epoch     INTEGER NOT NULL,
+    attempts  INTEGER NOT NULL,
+    result    BLOB,
+    at_ms     INTEGER NOT NULL
+);
+CREATE UNIQUE INDEX step_of_job ON step (job, key);
+CREATE INDEX step_order ON step (job, id);
+
+CREATE TABLE document (
+    collection    TEXT NOT NULL,
+    key           TEXT NOT NULL,
+    organization  TEXT NOT NULL,
+    revision      INTEGER NOT NULL,
+    body          BLOB,
+    terms         BLOB NOT NULL,
+    updated_ms    INTEGER NOT NULL
+);
+CREATE UNIQUE INDEX document_key ON document (collection, key);
+
+CREATE TABLE term (
+    collection    TEXT NOT NULL,
+    organization  TEXT NOT NULL,
+    term          TEXT NOT NULL,
+    key           TEXT NOT NULL,
+    PRIMARY KEY (collection, organization, term, key)
+) WITHOUT ROWID;
+CREATE INDEX term_everywhere ON term (collection, term, key);
+
+CREATE TABLE feed (
+    cursor        INTEGER PRIMARY KEY,
+    organization  TEXT NOT NULL,
+    event         TEXT NOT NULL,
+    rooms         BLOB NOT NULL,
+    at_ms         INTEGER NOT NULL,
+    body          BLOB NOT NULL
+);
+CREATE INDEX feed_of_organization ON feed (organization, cursor);

@@ -1,0 +1,262 @@
+"""The embedded store: the whole contract on one SQLite file.
+
+    file      sqlite_file    one locked connection, its durability, the incarnation
+    thread    sqlite_worker  group commit, failures
+    book      sqlite_book    tables and memory, judged by `rules`, held by `roster`
+    here                     the contract's methods, and the calls that wait
+
+Invariant: nothing is answered, and nobody is woken, before the transaction
+that it rests on is durable.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Hashable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from runtime.clock import Clock
+from runtime.store.contract import (
+    Activation,
+    Commit,
+    Committed,
+    Document,
+    Feed,
+    Health,
+    JournalEvent,
+    Poll,
+    Refused,
+    Step,
+    StoredMessage,
+)
+from runtime.store.parking import Alarm, Parking
+from runtime.store.rules import check_call, page_limit
+from runtime.store.sqlite_book import Book
+from runtime.store.sqlite_file import Durability, StoreFile, machine_boot_id, open_file
+from runtime.store.sqlite_worker import Call, Worker
+
+EXIT_FATAL: Final = 70
+"""Exit code of a process whose store failed: EX_SOFTWARE."""
+
+
+def _end_process() -> None:
+    os._exit(EXIT_FATAL)
+
+
+class SqliteStore:
+    """Open it with `SqliteStore.open`."""
+
+    def __init__(self, worker: Worker, clock: Clock) -> None:
+        self._worker = worker
+        self._parking = Parking()
+        self._alarm = Alarm(clock, lambda: self._parking.ring("poll"))
+        self._clock = clock
+        self._next_due_ms: int | None = None
+        self._accepted = 0
+        self._refused: Counter[str] = Counter()
+
+    @classmethod
+    async def open(
+        cls,
+        path: Path,
+        clock: Clock,
+        *,
+        durability: Durability = "power loss",
+        boot_id: str | None = None,
+        restored: bool = False,
+        random_bytes: Callable[[int], bytes] = os.urandom,
+        on_fatal: Callable[[], None] = _end_process,
+    ) -> SqliteStore:
+        """Open the store at `path`, creating it if need be.
+
+        Args:
+            durability: what is never lost; `process kill` saves the fsync of each commit.
+            boot_id: names the machine's present boot; the machine's own by default.
+            restored: the file is a backup: fence everybody, void all cursors.
+            on_fatal: called from the store's thread after an I/O error; must not return.
+
+        Raises:
+            StoreLockedError: another process has it open.
+            StoreError: it can't be opened, or not as durably as was asked.
+        """
+        boot = machine_boot_id() if boot_id is None else boot_id
+
+        def open_here() -> StoreFile:
+            return open_file(path, durability, boot, restored, random_bytes)
+
+        worker = Worker(open_here, clock, on_fatal)
+        store = cls(worker, clock)
+        await worker.start(store._deliver)
+        store._next_due_ms = worker.book.agents.next_due_ms
+        return store
+
+    def _deliver(self, calls: list[Call], rings: set[Hashable], next_due_ms: int | None) -> None:
+        """After a transaction: count, wake, set the alarm."""
+        self._next_due_ms = next_due_ms
+        for call in calls:
+            if call.commits and call.error is None:
+                for answer in call.result:
+                    if isinstance(answer, Refused):
+                        self._refused[answer.reason] += 1
+                    else:
+                        self._accepted += 1
+        for key in rings:
+            self._parking.ring(key)
+        if not self._parking.closed:
+            self._alarm.set(next_due_ms)
+
+    async def _write(self, run: Callable[[Book], Any]) -> Any:
+        self._parking.check_open()
+        return await self._worker.call(run)
+
+    async def _read(self, run: Callable[[Book], Any]) -> Any:
+        self._parking.check_open()
+        return await self._worker.call(run, reads=True)
+
+    # writing
+
+    async def commit(self, commits: Sequence[Commit]) -> list[Committed | Refused]:
+        self._parking.check_open()
+        check_call(commits)
+        return await self._worker.commit(commits)
+
+    async def register(self, owner: str, name: str, lease_s: float) -> str:
+        found: str = await self._write(lambda book: book.register(owner, name, lease_s))
+        return found
+
+    async def renew(self, owner: str, lease_s: float) -> bool:
+        known: bool = await self._write(lambda book: book.renew(owner, lease_s))
+        return known
+
+    async def claim(
+        self, owner: str, limit: int, agents: Sequence[str] | None = None
+    ) -> list[Activation]:
+        found: list[Activation] = await self._write(lambda book: book.claim(owner, limit, agents))
+        return found
+
+    async def release(self, owner: str, agents: Sequence[str]) -> None:
+        await self._write(lambda book: book.release(owner, agents))
+
+    # waiting
+
+    async def poll(self, owner: str, after: int, limit: int, wait_s: float) -> Poll:
+        async def look() -> tuple[Poll, bool]:
+            if self._next_due_ms is not None and self._next_due_ms <= self._clock.now_ms():
+                await self._write(Book.fire_due)
+            poll, enough, next_event_ms = await self._read(
+                lambda book: (*book.look(owner, after, page_limit(limit)), book.next_event_ms())
+            )
+            self._alarm.set(next_event_ms)
+            return poll, enough
+
+        return await self._parking.until(("poll", ("poll", owner)), wait_s, look)
+
+    async def outcome(self, agent: str, message_id: str, wait_s: float) -> StoredMessage | None:
+        def find(book: Book) -> StoredMessage | None:
+            known = book.known(agent)
+            return book.inbox.one(known.row, message_id) if known else None
+
+        async def look() -> tuple[StoredMessage | None, bool]:
+            message: StoredMessage | None = await self._read(find)
+            return message, message is None or message.status != "pending"
+
+        return await self._parking.until((("outcome", agent, message_id),), wait_s, look)
+
+    async def tail(
+        self,
+        after: int,
+        limit: int,
+        wait_s: float,
+        organization: str | None = None,
+        incarnation: str | None = None,
+    ) -> Feed:
+        limit = page_limit(limit)
+
+        head: int = await self._read(lambda book: book.feed.head)
+        mine = self._worker.file.incarnation
+        reset = after > head or (after >= 0 and incarnation not in (None, mine))
+        start = head if after < 0 else 0 if reset else after
+
+        async def look() -> tuple[Feed, bool]:
+            feed = await self._read(lambda book: book.feed.look(start, limit, organization, reset))
+            return feed, bool(feed.entries) or reset
+
+        return await self._parking.until(("feed",), wait_s, look)
+
+    # reading
+
+    async def inbox(self, agent: str, after: int, limit: int) -> list[StoredMessage]:
+        found: list[StoredMessage] = await self._read(
+            lambda book: book.waiting(agent, after, page_limit(limit))
+        )
+        return found
+
+    async def history(self, agent: str, after: int, limit: int) -> list[StoredMessage]:
+        def read(book: Book) -> list[StoredMessage]:
+            known = book.known(agent)
+            return book.inbox.history(known.row, after, page_limit(limit)) if known else []
+
+        found: list[StoredMessage] = await self._read(read)
+        return found
+
+    async def journal(self, agent: str, after: int, limit: int) -> list[JournalEvent]:
+        def read(book: Book) -> list[JournalEvent]:
+            known = book.known(agent)
+            return book.agents.journal(known, after, page_limit(limit)) if known else []
+
+        found: list[JournalEvent] = await self._read(read)
+        return found
+
+    async def steps(self, job: str) -> list[Step]:
+        found: list[Step] = await self._read(lambda book: book.steps.of_job(job))
+        return found
+
+    async def get(self, collection: str, key: str) -> Document | None:
+        found: Document | None = await self._read(lambda book: book.documents.get(collection, key))
+        return found
+
+    async def list_documents(
+        self,
+        collection: str,
+        organization: str | None = None,
+        terms: Sequence[str] = (),
+        after: str | None = None,
+        limit: int = 100,
+        descending: bool = True,
+    ) -> list[Document]:
+        limit = page_limit(limit)
+        found: list[Document] = await self._read(
+            lambda book: book.documents.page(
+                collection, organization, terms, after, limit, descending
+            )
+        )
+        return found
+
+    async def count(
+        self, collection: str, organization: str | None = None, terms: Sequence[str] = ()
+    ) -> int:
+        found: int = await self._read(
+            lambda book: book.documents.count(collection, organization, terms)
+        )
+        return found
+
+    async def health(self) -> Health:
+        file = self._worker.file
+        details: dict[str, str] = await self._read(lambda book: file.details())
+        return Health(
+            "sqlite",
+            file.durability,
+            file.incarnation,
+            self._accepted,
+            dict(self._refused),
+            details,
+        )
+
+    async def close(self) -> None:
+        if self._parking.closed:
+            return
+        self._alarm.cancel()
+        self._parking.close()
+        await self._worker.close()

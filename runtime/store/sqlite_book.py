@@ -1,0 +1,276 @@
+"""The book: the SQLite store's tables and what of them is in memory, as one thing.
+
+It lives in the one thread that has the connection and knows no asyncio.  A
+group of commits is judged (`rules`) against what `load` brought in, the roster
+and the rows are changed in memory, and `flush` writes them; the caller owns the
+transaction around that.
+
+Invariant: between transactions memory says what the file says.  When a
+transaction fails the book is thrown away and another is read from the file.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Hashable, Sequence
+
+from runtime.clock import Clock
+from runtime.store.contract import (
+    BATCH_MAX,
+    Activation,
+    Commit,
+    Committed,
+    Poll,
+    Refused,
+    Send,
+    StoredMessage,
+)
+from runtime.store.roster import Agent, Owner, Roster, in_order
+from runtime.store.rules import cause_of, cut, page_limit, refusal, reminder_id
+from runtime.store.sqlite_agents import Agents
+from runtime.store.sqlite_bulk import QUERIES, number, rows
+from runtime.store.sqlite_documents import Documents
+from runtime.store.sqlite_feed import FeedTable
+from runtime.store.sqlite_inbox import Inbox
+from runtime.store.sqlite_steps import Steps
+
+
+class Book:
+    def __init__(self, connection: sqlite3.Connection, clock: Clock, incarnation: str) -> None:
+        self.incarnation = incarnation
+        self._cursor = cursor = connection.cursor()
+        self._clock = clock
+        self.agents = Agents(cursor)
+        self.inbox = Inbox(cursor)
+        self.steps = Steps(cursor)
+        self.documents = Documents(cursor)
+        self.feed = FeedTable(cursor)
+        self.roster = Roster(number(cursor, "message_last") or 0)
+        self.rings: set[Hashable] = set()
+        """Who must look again once the transaction is durable."""
+        for id, name, until_ms in rows(cursor, "owner_all"):
+            self.roster.owners[id] = Owner(name, until_ms)
+        pending = self.inbox.all_pending()
+        found = self.agents.load_ids(recipient for _, recipient, _ in pending)
+        for seq, recipient, message_id in pending:
+            self.roster.restore(found[recipient], message_id, seq)
+
+    def close(self) -> None:
+        self._cursor.close()
+
+    # what the rules ask for
+
+    def agent(self, address: str) -> Agent | None:
+        return self.agents.get(address)
+
+    def received(self, recipient: str, message_id: str) -> bool:
+        agent = self.agents.get(recipient)
+        return agent is not None and self.inbox.received(message_id, agent.row)
+
+    def step(self, job: str, key: str) -> tuple[str, int, bool] | None:
+        return self.steps.facts(job, key)
+
+    def revision(self, collection: str, key: str) -> int:
+        return self.documents.revision(collection, key)
+
+    # writing, inside a transaction
+
+    def commit(self, commits: Sequence[Commit]) -> list[Committed | Refused]:
+        """Judge and gather; `flush` must follow before anything else is read."""
+        self._load(commits)
+        now_ms = self._clock.now_ms()
+        risen = self.roster.risen
+        answers = [self._one(commit, now_ms) for commit in commits]
+        self._ring_risen(risen)
+        return answers
+
+    def _load(self, commits: Sequence[Commit]) -> None:
+        addresses = {send.recipient for commit in commits for send in commit.sends}
+        addresses.update([commit.agent for commit in commits if commit.agent is not None])
+        self.agents.load(addresses)
+        get = self.agents.get
+        sends = [
+            (send.message_id, agent.row)
+            for commit in commits
+            for send in commit.sends
+            if (agent := get(send.recipient)) is not None
+        ]
+        if sends:
+            self.inbox.load(sends)
+        steps = [(one.job, one.key) for commit in commits for one in commit.intents]
+        steps += [(one.job, one.key) for commit in commits for one in commit.results]
+        if steps:
+            self.steps.load(steps)
+        puts = [(put.collection, put.key) for commit in commits for put in commit.puts]
+        if puts:
+            self.documents.load(puts)
+
+    def _one(self, commit: Commit, now_ms: int) -> Committed | Refused:
+        refused = refusal(commit, self)
+        if refused is not None:
+            return refused
+        version = 0
+        if commit.agent is not None:
+            agent = self.agents.get(commit.agent)
+            assert agent is not None
+            self._turn(agent, commit, now_ms)
+            version = agent.version
+        for put in commit.puts:
+            self.documents.put(put, now_ms)
+        seqs = tuple([self._send(send, now_ms) for send in commit.sends])
+        if commit.feed:
+            self.rings.add("feed")
+            for event in commit.feed:
+                self.feed.add(event)
+        return Committed(version, seqs, self.feed.head)
+
+    def _turn(self, agent: Agent, commit: Commit, now_ms: int) -> None:
+        if commit.events:
+            cause = cause_of(commit)
+            for event in commit.events:
+                self.agents.record(agent, event, now_ms, cause)
+        if commit.snapshot is not None:
+            self.agents.save(agent, commit.snapshot)
+        for ack in commit.acks:
+            seq = self.roster.finished(agent, ack.message_id)
+            self.inbox.finish(seq, "processed", now_ms, reply=ack.reply)
+            self.rings.add(("outcome", agent.address, ack.message_id))
+        for bury in commit.buries:
+            seq = self.roster.finished(agent, bury.message_id)
+            self.inbox.finish(seq, "dead", now_ms, error=bury.error)
+            self.rings.add(("outcome", agent.address, bury.message_id))
+        for retry in commit.retries:
+            self.inbox.retry(agent.pending[retry.message_id], retry)
+        for remind in commit.reminders:
+            self.agents.remind(agent, remind)
+        for intent in commit.intents:
+            self.steps.begin(intent, agent.address, agent.epoch, now_ms)
+        for result in commit.results:
+            self.steps.end(result, now_ms)
+
+    def _send(self, send: Send, now_ms: int) -> int:
+        agent = self.agents.get(send.recipient) or self.agents.create(send.recipient)
+        seq = self.roster.head_seq + 1
+        self.inbox.add(send, seq, agent.row, now_ms)
+        self.roster.arrived(agent, send.message_id, seq, now_ms)
+        if agent.owner is not None:
+            self.rings.add(("poll", agent.owner))
+        return seq
+
+    def flush(self) -> None:
+        """Write all that was gathered."""
+        self.agents.flush()
+        self.inbox.flush()
+        self.steps.flush()
+        self.documents.flush()
+        self.feed.flush()
+
+    def register(self, owner: str, name: str, lease_s: float) -> str:
+        risen = self.roster.risen
+        until_ms = self._lease_end(lease_s)
+        for gone in self.roster.register(owner, name, until_ms):
+            self._cursor.execute(QUERIES["owner_drop"], (gone,))
+        self._cursor.execute(QUERIES["owner_set"], (owner, name, until_ms))
+        self._ring_risen(risen)
+        return self.incarnation
+
+    def renew(self, owner: str, lease_s: float) -> bool:
+        until_ms = self._lease_end(lease_s)
+        if not self.roster.renew(owner, until_ms):
+            return False
+        self._cursor.execute(
+            QUERIES["owner_set"], (owner, self.roster.owners[owner].name, until_ms)
+        )
+        return True
+
+    def claim(self, owner: str, limit: int, named: Sequence[str] | None) -> list[Activation]:
+        self.fire_due()
+        now_ms = self._clock.now_ms()
+        limit = page_limit(limit)
+        if named is None:
+            chosen = self.roster.claimable(owner, limit, now_ms)
+        else:
+            named = in_order(named)
+            self.agents.load(named)
+            known = [self.agents.get(one) or Agent(one) for one in named]
+            chosen = [one for one in known if self.roster.takeable(one, owner, now_ms)][:limit]
+        return [self._activate(agent, owner) for agent in chosen]
+
+    def _activate(self, agent: Agent, owner: str) -> Activation:
+        if not agent.row:
+            agent = self.agents.create(agent.address)
+        self.roster.take(agent, owner)
+        self.agents.hold(agent)
+        version, snapshot = self.agents.snapshot(agent)
+        tail = self.agents.journal(agent, version, agent.version - version)
+        waiting = list(agent.pending.values())[:BATCH_MAX]
+        messages = cut(self.inbox.by_seq(waiting))
+        return Activation(
+            agent.address, agent.epoch, agent.version, version, snapshot, tuple(tail), messages
+        )
+
+    def release(self, owner: str, named: Sequence[str]) -> None:
+        risen = self.roster.risen
+        self.agents.load(named)
+        for address in named:
+            agent = self.agents.get(address)
+            if agent is not None and agent.owner == owner:
+                self.roster.drop(agent)
+                self.agents.hold(agent)
+        self._ring_risen(risen)
+
+    def fire_due(self) -> None:
+        """Put the reminders that are due into their inboxes."""
+        now_ms = self._clock.now_ms()
+        risen = self.roster.risen
+        while due := self.agents.take_due(now_ms, BATCH_MAX):
+            self.agents.load(address for address, _, _, _ in due)
+            sends = [
+                Send(reminder_id(key, due_ms), address, address, body)
+                for address, key, due_ms, body in due
+            ]
+            self._load([Commit("", sends=tuple(sends))])
+            for send in sends:
+                if not self.received(send.recipient, send.message_id):
+                    self._send(send, now_ms)
+            self.flush()
+        self._ring_risen(risen)
+
+    def _ring_risen(self, before: int) -> None:
+        if self.roster.risen > before:
+            self.rings.add("poll")
+
+    def _lease_end(self, lease_s: float) -> int:
+        return self._clock.now_ms() + round(lease_s * 1000)
+
+    # reading, between transactions
+
+    def known(self, address: str) -> Agent | None:
+        """The agent, read from the table if it is not cached."""
+        self.agents.load((address,))
+        return self.agents.get(address)
+
+    def waiting(self, address: str, after: int, limit: int) -> list[StoredMessage]:
+        """Pending messages of an agent beyond `after`."""
+        agent = self.known(address)
+        if agent is None:
+            return []
+        seqs = [seq for seq in agent.pending.values() if seq > after]
+        return self.inbox.by_seq(seqs[:limit])
+
+    def look(self, owner: str, after: int, limit: int) -> tuple[Poll, bool]:
+        """What a poll would answer now, and whether that is worth answering at once."""
+        now_ms = self._clock.now_ms()
+        found = self.roster.arrivals(owner, after, limit)
+        messages = cut(self.inbox.by_seq([seq for seq, _, _ in found]))
+        cursor = self.roster.head_seq
+        if len(found) == limit or len(messages) < len(found):
+            cursor = messages[-1].seq if messages else after
+        ready = self.roster.ready(owner, now_ms)
+        enough = self.roster.is_news(owner, bool(messages), ready, now_ms)
+        return Poll(messages, cursor, page_limit(ready)), enough
+
+    def next_event_ms(self) -> int | None:
+        """When something changes by itself: a reminder is due, a lease lapses."""
+        moments = (self.agents.next_due_ms, self.roster.next_lapse_ms())
+        return min((at for at in moments if at is not None), default=None)

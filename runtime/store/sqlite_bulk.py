@@ -1,0 +1,78 @@
+"""The statements of `queries.sql`, and one statement for many rows.
+
+A statement a row costs several microseconds and gives the interpreter's lock
+away each time; a statement for many rows costs that once.  The sizes are few,
+so each text is prepared once and stays in the connection's statement cache.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from sqlite3 import Cursor
+from typing import Any, Final
+
+Row = tuple[Any, ...]
+
+SIZES: Final = (256, 64, 16, 4, 1)
+"""Rows in one statement; times the widest table's columns well below SQLite's 32,766."""
+
+
+def _load() -> dict[str, str]:
+    text = Path(__file__).with_name("queries.sql").read_text()
+    parts = re.split(r"^-- name: (\w+)\n", text, flags=re.MULTILINE)[1:]
+    return {name: body.rstrip() for name, body in zip(parts[::2], parts[1::2], strict=True)}
+
+
+QUERIES: Final = _load()
+
+
+def rows(cursor: Cursor, name: str, *values: Any) -> list[Row]:
+    """All that a query answers.
+
+    Always all: a statement that is not stepped to its end keeps its snapshot,
+    and with it checkpoints and even the closing of the file waiting.
+    """
+    return cursor.execute(QUERIES[name], values).fetchall()
+
+
+def first(cursor: Cursor, name: str, *values: Any) -> Row | None:
+    """The first row of a query, if any."""
+    found = rows(cursor, name, *values)
+    return found[0] if found else None
+
+
+def number(cursor: Cursor, name: str) -> int | None:
+    """The one value of a query."""
+    found = first(cursor, name)
+    return None if found is None else found[0]
+
+
+class Bulk:
+    """A statement of `queries.sql` that takes any number of rows."""
+
+    def __init__(self, name: str, columns: int) -> None:
+        row = "(" + ", ".join("?" * columns) + ")"
+        text = QUERIES[name]
+        self._texts = [(size, text.format(rows=", ".join([row] * size))) for size in SIZES]
+
+    def run(self, cursor: Cursor, given: Sequence[Row]) -> None:
+        """Execute for all rows, in their order."""
+        for text, values in self._chunks(given):
+            cursor.execute(text, values)
+
+    def read(self, cursor: Cursor, given: Sequence[Row]) -> list[Row]:
+        """What a query answers for all rows, in their order."""
+        found: list[Row] = []
+        for text, values in self._chunks(given):
+            found += cursor.execute(text, values).fetchall()
+        return found
+
+    def _chunks(self, given: Sequence[Row]) -> Iterator[tuple[str, list[Any]]]:
+        at = 0
+        for size, text in self._texts:
+            while len(given) - at >= size:
+                yield text, list(chain.from_iterable(given[at : at + size]))
+                at += size

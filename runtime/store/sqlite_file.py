@@ -1,0 +1,173 @@
+"""The SQLite file: locked, opened once, with the durability that was asked for.
+
+Exactly one connection to the file exists: `flock` on a file beside it keeps
+other stores out, `locking_mode=EXCLUSIVE` keeps everything else out.  SQLite
+before 3.51.3 can corrupt a WAL that two connections reset; with one it can't.
+What a pragma was asked for is read back, and a store that could not get it
+does not open.
+
+The incarnation is kept in the file and drawn anew when the file may have
+forgotten something accepted: after a boot, or when it is a restored backup.
+A new incarnation begins without owners, so everything is claimed afresh.
+
+Source: sqlite.org/wal.html; research/reliability.md "Rules that make it true".
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from runtime.errors import StoreError, StoreLockedError
+
+Durability = Literal["power loss", "process kill"]
+
+SCHEMA_VERSION: Final = 1
+STATEMENTS_MAX: Final = 512
+"""Prepared statements kept; all there are."""
+CACHE_KIB: Final = 64 << 10
+CHECKPOINT_PAGES: Final = 8_000
+"""WAL pages (4 KiB) after which a commit also moves them into the database file."""
+_PRAGMAS: Final = {
+    "locking_mode": "exclusive",
+    "journal_mode": "wal",
+    "synchronous": "2",
+    "wal_autocheckpoint": str(CHECKPOINT_PAGES),
+    "journal_size_limit": str(64 << 20),
+    "cache_size": str(-CACHE_KIB),
+    "temp_store": "2",
+    "trusted_schema": "0",
+}
+
+
+@dataclass
+class StoreFile:
+    """An open, locked database file."""
+
+    path: Path
+    connection: sqlite3.Connection
+    lock: int
+    incarnation: str
+    durability: Durability
+
+    def details(self) -> dict[str, str]:
+        """The effective settings, read from the connection."""
+        found = {name: _pragma(self.connection, name) for name in _PRAGMAS}
+        pages = int(_pragma(self.connection, "page_count"))
+        size = pages * int(_pragma(self.connection, "page_size"))
+        version = sqlite3.sqlite_version
+        return found | {"sqlite": version, "file": str(self.path), "size_bytes": str(size)}
+
+    def close(self) -> None:
+        self.connection.close()
+        os.close(self.lock)
+
+
+def open_file(
+    path: Path,
+    durability: Durability,
+    boot_id: str,
+    restored: bool,
+    random_bytes: Callable[[int], bytes],
+) -> StoreFile:
+    """Lock and open the database, creating it if need be.
+
+    Raises:
+        StoreLockedError: another process (or this one) has it open.
+        StoreError: not our file, or it can't be as durable as was asked.
+    """
+    lock = _lock(path)
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+        connection = sqlite3.connect(path, isolation_level=None, cached_statements=STATEMENTS_MAX)
+        try:
+            _configure(connection)
+            _create(connection)
+            incarnation = _incarnation(connection, boot_id, restored, random_bytes)
+            if durability == "process kill":
+                _set(connection, "synchronous", "1")
+        except BaseException:
+            connection.close()
+            raise
+    except sqlite3.Error as error:
+        os.close(lock)
+        raise StoreError(f"{path}: {error}") from error
+    except BaseException:
+        os.close(lock)
+        raise
+    return StoreFile(path, connection, lock, incarnation, durability)
+
+
+def machine_boot_id() -> str:
+    """Names this boot of the machine; empty where the system does not say."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _lock(path: Path) -> int:
+    beside = path.with_name(path.name + ".lock")
+    lock = os.open(beside, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        holder = os.read(lock, 32).decode(errors="replace").strip() or "unknown"
+        os.close(lock)
+        raise StoreLockedError(f"{path} is held by process {holder}") from error
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+    return lock
+
+
+def _configure(connection: sqlite3.Connection) -> None:
+    for name, value in _PRAGMAS.items():
+        _set(connection, name, value)
+
+
+def _set(connection: sqlite3.Connection, name: str, value: str) -> None:
+    connection.execute(f"PRAGMA {name}={value}")
+    effective = _pragma(connection, name)
+    if effective != value:
+        raise StoreError(f"SQLite has {name}={effective}, but {value} is needed")
+
+
+def _pragma(connection: sqlite3.Connection, name: str) -> str:
+    return str(connection.execute(f"PRAGMA {name}").fetchall()[0][0])
+
+
+def _create(connection: sqlite3.Connection) -> None:
+    version = int(_pragma(connection, "user_version"))
+    if version == SCHEMA_VERSION:
+        return
+    tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()[0][0]
+    if version != 0 or tables:
+        raise StoreError(f"the file has schema {version}, this Troupe needs {SCHEMA_VERSION}")
+    schema = Path(__file__).with_name("schema.sql").read_text()
+    connection.executescript(f"BEGIN; {schema}; PRAGMA user_version={SCHEMA_VERSION}; COMMIT")
+
+
+def _incarnation(
+    connection: sqlite3.Connection,
+    boot_id: str,
+    restored: bool,
+    random_bytes: Callable[[int], bytes],
+) -> str:
+    """Keep the incarnation or draw it anew; always written with a full sync."""
+    kept = dict(connection.execute("SELECT name, value FROM meta").fetchall())
+    if "incarnation" in kept and not restored and kept.get("boot") == boot_id:
+        return str(kept["incarnation"])
+    drawn = random_bytes(8).hex()
+    connection.execute("BEGIN IMMEDIATE")
+    connection.executemany(
+        "INSERT OR REPLACE INTO meta VALUES (?, ?)", [("incarnation", drawn), ("boot", boot_id)]
+    )
+    connection.execute("DELETE FROM owner")
+    connection.execute("UPDATE agent SET owner = NULL WHERE owner IS NOT NULL")
+    connection.execute("COMMIT")
+    return drawn

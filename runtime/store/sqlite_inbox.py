@@ -1,0 +1,94 @@
+"""Messages in SQLite: rows to write for a group of commits, and how they are read.
+
+Which messages are pending is known from the roster; this module knows whether
+an id was ever received, keeps the rows of a group until `flush`, and makes
+messages of rows.  A message that is sent and finished in one group never
+enters `pending`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from sqlite3 import Cursor
+from typing import Final, Literal
+
+from runtime.store.contract import Retry, Send, StoredMessage
+from runtime.store.sqlite_bulk import Bulk, Row, first, rows
+
+RECEIVED: Final = Bulk("message_known", 2)
+NEW: Final = Bulk("message_new", 7)
+PENDING: Final = Bulk("pending_new", 2)
+FINISHED: Final = Bulk("pending_drop", 1)
+OUTCOME: Final = Bulk("outcome_new", 5)
+RETRY: Final = Bulk("retry_set", 4)
+BY_SEQ: Final = Bulk("message_by_seq", 1)
+
+
+class Inbox:
+    def __init__(self, cursor: Cursor) -> None:
+        self._cursor = cursor
+        self._received: set[Row] = set()
+        self._new: list[Row] = []
+        self._pending: dict[int, Row] = {}
+        self._finished: list[Row] = []
+        self._outcomes: list[Row] = []
+        self._retries: list[Row] = []
+
+    def load(self, keys: list[Row]) -> None:
+        """Find which of these (message id, recipient's row) were ever received."""
+        self._received.update(RECEIVED.read(self._cursor, keys))
+
+    def received(self, message_id: str, recipient: int) -> bool:
+        return (message_id, recipient) in self._received
+
+    def add(self, send: Send, seq: int, recipient: int, now_ms: int) -> None:
+        self._received.add((send.message_id, recipient))
+        self._new.append(
+            (seq, recipient, send.message_id, send.sender, send.body, now_ms, send.reply_to)
+        )
+        self._pending[seq] = (seq, recipient)
+
+    def finish(
+        self,
+        seq: int,
+        status: Literal["processed", "dead"],
+        now_ms: int,
+        reply: bytes | None = None,
+        error: str | None = None,
+    ) -> None:
+        if self._pending.pop(seq, None) is None:
+            self._finished.append((seq,))
+        self._outcomes.append((seq, status, now_ms, reply, error))
+
+    def retry(self, seq: int, retry: Retry) -> None:
+        self._retries.append((seq, 1, retry.not_before_ms, retry.error))
+
+    def flush(self) -> None:
+        """Write what changed and forget what was loaded."""
+        cursor = self._cursor
+        NEW.run(cursor, self._new)
+        PENDING.run(cursor, list(self._pending.values()))
+        FINISHED.run(cursor, self._finished)
+        OUTCOME.run(cursor, self._outcomes)
+        RETRY.run(cursor, self._retries)
+        self._received, self._new, self._pending = set(), [], {}
+        self._finished, self._outcomes, self._retries = [], [], []
+
+    # reading
+
+    def by_seq(self, seqs: Sequence[int]) -> list[StoredMessage]:
+        """The messages of these seqs, in their order."""
+        found = BY_SEQ.read(self._cursor, [(seq,) for seq in seqs])
+        return [StoredMessage(*row) for row in found]
+
+    def history(self, recipient: int, after: int, limit: int) -> list[StoredMessage]:
+        found = rows(self._cursor, "message_page", recipient, after, limit)
+        return [StoredMessage(*row) for row in found]
+
+    def one(self, recipient: int, message_id: str) -> StoredMessage | None:
+        row = first(self._cursor, "message_one", message_id, recipient)
+        return None if row is None else StoredMessage(*row)
+
+    def all_pending(self) -> list[Row]:
+        """(seq, recipient's row, message id) of everything that is pending, in order."""
+        return rows(self._cursor, "pending_all")

@@ -1,0 +1,308 @@
+"""The store's one thread: reads between transactions, writes in groups.
+
+All that gathered while the last transaction was out goes into the next one:
+one transaction at a time, one fsync for all of them (natural group commit).
+An answer is handed out after COMMIT, never before.
+
+When a transaction fails, the file is as before it and so is memory: the book
+is thrown away and read again.  A full disk refuses the group and the store
+goes on.  A call that can't be written (a value SQLite does not take) fails
+alone: its group is repeated call by call.  Anything else (I/O, fsync, a
+corrupt file) is fatal, because after a failed fsync nothing in memory can be
+trusted: `on_fatal` must end the process.
+
+Source: Rebello et al., "Can applications recover from fsync failures?" (2020).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from typing import Any, Final
+
+from runtime.clock import Clock
+from runtime.errors import StoreFullError, StoreUnavailableError
+from runtime.store.contract import Commit, Committed, Refused
+from runtime.store.sqlite_book import Book
+from runtime.store.sqlite_file import StoreFile
+
+logger = logging.getLogger(__name__)
+
+GROUP_COMMITS_MAX: Final = 4_096
+"""Commits in one transaction; what is left goes into the next."""
+CALLS_WAITING_MAX: Final = 100_000
+"""Calls that may wait for the thread; one more is turned away."""
+CHECKPOINT_EVERY_S: Final = 1.0
+"""With durability `process kill`: what a power loss can cost."""
+
+_HARMLESS: Final = {
+    sqlite3.SQLITE_TOOBIG,
+    sqlite3.SQLITE_CONSTRAINT,
+    sqlite3.SQLITE_MISMATCH,
+    sqlite3.SQLITE_RANGE,
+    sqlite3.SQLITE_ERROR,
+}
+"""Errors that concern one statement, not the file."""
+
+Answers = list[Committed | Refused]
+
+
+class Call:
+    """Work for the thread: commits, or a function of the book."""
+
+    __slots__ = ("commits", "error", "future", "reads", "result", "run")
+
+    def __init__(
+        self,
+        future: asyncio.Future[Any],
+        run: Callable[[Book], Any] | None,
+        commits: Sequence[Commit] = (),
+        reads: bool = False,
+    ) -> None:
+        self.future = future
+        self.run = run
+        self.commits = commits
+        self.reads = reads
+        self.result: Any = None
+        self.error: Exception | None = None
+
+
+Deliver = Callable[[list[Call], set[Hashable], "int | None"], None]
+
+
+class Worker:
+    """Owns the thread. `deliver(calls, rings, next due)` runs on the loop."""
+
+    def __init__(
+        self, open_store: Callable[[], StoreFile], clock: Clock, on_fatal: Callable[[], None]
+    ) -> None:
+        self._open_store = open_store
+        self._clock = clock
+        self._on_fatal = on_fatal
+        self._queue: SimpleQueue[list[Call] | None] = SimpleQueue()
+        self._gathered: list[Call] = []
+        self._calls = 0
+        self._broken = False
+        self._thread = threading.Thread(target=self._run, name="troupe-store", daemon=True)
+        self.file: StoreFile
+        self.book: Book
+
+    async def start(self, deliver: Deliver) -> None:
+        """Open the file in the thread; raises what opening raised."""
+        self._loop = asyncio.get_running_loop()
+        self._deliver = deliver
+        self._opened: asyncio.Future[None] = self._loop.create_future()
+        self._thread.start()
+        await self._opened
+
+    async def call(self, run: Callable[[Book], Any], reads: bool = False) -> Any:
+        """Run a function of the book, inside a transaction unless it only reads."""
+        return await self._submit(Call(self._loop.create_future(), run, reads=reads))
+
+    async def commit(self, commits: Sequence[Commit]) -> Answers:
+        answers: Answers = await self._submit(Call(self._loop.create_future(), None, commits))
+        return answers
+
+    def _submit(self, call: Call) -> asyncio.Future[Any]:
+        if self._calls >= CALLS_WAITING_MAX:
+            raise StoreUnavailableError(f"{self._calls} calls are waiting")
+        if not self._gathered:
+            self._loop.call_soon(self._hand_over)
+        self._gathered.append(call)
+        self._calls += 1
+        return call.future
+
+    def _hand_over(self) -> None:
+        self._queue.put(self._gathered)
+        self._gathered = []
+
+    def _hand_back(self, calls: list[Call], rings: set[Hashable], next_due_ms: int | None) -> None:
+        self._calls -= len(calls)
+        for call in calls:
+            if call.future.done():
+                continue
+            if call.error is None:
+                call.future.set_result(call.result)
+            else:
+                call.future.set_exception(call.error)
+        self._deliver(calls, rings, next_due_ms)
+
+    async def close(self) -> None:
+        """Finish what is under way, close the file, end the thread."""
+        self._hand_over()
+        self._queue.put(None)
+        await asyncio.to_thread(self._thread.join)
+
+    # in the thread
+
+    def _run(self) -> None:
+        try:
+            self.file = self._open_store()
+            self.book = self._read_book()
+        except BaseException as error:  # whoever opens the store hears what it was
+            self._loop.call_soon_threadsafe(self._opened.set_exception, error)
+            return
+        self._loop.call_soon_threadsafe(self._opened.set_result, None)
+        try:
+            self._serve()
+        except BaseException as error:  # a defect here would leave every caller waiting
+            self._fatal(error)
+        finally:
+            self.book.close()
+            self.file.close()
+
+    def _serve(self) -> None:
+        waiting: deque[Call] = deque()
+        timed = self.file.durability == "process kill"
+        checkpoint_at = time.monotonic() + CHECKPOINT_EVERY_S
+        while True:
+            if not waiting or not self._queue.empty():
+                try:
+                    calls = self._queue.get(timeout=CHECKPOINT_EVERY_S if timed else None)
+                except Empty:
+                    calls = []
+                if calls is None:
+                    self._serve_calls(list(waiting))
+                    return
+                waiting.extend(calls)
+                if not self._queue.empty():
+                    continue
+            self._serve_calls(_group(waiting))
+            self.book.agents.trim()
+            if timed and time.monotonic() >= checkpoint_at:
+                self._guarded(lambda: self.file.connection.execute("PRAGMA wal_checkpoint"))
+                checkpoint_at = time.monotonic() + CHECKPOINT_EVERY_S
+
+    def _serve_calls(self, calls: list[Call]) -> None:
+        """Reads first: they need not wait for the fsync."""
+        reads = [call for call in calls if call.reads]
+        for call in reads:
+            self._read(call)
+        if reads:
+            self._post(reads, set())
+        writes = [call for call in calls if not call.reads]
+        if writes:
+            self._write(writes)
+
+    def _read(self, call: Call) -> None:
+        assert call.run is not None
+        try:
+            self._check_broken()
+            call.result = call.run(self.book)
+        except sqlite3.DatabaseError as error:
+            if not _is_harmless(error):
+                self._fatal(error)
+            call.error = StoreUnavailableError(str(error))
+        except Exception as error:  # a caller's mistake is the caller's to hear
+            call.error = error
+
+    def _write(self, calls: list[Call]) -> None:
+        try:
+            self._check_broken()
+            self._transaction(calls)
+        except StoreUnavailableError as error:
+            self._fail(calls, error)
+        except sqlite3.Error as error:
+            self._undo()
+            if _code(error) == sqlite3.SQLITE_FULL:
+                logger.error("the disk is full", extra={"action": "store.full"})
+                self._fail(calls, StoreFullError(str(self.file.path)))
+            elif isinstance(error, sqlite3.DatabaseError) and not _is_harmless(error):
+                self._fatal(error)
+                self._fail(calls, StoreUnavailableError(str(error)))
+            else:
+                self._one_by_one(calls, error)
+        except Exception as error:  # a value that can't be stored, or a defect: only its call fails
+            self._undo()
+            self._one_by_one(calls, error)
+
+    def _transaction(self, calls: list[Call]) -> None:
+        execute = self.file.connection.execute
+        execute("BEGIN IMMEDIATE")
+        commits = [call for call in calls if call.run is None]
+        if commits:
+            answers = self.book.commit([one for call in commits for one in call.commits])
+            at = 0
+            for call in commits:
+                call.result = answers[at : at + len(call.commits)]
+                at += len(call.commits)
+            self.book.flush()
+        for call in calls:
+            if call.run is not None:
+                call.result = call.run(self.book)
+                self.book.flush()
+        execute("COMMIT")
+        rings, self.book.rings = self.book.rings, set()
+        self._post(calls, rings)
+
+    def _one_by_one(self, calls: list[Call], error: Exception) -> None:
+        if len(calls) > 1:
+            for call in calls:
+                self._write([call])
+            return
+        logger.error("a call can't be written: %s", error, extra={"action": "store.unwritable"})
+        self._fail(calls, error)
+
+    def _undo(self) -> None:
+        def undo() -> None:
+            if self.file.connection.in_transaction:
+                self.file.connection.execute("ROLLBACK")
+            self.book = self._read_book()
+
+        self._guarded(undo)
+
+    def _read_book(self) -> Book:
+        return Book(self.file.connection, self._clock, self.file.incarnation)
+
+    def _guarded(self, work: Callable[[], object]) -> None:
+        try:
+            work()
+        except sqlite3.Error as error:
+            if _code(error) != sqlite3.SQLITE_FULL:
+                self._fatal(error)
+
+    def _fatal(self, error: BaseException) -> None:
+        logger.critical("the store failed: %s", error, extra={"action": "store.failed"})
+        self._broken = True
+        self._on_fatal()
+
+    def _check_broken(self) -> None:
+        if self._broken:
+            raise StoreUnavailableError("the store has failed")
+
+    def _fail(self, calls: list[Call], error: Exception) -> None:
+        for call in calls:
+            call.error = error
+        self._post(calls, set())
+
+    def _post(self, calls: list[Call], rings: set[Hashable]) -> None:
+        next_due_ms = self.book.agents.next_due_ms
+        with suppress(RuntimeError):  # the loop ended without `close`: nobody waits any more
+            self._loop.call_soon_threadsafe(self._hand_back, calls, rings, next_due_ms)
+
+
+def _group(waiting: deque[Call]) -> list[Call]:
+    """Take calls up to the bound of a transaction, at least one."""
+    calls: list[Call] = []
+    commits = 0
+    while waiting and commits < GROUP_COMMITS_MAX:
+        call = waiting.popleft()
+        commits += len(call.commits)
+        calls.append(call)
+    return calls
+
+
+def _code(error: sqlite3.Error) -> int:
+    """The primary result code; 0 when the error is not SQLite's own."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+def _is_harmless(error: sqlite3.Error) -> bool:
+    return _code(error) in _HARMLESS or isinstance(error, sqlite3.ProgrammingError)

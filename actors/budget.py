@@ -8,7 +8,9 @@ before it is made (`ModelClient` reserves against `left_usd`).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from actors.policy import Budgets
 from runtime.job import JobConfig
@@ -48,6 +50,12 @@ class Account:
     @property
     def left_usd(self) -> float:
         return self.budget.cost_usd_max - self.cost_usd
+
+    def book(self, said: Mapping[str, Any]) -> None:
+        """Take a recorded step's cost, tokens and time into account."""
+        self.cost_usd += said.get("costUsd", 0.0)
+        self.tokens += said.get("tokens", 0)
+        self.wall_ms += said.get("ms", 0)
 
     def used_up(self) -> tuple[str, str] | None:
         """The outcome and a sentence, once nothing more may begin."""

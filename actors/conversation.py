@@ -44,7 +44,7 @@ class Conversation:
         )
 
     def answered(self, content: list[Json]) -> None:
-        """Keep what the model said, verbatim; an empty answer can't be sent back and is left out."""
+        """Keep what the model said, verbatim; an empty answer can't be sent back."""
         if content:
             self.messages.append({"role": "assistant", "content": content})
 

@@ -50,9 +50,9 @@ class StuckDetector:
 
     def _errors(self) -> str | None:
         last = list(self._seen)[-ERRORS_MAX:]
-        if len(last) == ERRORS_MAX and all(is_error for _, _, is_error in last):
-            if len({output for _, output, _ in last}) == 1:
-                return f"The same error came {ERRORS_MAX} times."
+        errors = {output for _, output, is_error in last if is_error}
+        if len(last) == ERRORS_MAX and len(errors) == 1 and all(error for _, _, error in last):
+            return f"The same error came {ERRORS_MAX} times."
         return None
 
     def _alternating(self) -> str | None:

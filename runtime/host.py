@@ -170,14 +170,14 @@ class Host:
     def delivered(self, commit: Commit, seqs: tuple[int, ...]) -> None:
         for send, seq in zip(commit.sends, seqs, strict=False):
             activation = self._active.get(send.recipient)
-            if activation is not None:
+            if activation is not None and seq > self._cursor:  # else a poll or claim had it
                 activation.offer(
                     StoredMessage(
                         seq, send.message_id, send.sender, send.recipient, send.body,
                         self.clock.now_ms(), send.reply_to,
                     )
                 )  # fmt: skip
-            elif kind_of(send.recipient) != "scheduler":
+            elif activation is None and kind_of(send.recipient) != "scheduler":
                 self._claim_these.add(send.recipient)
                 self._claim_wanted.set()
 

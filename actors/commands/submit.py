@@ -15,9 +15,10 @@ from actors.commands.repository import find_repository
 from actors.commands.settings import is_loopback
 from actors.commands.watch import follow
 from actors.commands.words import plural, remedy
-from actors.intake.wait import UNKNOWN
 from actors.records import DESCRIPTION_BYTES_MAX, PRIORITIES, TITLE_LENGTH_MAX
 
+UNKNOWN = "unknown"
+"""`estimatedWait` before anything was measured."""
 TYPES = ("bug", "feature", "enhancement", "question", "task")
 
 

@@ -141,29 +141,26 @@ class Activation:
                 self.last_active_s = loop.time()
                 self._news.clear()
                 await self._news.wait()
-            message = self._queue[0][1]
+            message = heapq.heappop(self._queue)[1]
             wait_s = (message.not_before_ms - self.host.clock.now_ms()) / 1000
+            self._in_turn = True
             if wait_s > 0:
                 await asyncio.sleep(wait_s)
-            self._in_turn = True
-            try:
-                done = await self._handle(message)
-            finally:
-                self._in_turn = False
-            if done:
-                heapq.heappop(self._queue)
+            await self._handle(message)
+            self._in_turn = False
 
-    async def _handle(self, stored: contract.StoredMessage) -> bool:
-        """Handle the first message; False when it stays first in line."""
+    async def _handle(self, stored: contract.StoredMessage) -> None:
         try:
             message = Message.from_json(stored.body)
         except InvalidMessageError as error:
-            return await self._bury(stored, str(error))
+            await self._bury(stored, str(error))
+            return
         if self.jobs.takes(message):
-            return await self.jobs.handle(stored, message)
-        return await self._turn(stored, message)
+            await self.jobs.handle(stored, message)
+        else:
+            await self._turn(stored, message)
 
-    async def _turn(self, stored: contract.StoredMessage, message: Message) -> bool:
+    async def _turn(self, stored: contract.StoredMessage, message: Message) -> None:
         turn = self._set_context()
         first = self.version == 0
         try:
@@ -186,7 +183,8 @@ class Activation:
                 exc_info=True,
                 extra={"action": "turn.failed", "agent": self.address},
             )
-            return await self._failed(stored, f"{type(error).__name__}: {error}")
+            await self._failed(stored, f"{type(error).__name__}: {error}")
+            return
         if first:
             self._describe(turn)
         events = turn.events(diff(self._committed, after), self.agent.schema_version, first)
@@ -194,18 +192,19 @@ class Activation:
         commit = turn.commit(self.fence, self.version, events, snapshot, ack)
         answer = await self.host.group.commit(commit)
         if not isinstance(answer, Committed):
-            return await self._refused(stored, answer)
+            await self._refused(stored, answer)
+            return
         self.version = answer.version
         self._committed = after
         if snapshot is not None:
             self._snapshot_version = self.version
         self.host.delivered(commit, answer.seqs)
         self.host.answered(stored.message_id, self.address)
-        return True
 
-    async def _refused(self, stored: contract.StoredMessage, refused: contract.Refused) -> bool:
+    async def _refused(self, stored: contract.StoredMessage, refused: contract.Refused) -> None:
         if refused.reason in ("revision_conflict", "duplicate", "foreign_organization"):
-            return await self._failed(stored, f"{refused.reason}: {refused.detail}")
+            await self._failed(stored, f"{refused.reason}: {refused.detail}")
+            return
         logger.warning(
             "a commit of %s was refused (%s)",
             self.address,
@@ -214,28 +213,29 @@ class Activation:
         )
         self.host.lost(self)
         await asyncio.Event().wait()  # the host ends this task; nothing of it may go on
-        return False
 
     # Failure
 
-    async def _failed(self, stored: contract.StoredMessage, error: str) -> bool:
+    async def _failed(self, stored: contract.StoredMessage, error: str) -> None:
+        """Roll back; the message stays first in line, or becomes a dead letter."""
         self._adopt_committed()
         attempts = stored.attempts + 1
         if attempts >= DELIVERIES_MAX:
-            return await self._bury(stored, error)
+            await self._bury(stored, error)
+            return
         wait_s = self.host.backoff.wait_s(attempts, self.host.random)
         not_before_ms = self.host.clock.now_ms() + round(wait_s * 1000)
         answer = await self.write(retries=(Retry(stored.message_id, not_before_ms, error),))
         if not isinstance(answer, Committed):
-            return await self._refused(stored, answer)
+            await self._refused(stored, answer)
+            return
         again = contract.StoredMessage(
             stored.seq, stored.message_id, stored.sender, stored.recipient, stored.body,
             stored.accepted_ms, stored.reply_to, "pending", attempts, not_before_ms,
         )  # fmt: skip
-        heapq.heapreplace(self._queue, (again.seq, again))
-        return False
+        heapq.heappush(self._queue, (again.seq, again))
 
-    async def _bury(self, stored: contract.StoredMessage, error: str) -> bool:
+    async def _bury(self, stored: contract.StoredMessage, error: str) -> None:
         letter = {
             "id": stored.message_id,
             "agent": self.agent_id,
@@ -263,9 +263,9 @@ class Activation:
             extra={"action": "message.dead", "agent": self.address},
         )
         if not isinstance(answer, Committed):
-            return await self._refused(stored, answer)
+            await self._refused(stored, answer)
+            return
         self.host.answered(stored.message_id, self.address)
-        return True
 
     # Writing beside turns
 

@@ -80,6 +80,8 @@ class Host:
         self._claiming = asyncio.Lock()
         self._claim_these: set[str] = set()
         self._cursor = 0
+        self._early: dict[str, list[StoredMessage]] = {}
+        """Messages a poll has brought for agents that are claimed but not yet live here."""
         self._tasks: list[asyncio.Task[None]] = []
         self._ending: set[asyncio.Task[None]] = set()
         self._draining = False
@@ -194,7 +196,12 @@ class Host:
 
     async def _forget(self, activation: Activation) -> None:
         await activation.stop(DeactivationReason.FENCED)
-        await patiently(lambda: self.store.release(self.owner, [activation.address]))
+        await self._release(activation.address)
+
+    async def _release(self, agent: str) -> None:
+        """Give an agent up; what is pending for it makes it ready for anybody."""
+        await patiently(lambda: self.store.release(self.owner, [agent]))
+        self._early.pop(agent, None)
 
     # Loops
 
@@ -226,6 +233,8 @@ class Host:
                 activation = self._active.get(message.recipient)
                 if activation is not None:
                     activation.offer(message)
+                else:
+                    self._early.setdefault(message.recipient, []).append(message)
             self._cursor = poll.cursor
             for activation in self._active.values():
                 activation.forget_seen(poll.cursor)
@@ -269,6 +278,7 @@ class Host:
             return
         activation = Activation(claimed, agent, self._incarnation, self)
         self._active[claimed.agent] = activation
+        activation.offer(*self._early.pop(claimed.agent, ()))
         try:
             await activation.start()
         except Exception as error:  # a state that can't be loaded, or the author's `activate`
@@ -287,7 +297,7 @@ class Host:
                 )
             )
             self.answered(message.message_id, claimed.agent)
-        await patiently(lambda: self.store.release(self.owner, [claimed.agent]))
+        await self._release(claimed.agent)
 
     async def _deactivate(self, activation: Activation, reason: DeactivationReason) -> None:
         if self._active.get(activation.address) is not activation:
@@ -295,7 +305,7 @@ class Host:
         await activation.stop(reason)
         await activation.save()
         self._active.pop(activation.address, None)
-        await patiently(lambda: self.store.release(self.owner, [activation.address]))
+        await self._release(activation.address)
 
     def _end(self, coroutine: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(coroutine)

@@ -49,13 +49,13 @@ class JobLane:
         """Whether a message is control of jobs; only the scheduler may give it."""
         return message.message_type in CONTROL and message.sender == "scheduler:main"
 
-    async def handle(self, stored: StoredMessage, message: Message) -> bool:
-        """Handle a control message; always done with it."""
+    async def handle(self, stored: StoredMessage, message: Message) -> None:
+        """Begin a run, or note what is asked of one."""
         if message.message_type == "job.run":
             self._queued.append((stored, message))
             if not self.busy:
                 self._task = asyncio.create_task(self._run())
-            return True
+            return
         puts = _signal(self._activation.organization, message)
         await self._write(acks=(Ack(stored.message_id),), puts=puts)
         run = self._current
@@ -63,7 +63,6 @@ class JobLane:
             run.control(message.message_type)
         elif message.message_type == "job.signal":
             await self._write(sends=(self._ready(message.content["jobId"], stored.seq),))
-        return True
 
     def _ready(self, job_id: str, seq: int) -> Send:
         """Word to the scheduler that a waiting job has what it may have waited for."""

@@ -142,3 +142,21 @@ async def test_an_unknown_kind_is_a_dead_letter_with_its_reason(troupe) -> None:
     with pytest.raises(DeadLetterError, match="No agent class"):
         await troupe.client().ask("ghost:a", {}, "add")
     assert await troupe.client().ask("counter:a", {"by": 1}, "add") == 1
+
+
+async def test_messages_from_everywhere_at_once_are_each_handled_once(troupe) -> None:
+    """A message that overtakes another on its way to the host would be lost or handled twice."""
+    await troupe.start_host("host-1")
+    clients = [troupe.client() for _ in range(8)]
+
+    async def load(number: int) -> None:
+        for _ in range(25):
+            await clients[number].ask(f"counter:s{number % 3}", {"whom": "counter:sum"}, "tell")
+            await clients[number].send("counter:sum", {"by": 1}, "add")
+
+    await asyncio.gather(*(load(number) for number in range(8)))
+    async with asyncio.timeout(20):
+        while (await clients[0].ask("counter:sum", {}, "read"))["total"] < 400:
+            await asyncio.sleep(0)
+    assert (await clients[0].ask("counter:sum", {}, "read"))["total"] == 400
+    assert (await troupe.store.health()).refused == {}

@@ -127,7 +127,8 @@ async def _walk(out: Output, api: Api, repository: Path) -> Picture:
     body["context"] = {**body.get("context", {}), "repository": str(repository)}
     issue = await api.post("/api/issues", body, idempotency_key=secrets.token_hex(16))
     out.say(f"\nSubmitted {issue['id']}: {body['title']}")
-    picture = await follow_to_stop(out, Follower(api, issue["id"], WALK_S_MAX))
+    follower = Follower(api, issue["id"], WALK_S_MAX)
+    picture = await follow_to_stop(out, follower)
     if picture.outcome != "review":
         return picture
     out.say(
@@ -141,7 +142,7 @@ async def _walk(out: Output, api: Api, repository: Path) -> Picture:
         out.diff(patch)
     out.say(f"\nApproving the change with hash {found['artifactHash'][:HASH_SHOWN]}")
     await decide(api, found, "approve", "Approved by the demo.")
-    return await follow_to_stop(out, Follower(api, issue["id"], WALK_S_MAX))
+    return await follow_to_stop(out, follower)
 
 
 def _close(out: Output, found: Running, picture: Picture, repository: Path, took: str) -> None:

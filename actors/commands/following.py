@@ -80,7 +80,7 @@ class Update:
 
 
 class Follower:
-    """Follows `id` (an issue's or a job's); iterate `updates` once."""
+    """Follows `id` (an issue's or a job's); iterate `updates` again to go on after a stop."""
 
     def __init__(self, api: Api, id: str, timeout_s: float | None = None) -> None:
         self._api = api

@@ -104,7 +104,7 @@ def _pretty(value: object) -> str:
 
 def example(spec: Mapping[str, Any], schema: Mapping[str, Any], depth: int = 0) -> Any:
     """What a value of a schema looks like: its own example, else one made of its parts."""
-    if "$ref" in schema:
+    if "$ref" in schema and "examples" not in schema:
         schema = spec["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
     if schema.get("examples"):
         return schema["examples"][0]

@@ -157,7 +157,7 @@ class Supervisor:
         while asyncio.get_running_loop().time() < deadline:
             if process.poll() is not None:
                 raise ClusterError(f"{process.args!r} ended with {process.returncode}")
-            if file.exists() and (content := file.read_text().strip()):
+            if content := _content(file):
                 return content
             await asyncio.sleep(0.05)
         raise ClusterError(f"{process.args!r} was not ready within {COMPANION_WAIT_S:.0f} s")
@@ -273,6 +273,11 @@ class Supervisor:
     def _say_if_ready(self, phase: str, message: str) -> None:
         if self._state.phase != "failed":
             self._say(phase, message)
+
+
+def _content(file: Path) -> str:
+    """What a small file says; empty while it is not there."""
+    return file.read_text().strip() if file.exists() else ""
 
 
 def _free_port(preferred: int = 0) -> int:

@@ -63,7 +63,9 @@ class Deployment:
             check=False,
         )
         if check and done.returncode:
-            raise AssertionError(f"troupe {arguments}: {done.returncode}\n{done.stdout}{done.stderr}")
+            raise AssertionError(
+                f"troupe {arguments}: {done.returncode}\n{done.stdout}{done.stderr}"
+            )
         return done.stdout + done.stderr
 
     def up(self) -> Running:
@@ -100,15 +102,15 @@ class Deployment:
                     return json.loads(text) if is_json else text.decode()
             except urllib.error.HTTPError as error:
                 if error.code not in (500, 502, 503) or time.monotonic() > deadline:
-                    raise AssertionError(f"{method} {path}: {error.code} {error.read()!r}") from error
+                    raise AssertionError(
+                        f"{method} {path}: {error.code} {error.read()!r}"
+                    ) from error
             except (urllib.error.URLError, ConnectionError, TimeoutError):
                 if time.monotonic() > deadline:
                     raise
             time.sleep(0.2)
 
-    def until(
-        self, path: str, done: Callable[[Any], bool], within_s: float = 120
-    ) -> Any:
+    def until(self, path: str, done: Callable[[Any], bool], within_s: float = 120) -> Any:
         """Poll a resource until it is as wanted."""
         deadline = time.monotonic() + within_s
         while True:

@@ -1,0 +1,133 @@
+"""Kill anything at any time: the walk ends as it would have, and nothing is paid for twice.
+
+The larger run (`make verify`) sets TROUPE_KILLS.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import time
+import urllib.request
+
+import pytest
+
+from runtime.cluster.settings import State
+from tests.acceptance.deployment import Deployment, deployed, git
+
+pytestmark = pytest.mark.ray
+
+KILLS = int(os.environ.get("TROUPE_KILLS", "30"))
+SEED = int(os.environ.get("TROUPE_SEED", "7"))
+KINDS = ("host", "host", "scheduler", "store", "replica")
+
+
+@pytest.fixture(scope="module")
+def troupe(tmp_path_factory):
+    with deployed(tmp_path_factory.mktemp("kills")) as deployment:
+        yield deployment
+
+
+def model_calls(troupe: Deployment) -> dict:
+    """What the scripted server has counted: the only witness of what was paid for."""
+    state = State.read(troupe.data / "running.json")
+    url = state.companions["scripted-model"]
+    with urllib.request.urlopen(f"{url}/calls", timeout=10) as answer:
+        return json.load(answer)
+
+
+def walk(troupe: Deployment, name: str) -> tuple[str, str]:
+    """One undisturbed walk; (its final tree, its issue)."""
+    repository = troupe.repository(name)
+    issue = troupe.submit(repository, externalId=name)
+    troupe.approve(issue)
+    return final_tree(troupe, issue, repository), issue
+
+
+def final_tree(troupe: Deployment, issue: str, repository) -> str:
+    done = troupe.until(
+        f"/api/issues/{issue}", lambda found: found["status"] in ("completed", "failed")
+    )
+    assert done["status"] == "completed", done
+    return git(repository, "rev-parse", f"{done['resolution']['branch']}^{{tree}}").strip()
+
+
+def test_random_kills_change_nothing_but_the_time_it_takes(troupe: Deployment) -> None:
+    """A crash would lose an issue, change its outcome, or pay for a recorded call again."""
+    chance = random.Random(SEED)
+    expected, _ = walk(troupe, "undisturbed")
+    calls_of_a_walk = model_calls(troupe)["total"]
+    kills = walks = 0
+    while kills < KILLS:
+        names = [f"killed-{walks}-{n}" for n in range(3)]
+        repositories = [troupe.repository(name) for name in names]
+        issues = [
+            troupe.submit(repository, externalId=name)
+            for repository, name in zip(repositories, names, strict=True)
+        ]
+        walks += len(issues)
+        kills += kill_while(troupe, issues, "review", KILLS - kills, chance)
+        for issue in issues:
+            troupe.approve(issue)
+        kills += kill_while(troupe, issues, "completed", KILLS - kills, chance)
+        for issue, repository in zip(issues, repositories, strict=True):
+            assert final_tree(troupe, issue, repository) == expected
+            branches = git(repository, "branch", "--list", "troupe/*").split()
+            assert len(branches) == 1, branches
+    extra = model_calls(troupe)["total"] - calls_of_a_walk * (walks + 1)
+    print(f"\nkills {kills}, walks {walks}, model calls paid for again {extra}")
+    assert 0 <= extra <= kills
+    health = troupe.call("GET", "/api/health")
+    assert health["store"]["durability"] == "power loss"
+
+
+def kill_while(
+    troupe: Deployment, issues: list[str], status: str, most: int, chance: random.Random
+) -> int:
+    """SIGKILL one random process after another until all issues have a status."""
+    kills = 0
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline:
+        found = [troupe.call("GET", f"/api/issues/{issue}") for issue in issues]
+        if all(one["status"] in (status, "completed", "failed") for one in found):
+            return kills
+        if kills < most:
+            kills += troupe.kill(chance.choice(KINDS))
+        time.sleep(chance.uniform(0.2, 1.5))
+    raise AssertionError(found)
+
+
+def test_a_paused_host_is_fenced_when_it_wakes(troupe: Deployment) -> None:
+    """A process that slept through its lease would write over its successor."""
+    repository = troupe.repository("paused")
+    issue = troupe.submit(repository, externalId="paused")
+    troupe.until(
+        f"/api/issues/{issue}", lambda found: (found.get("job") or {}).get("progress", 0) > 10
+    )
+    hosts = troupe.pids("host")
+    for pid in hosts[:1]:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        troupe.approve(issue)
+    finally:
+        os.kill(hosts[0], signal.SIGCONT)
+    final_tree(troupe, issue, repository)
+
+
+def test_after_every_process_was_killed_up_goes_on(troupe: Deployment) -> None:
+    """A power cut of the whole machine would lose the work under way."""
+    repository = troupe.repository("power")
+    issue = troupe.submit(repository, externalId="power")
+    troupe.until(
+        f"/api/issues/{issue}", lambda found: (found.get("job") or {}).get("progress", 0) > 10
+    )
+    before = troupe.call("GET", f"/api/issues/{issue}")["job"]
+    assert troupe.kill_everything() > 5
+    troupe.up()
+    after = troupe.call("GET", f"/api/issues/{issue}")["job"]
+    assert after["id"] == before["id"]
+    assert after["progress"] >= before["progress"]
+    troupe.approve(issue)
+    final_tree(troupe, issue, repository)

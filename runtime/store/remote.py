@@ -1,85 +1,107 @@
-"""A store in another process of this machine, over its Unix socket.
+"""A store somewhere else: the contract over a transport.
 
-A call whose connection broke raises StoreUnavailableError: whether it was done
-is unknown.  The connection is made anew by the next call, so a caller that
-repeats what is safe to repeat needs nothing else.
+`CodedStore` is the contract over any `Transport`; `RemoteStore` is that over
+the Unix socket of this machine's store.  A commit whose outcome is unknown, or
+a claim, raises StoreUnavailableError; what may be done twice is repeated here,
+a few times.  Commits that are made in one turn of the event loop travel as one
+call; each still has its own answer.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, TypeVar
 
 import msgspec
 
-from runtime.errors import StoreUnavailableError
-from runtime.store import contract
-from runtime.store.contract import Commit, Committed, Refused
-from runtime.store.wire import (
-    METHODS,
-    Framing,
-    Request,
-    decode_answer,
-    decode_failure,
-    encode,
+from runtime.errors import StoreError, StoreUnavailableError
+from runtime.store import wire
+from runtime.store.channel import SocketTransport
+from runtime.store.contract import (
+    BATCH_MAX,
+    Activation,
+    Commit,
+    Committed,
+    Document,
+    Feed,
+    Health,
+    JournalEvent,
+    Poll,
+    Refused,
+    Step,
+    StoredMessage,
 )
+from runtime.store.rules import check_call
+from runtime.store.wire import Method, Transport, encode, read_answer
 
-CONNECT_TIMEOUT_S = 2.0
-ANSWER_MARGIN_S = 15.0
-"""A call that is not answered this long after its own wait has an unknown outcome."""
+T = TypeVar("T")
+
+ATTEMPTS_MAX: Final = 3
+"""Of a call that may be repeated."""
+COMMIT_BYTES_MAX: Final = 128 << 20
+"""One call of `commit`, encoded."""
+MERGED_BYTES_MAX: Final = 4 << 20
+"""Commits of several callers that travel together."""
+
+_Answers = list[Committed | Refused]
 
 
-class RemoteStore:
+class CodedStore:
     """Implements the contract; see there for every method."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._channel: _Channel | None = None
-        self._connecting = asyncio.Lock()
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self._gathered: list[_Call] = []
+        self._sending: set[asyncio.Task[None]] = set()
         self._closed = False
 
     async def commit(self, commits: Sequence[Commit]) -> list[Committed | Refused]:
-        return await self._call("commit", commits)  # type: ignore[no-any-return]
+        self._check_open()
+        check_call(commits)
+        call = _Call([msgspec.Raw(encode(commit)) for commit in commits])
+        if call.size_bytes > COMMIT_BYTES_MAX:
+            raise ValueError(f"{call.size_bytes} bytes in one call, at most {COMMIT_BYTES_MAX}")
+        if not self._gathered:
+            asyncio.get_running_loop().call_soon(self._send_gathered)
+        self._gathered.append(call)
+        return await call.future
 
     async def register(self, owner: str, name: str, lease_s: float) -> str:
-        return await self._call("register", owner, name, lease_s)  # type: ignore[no-any-return]
+        return await self._call(wire.REGISTER, owner, name, lease_s)
 
     async def renew(self, owner: str, lease_s: float) -> bool:
-        return await self._call("renew", owner, lease_s)  # type: ignore[no-any-return]
+        return await self._call(wire.RENEW, owner, lease_s)
 
     async def claim(
         self, owner: str, limit: int, agents: Sequence[str] | None = None
-    ) -> list[contract.Activation]:
-        return await self._call("claim", owner, limit, agents)  # type: ignore[no-any-return]
+    ) -> list[Activation]:
+        return await self._call(wire.CLAIM, owner, limit, agents)
 
     async def release(self, owner: str, agents: Sequence[str]) -> None:
-        await self._call("release", owner, agents)
+        await self._call(wire.RELEASE, owner, agents)
 
-    async def poll(self, owner: str, after: int, limit: int, wait_s: float) -> contract.Poll:
-        return await self._call("poll", owner, after, limit, wait_s, wait_s=wait_s)  # type: ignore[no-any-return]
+    async def poll(self, owner: str, after: int, limit: int, wait_s: float) -> Poll:
+        return await self._call(wire.POLL, owner, after, limit, wait_s)
 
-    async def inbox(self, agent: str, after: int, limit: int) -> list[contract.StoredMessage]:
-        return await self._call("inbox", agent, after, limit)  # type: ignore[no-any-return]
+    async def inbox(self, agent: str, after: int, limit: int) -> list[StoredMessage]:
+        return await self._call(wire.INBOX, agent, after, limit)
 
-    async def history(self, agent: str, after: int, limit: int) -> list[contract.StoredMessage]:
-        return await self._call("history", agent, after, limit)  # type: ignore[no-any-return]
+    async def history(self, agent: str, after: int, limit: int) -> list[StoredMessage]:
+        return await self._call(wire.HISTORY, agent, after, limit)
 
-    async def outcome(
-        self, agent: str, message_id: str, wait_s: float
-    ) -> contract.StoredMessage | None:
-        return await self._call("outcome", agent, message_id, wait_s, wait_s=wait_s)  # type: ignore[no-any-return]
+    async def outcome(self, agent: str, message_id: str, wait_s: float) -> StoredMessage | None:
+        return await self._call(wire.OUTCOME, agent, message_id, wait_s)
 
-    async def journal(self, agent: str, after: int, limit: int) -> list[contract.JournalEvent]:
-        return await self._call("journal", agent, after, limit)  # type: ignore[no-any-return]
+    async def journal(self, agent: str, after: int, limit: int) -> list[JournalEvent]:
+        return await self._call(wire.JOURNAL, agent, after, limit)
 
-    async def steps(self, job: str) -> list[contract.Step]:
-        return await self._call("steps", job)  # type: ignore[no-any-return]
+    async def steps(self, job: str) -> list[Step]:
+        return await self._call(wire.STEPS, job)
 
-    async def get(self, collection: str, key: str) -> contract.Document | None:
-        return await self._call("get", collection, key)  # type: ignore[no-any-return]
+    async def get(self, collection: str, key: str) -> Document | None:
+        return await self._call(wire.GET, collection, key)
 
     async def list_documents(
         self,
@@ -89,15 +111,15 @@ class RemoteStore:
         after: str | None = None,
         limit: int = 100,
         descending: bool = True,
-    ) -> list[contract.Document]:
-        return await self._call(  # type: ignore[no-any-return]
-            "list_documents", collection, organization, terms, after, limit, descending
+    ) -> list[Document]:
+        return await self._call(
+            wire.LIST, collection, organization, terms, after, limit, descending
         )
 
     async def count(
         self, collection: str, organization: str | None = None, terms: Sequence[str] = ()
     ) -> int:
-        return await self._call("count", collection, organization, terms)  # type: ignore[no-any-return]
+        return await self._call(wire.COUNT, collection, organization, terms)
 
     async def tail(
         self,
@@ -106,76 +128,101 @@ class RemoteStore:
         wait_s: float,
         organization: str | None = None,
         incarnation: str | None = None,
-    ) -> contract.Feed:
-        return await self._call(  # type: ignore[no-any-return]
-            "tail", after, limit, wait_s, organization, incarnation, wait_s=wait_s
-        )
+    ) -> Feed:
+        return await self._call(wire.TAIL, after, limit, wait_s, organization, incarnation)
 
-    async def health(self) -> contract.Health:
-        return await self._call("health")  # type: ignore[no-any-return]
+    async def health(self) -> Health:
+        return await self._call(wire.HEALTH)
 
     async def close(self) -> None:
         self._closed = True
-        if self._channel is not None:
-            self._channel.transport.abort()
+        await self._transport.close()
 
-    async def _call(self, method: str, *arguments: Any, wait_s: float = 0.0) -> Any:
-        channel = await self._connected()
+    async def _call(self, method: Method[T], *arguments: Any) -> T:
+        wait_s = 0.0 if method.wait_at is None else float(arguments[method.wait_at])
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + wait_s
+        attempts = ATTEMPTS_MAX if method.repeatable else 1
+        while True:
+            self._check_open()
+            attempts -= 1
+            try:
+                body = await self._transport.call(method.name, encode(arguments), wait_s)
+            except StoreUnavailableError:
+                if not attempts:
+                    raise
+            else:
+                return read_answer(method, body)
+            if method.wait_at is not None:
+                wait_s = max(0.0, deadline - clock())
+                arguments = (*arguments[: method.wait_at], wait_s, *arguments[method.wait_at + 1 :])
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreUnavailableError("closed")
+
+    # commits that travel together
+
+    def _send_gathered(self) -> None:
+        gathered, self._gathered = self._gathered, []
+        for calls in _batches(gathered):
+            task = asyncio.create_task(self._send(calls))
+            self._sending.add(task)
+            task.add_done_callback(self._sending.discard)
+
+    async def _send(self, calls: list[_Call]) -> None:
+        payload = encode(([commit for call in calls for commit in call.commits],))
         try:
-            async with asyncio.timeout(wait_s + ANSWER_MARGIN_S):
-                return await channel.call(method, arguments)
-        except TimeoutError:
-            channel.transport.abort()
-            raise StoreUnavailableError(method, "no answer") from None
-
-    async def _connected(self) -> _Channel:
-        async with self._connecting:
-            if self._closed:
-                raise StoreUnavailableError("closed")
-            if self._channel is None or self._channel.transport.is_closing():
-                self._channel = await self._connect()
-            return self._channel
-
-    async def _connect(self) -> _Channel:
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                _, channel = await loop.create_unix_connection(_Channel, str(self._path))
-        except (OSError, TimeoutError) as error:
-            raise StoreUnavailableError(str(self._path), str(error)) from error
-        return channel
-
-
-class _Channel(Framing):
-    """One connection with many calls in flight."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._ids = itertools.count(1)
-        self._calls: dict[int, tuple[str, asyncio.Future[Any]]] = {}
-
-    async def call(self, method: str, arguments: Sequence[Any]) -> Any:
-        number = next(self._ids)
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._calls[number] = (method, future)
-        try:
-            self.send(Request(number, method, msgspec.Raw(encode(arguments))))
-            return await future
-        finally:
-            self._calls.pop(number, None)
-
-    def frame_received(self, body: bytes) -> None:
-        answer = decode_answer(body)
-        waiting = self._calls.get(answer.id)
-        if waiting is None or waiting[1].done():
-            return
-        method, future = waiting
-        if answer.ok:
-            future.set_result(METHODS[method].result.decode(answer.result))
+            self._check_open()
+            body = await self._transport.call(wire.COMMIT.name, payload, 0.0)
+            answers = read_answer(wire.COMMIT, body)
+        except StoreUnavailableError as error:
+            for call in calls:
+                call.fail(StoreUnavailableError(*error.args))
+        except (StoreError, ValueError) as error:  # nothing was written: whose fault was it?
+            if len(calls) == 1:
+                calls[0].fail(error)
+            for call in calls if len(calls) > 1 else ():
+                await self._send([call])
         else:
-            future.set_exception(decode_failure(answer.result).error())
+            for call in calls:
+                call.succeed(answers[: len(call.commits)])
+                del answers[: len(call.commits)]
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        for method, future in self._calls.values():
-            if not future.done():
-                future.set_exception(StoreUnavailableError(method, "the connection broke"))
+
+class _Call:
+    """One caller's commits, encoded, and where its answer goes."""
+
+    def __init__(self, commits: list[msgspec.Raw]) -> None:
+        self.commits = commits
+        self.size_bytes = sum(map(len, commits))
+        self.future: asyncio.Future[_Answers] = asyncio.get_running_loop().create_future()
+
+    def succeed(self, answers: _Answers) -> None:
+        if not self.future.done():
+            self.future.set_result(answers)
+
+    def fail(self, error: Exception) -> None:
+        if not self.future.done():
+            self.future.set_exception(error)
+
+
+def _batches(calls: list[_Call]) -> list[list[_Call]]:
+    """Calls in order, cut so that each batch keeps the bounds of one call."""
+    batches: list[list[_Call]] = []
+    count = size = 0
+    for call in calls:
+        count += len(call.commits)
+        size += call.size_bytes
+        if not batches or count > BATCH_MAX or size > MERGED_BYTES_MAX:
+            batches.append([])
+            count, size = len(call.commits), call.size_bytes
+        batches[-1].append(call)
+    return batches
+
+
+class RemoteStore(CodedStore):
+    """The store that is served at `path` on this machine."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(SocketTransport(path))

@@ -3,25 +3,28 @@
 The socket is the owner's alone (mode 0600): who can open it may do everything.
 Each call is a task of its own, so a parked poll holds up nobody, and it ends
 with its connection.  Commits of all connections meet in the store's own group
-commit.
+commit.  The store is not the server's to close.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
+import socket
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
 from runtime.store.contract import Store
-from runtime.store.wire import Answer, Framing, Request, decode_request, serve_one
+from runtime.store.frames import Answer, Frames, Request, decode_request, socket_address
+from runtime.store.wire import answer
 
 logger = logging.getLogger(__name__)
 
-CALLS_MAX = 10_000
-"""Calls in flight on one connection; more end it."""
+CALLS_MAX: Final = 10_000
+"""Calls in flight on one connection; with more it is not read from."""
+BACKLOG: Final = 128
 
 
 class StoreServer:
@@ -34,16 +37,23 @@ class StoreServer:
         self._connections: set[_Connection] = set()
 
     async def start(self) -> None:
-        """Listen; an old socket file at the path is replaced."""
+        """Listen; a socket that a former server left behind is replaced."""
         self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._path.unlink(missing_ok=True)
-        before = os.umask(0o177)
+        if self._path.is_socket():
+            self._path.unlink()
+        listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
+            with socket_address(self._path) as where:
+                listening.bind(where)
+            self._path.chmod(0o600)  # nobody can connect before it listens
             self._server = await asyncio.get_running_loop().create_unix_server(
-                lambda: _Connection(self._store, self._connections), self._path
+                lambda: _Connection(self._store, self._connections),
+                sock=listening,
+                backlog=BACKLOG,
             )
-        finally:
-            os.umask(before)
+        except BaseException:
+            listening.close()
+            raise
         logger.info("the store is served at %s", self._path, extra={"action": "store.serving"})
 
     async def serve(self) -> None:
@@ -62,7 +72,7 @@ class StoreServer:
             connection.transport.abort()
 
 
-class _Connection(Framing):
+class _Connection(Frames):
     def __init__(self, store: Store, connections: set[_Connection]) -> None:
         super().__init__()
         self._store = store
@@ -81,18 +91,21 @@ class _Connection(Framing):
     def frame_received(self, body: bytes) -> None:
         try:
             request = decode_request(body)
-        except msgspec.DecodeError:
-            logger.warning("a frame of the store's socket is no request")
+        except msgspec.MsgspecError:
+            logger.warning("a frame on the store's socket is no request")
             self.transport.abort()
             return
-        if len(self._calls) >= CALLS_MAX:
-            self.transport.abort()
-            return
-        call = asyncio.ensure_future(self._answer(request))
+        call = self._loop.create_task(self._answer(request))
         self._calls.add(call)
-        call.add_done_callback(self._calls.discard)
+        call.add_done_callback(self._ended)
+        if len(self._calls) >= CALLS_MAX:
+            self.transport.pause_reading()
 
     async def _answer(self, request: Request) -> None:
-        ok, result = await serve_one(self._store, request.method, request.arguments)
-        if not self.transport.is_closing():
-            self.send(Answer(request.id, ok, msgspec.Raw(result)))
+        body = await answer(self._store, request.method, request.payload)
+        self.send(Answer(request.id, msgspec.Raw(body)))
+
+    def _ended(self, call: asyncio.Task[None]) -> None:
+        self._calls.discard(call)
+        if len(self._calls) < CALLS_MAX and not self.transport.is_closing():
+            self.transport.resume_reading()

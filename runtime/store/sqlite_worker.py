@@ -28,7 +28,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Final
 
 from runtime.clock import Clock
-from runtime.errors import StoreFullError, StoreUnavailableError
+from runtime.errors import StoreError, StoreFullError, StoreUnavailableError
 from runtime.store.contract import Commit, Committed, Refused
 from runtime.store.sqlite_book import Book
 from runtime.store.sqlite_file import StoreFile
@@ -248,7 +248,7 @@ class Worker:
                 self._write([call])
             return
         logger.error("a call can't be written: %s", error, extra={"action": "store.unwritable"})
-        self._fail(calls, error)
+        self._fail(calls, StoreError(f"{type(error).__name__}: {error}"))
 
     def _undo(self) -> None:
         def undo() -> None:

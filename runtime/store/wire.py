@@ -1,22 +1,22 @@
-"""The contract over a connection: one table of methods, msgpack, length-prefixed frames.
+"""The contract as bytes: which methods there are and how calls, results and errors are written.
 
-    frame     4 bytes length (big endian), then msgpack
-    request   [id, method, [arguments in the order of the contract]]
-    answer    [id, true, result]  |  [id, false, [error class, [arguments]]]
+A method is declared once, by its signature in the contract; both sides read
+the table here.  What carries the bytes is a `Transport` and knows nothing of
+stores: `answer(store, method, payload)` is the whole of the serving side.
 
-The table is read from the contract's own signatures, so a method is declared
-once.  Codec and transport are apart: `Codec.serve` answers encoded arguments
-with an encoded answer, over whatever carries bytes.  Nothing is ever pickled.
+    payload   msgpack [arguments in the order of the contract]
+    answer    msgpack [true, result]  |  [false, [error class, [its arguments]]]
+
+Nothing is ever pickled.  Errors come back as the class they were.
 """
 
 from __future__ import annotations
 
-import asyncio
 import inspect
-import typing
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Generic, Protocol, TypeVar, get_type_hints
 
 import msgspec
 
@@ -24,132 +24,129 @@ from runtime import errors
 from runtime.store import contract
 from runtime.store.contract import Store
 
-FRAME_BYTES_MAX: Final = 64 << 20
-"""A longer frame ends the connection."""
-_HEADER: Final = 4
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Transport(Protocol):
+    """Carries a call to a store and its answer back."""
+
+    async def call(self, method: str, payload: bytes, wait_s: float) -> bytes:
+        """The answer's bytes.
+
+        Args:
+            wait_s: how long the store itself may wait before it answers.
+
+        Raises:
+            StoreUnavailableError: no answer; whether the call was done is unknown.
+        """
+
+    async def close(self) -> None:
+        """Give up all calls and take no more. Idempotent."""
 
 
 @dataclass(frozen=True)
-class Method:
+class Method(Generic[T]):
     """How one method of the contract is written down."""
 
     name: str
-    parameters: tuple[str, ...]
-    defaults: dict[str, Any]
+    repeatable: bool
+    """Doing it twice is as good as once, so a broken call may be repeated unseen."""
+    wait_at: int | None
+    """Which argument says how long the store may wait before it answers."""
     arguments: msgspec.msgpack.Decoder[Any]
-    result: msgspec.msgpack.Decoder[Any]
-
-    def positional(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
-        """All arguments in the order of the contract, defaults filled in."""
-        rest = self.parameters[len(args) :]
-        return [*args, *(kwargs[name] if name in kwargs else self.defaults[name] for name in rest)]
+    result: msgspec.msgpack.Decoder[T]
 
 
-def _method(name: str, function: Callable[..., Any]) -> Method:
-    hints = typing.get_type_hints(function, vars(contract))
-    parameters = list(inspect.signature(function).parameters.values())[1:]
-    arguments: Any = tuple.__class_getitem__(tuple(hints[p.name] for p in parameters))
-    return Method(
-        name,
-        tuple(p.name for p in parameters),
-        {p.name: p.default for p in parameters if p.default is not p.empty},
+METHODS: Final[dict[str, Method[Any]]] = {}
+
+
+def _method(function: Callable[..., Coroutine[Any, Any, T]], repeatable: bool = True) -> Method[T]:
+    hints = get_type_hints(function, vars(contract))
+    result: type[T] = hints.pop("return")
+    names = list(inspect.signature(function).parameters)[1:]
+    arguments: Any = tuple.__class_getitem__(tuple(hints[name] for name in names))
+    method = Method(
+        function.__name__,
+        repeatable,
+        names.index("wait_s") if "wait_s" in names else None,
         msgspec.msgpack.Decoder(arguments),
-        msgspec.msgpack.Decoder(hints["return"]),
+        msgspec.msgpack.Decoder(result),
     )
+    METHODS[method.name] = method
+    return method
 
 
-METHODS: Final = {
-    name: _method(name, function)
-    for name, function in vars(Store).items()
-    if inspect.iscoroutinefunction(function) and name != "close"
-}
+COMMIT: Final = _method(Store.commit, repeatable=False)
+REGISTER: Final = _method(Store.register)
+RENEW: Final = _method(Store.renew)
+CLAIM: Final = _method(Store.claim, repeatable=False)
+RELEASE: Final = _method(Store.release)
+POLL: Final = _method(Store.poll)
+INBOX: Final = _method(Store.inbox)
+HISTORY: Final = _method(Store.history)
+OUTCOME: Final = _method(Store.outcome)
+JOURNAL: Final = _method(Store.journal)
+STEPS: Final = _method(Store.steps)
+GET: Final = _method(Store.get)
+LIST: Final = _method(Store.list_documents)
+COUNT: Final = _method(Store.count)
+TAIL: Final = _method(Store.tail)
+HEALTH: Final = _method(Store.health)
+
+encode: Final = msgspec.msgpack.Encoder().encode
 
 
-class Request(msgspec.Struct, array_like=True):
-    id: int
-    method: str
-    arguments: msgspec.Raw
-
-
-class Answer(msgspec.Struct, array_like=True):
-    id: int
+class _Outcome(msgspec.Struct, array_like=True):
     ok: bool
-    result: msgspec.Raw
+    value: msgspec.Raw
 
 
-class Failure(msgspec.Struct, array_like=True):
-    """An error as it crosses: the name of its class and its arguments."""
-
+class _Failure(msgspec.Struct, array_like=True):
     kind: str
     arguments: list[Any]
 
-    @classmethod
-    def of(cls, error: Exception) -> Failure:
-        known = isinstance(error, errors.TroupeError) and hasattr(errors, type(error).__name__)
-        if known:
-            return cls(type(error).__name__, [_plain(argument) for argument in error.args])
-        return cls("StoreError", [f"{type(error).__name__}: {error}"])
 
-    def error(self) -> Exception:
-        kind: type[Exception] = getattr(errors, self.kind, errors.StoreError)
-        return kind(*self.arguments)
+_decode_outcome = msgspec.msgpack.Decoder(_Outcome).decode
+_decode_failure = msgspec.msgpack.Decoder(_Failure).decode
+_KINDS: Final[dict[str, type[Exception]]] = {
+    name: kind
+    for name, kind in vars(errors).items()
+    if isinstance(kind, type) and issubclass(kind, errors.TroupeError)
+} | {"ValueError": ValueError}
 
 
-def _plain(value: Any) -> Any:
-    return value if isinstance(value, str | int | float | bool | None) else str(value)
-
-
-encode = msgspec.msgpack.Encoder().encode
-decode_request = msgspec.msgpack.Decoder(Request).decode
-decode_answer = msgspec.msgpack.Decoder(Answer).decode
-decode_failure = msgspec.msgpack.Decoder(Failure).decode
-
-
-async def serve_one(
-    store: Store, method: str, arguments: bytes | msgspec.Raw
-) -> tuple[bool, bytes]:
-    """Call the store; (whether it succeeded, the encoded result or failure)."""
+async def answer(store: Store, method: str, payload: bytes | msgspec.Raw) -> bytes:
+    """Do a call that came over a transport; its answer, errors included."""
     try:
-        found = METHODS[method]
-        result = await getattr(store, method)(*found.arguments.decode(arguments))
-    except (errors.TroupeError, msgspec.DecodeError, KeyError, ValueError) as error:
-        return False, encode(Failure.of(error))
-    return True, encode(result)
+        arguments = METHODS[method].arguments.decode(payload)
+        result = await getattr(store, method)(*arguments)
+    except (errors.TroupeError, ValueError) as error:
+        return encode(_Outcome(False, msgspec.Raw(_failure(error))))
+    except Exception as error:  # the boundary of this process: the caller must hear of a defect
+        logger.exception("a call of the store failed", extra={"action": "store.defect"})
+        return encode(_Outcome(False, msgspec.Raw(_failure(error))))
+    return encode(_Outcome(True, msgspec.Raw(encode(result))))
 
 
-def frame(body: bytes) -> bytes:
-    return len(body).to_bytes(_HEADER, "big") + body
+def read_answer(method: Method[T], body: bytes | msgspec.Raw) -> T:
+    """The result of a call, or its error raised as the class it was."""
+    outcome = _decode_outcome(body)
+    if outcome.ok:
+        return method.result.decode(outcome.value)
+    failure = _decode_failure(outcome.value)
+    raise _KINDS.get(failure.kind, errors.StoreError)(*failure.arguments)
 
 
-class Framing(asyncio.Protocol):
-    """Cuts a byte stream into frames; subclasses get each whole one."""
+def _failure(error: Exception) -> bytes:
+    kind = type(error).__name__
+    if isinstance(error, msgspec.MsgspecError):
+        return encode(_Failure("ValueError", [str(error)]))
+    if _KINDS.get(kind) is not type(error):
+        return encode(_Failure("StoreError", [f"{kind}: {error}"]))
+    return encode(_Failure(kind, [_plain(argument) for argument in error.args]))
 
-    def __init__(self) -> None:
-        self.transport: asyncio.Transport
-        self._buffer = bytearray()
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = typing.cast(asyncio.Transport, transport)
-
-    def data_received(self, data: bytes) -> None:
-        self._buffer += data
-        start = 0
-        while len(self._buffer) - start >= _HEADER:
-            length = int.from_bytes(self._buffer[start : start + _HEADER], "big")
-            if length > FRAME_BYTES_MAX:
-                self.transport.abort()
-                return
-            end = start + _HEADER + length
-            if len(self._buffer) < end:
-                break
-            body = bytes(self._buffer[start + _HEADER : end])
-            start = end
-            self.frame_received(body)
-        if start:
-            del self._buffer[:start]
-
-    def frame_received(self, body: bytes) -> None:
-        raise NotImplementedError
-
-    def send(self, message: Request | Answer) -> None:
-        self.transport.write(frame(encode(message)))
+def _plain(value: object) -> object:
+    return value if isinstance(value, str | int | float | bool | None) else str(value)

@@ -35,6 +35,8 @@ from runtime.cluster import Running, running
 SAMPLE_ISSUE: Final = SAMPLE_DEFAULT.with_name("sample_issue.json")
 WALK_S_MAX: Final = 900.0
 """Seconds for each half of the walk; a real model takes minutes, the script seconds."""
+HOPELESS: Final = frozenset({"sandbox_refused", "model_not_configured"})
+"""Reasons to wait that will not pass by themselves while the demo looks on."""
 RUNS_MAX: Final = 10_000
 IDENTITY: Final = {
     "GIT_AUTHOR_NAME": "Sample",
@@ -128,7 +130,7 @@ async def _walk(out: Output, api: Api, repository: Path) -> Picture:
     issue = await api.post("/api/issues", body, idempotency_key=secrets.token_hex(16))
     out.say(f"\nSubmitted {issue['id']}: {body['title']}")
     follower = Follower(api, issue["id"], WALK_S_MAX)
-    picture = await follow_to_stop(out, follower)
+    picture = await follow_to_stop(out, follower, hopeless=HOPELESS)
     if picture.outcome != "review":
         return picture
     out.say(
@@ -142,7 +144,7 @@ async def _walk(out: Output, api: Api, repository: Path) -> Picture:
         out.diff(patch)
     out.say(f"\nApproving the change with hash {found['artifactHash'][:HASH_SHOWN]}")
     await decide(api, found, "approve", "Approved by the demo.")
-    return await follow_to_stop(out, follower)
+    return await follow_to_stop(out, follower, hopeless=HOPELESS)
 
 
 def _close(out: Output, found: Running, picture: Picture, repository: Path, took: str) -> None:

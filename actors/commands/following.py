@@ -26,6 +26,8 @@ QUEUED_MAX: Final = 1_000
 SAME_LINE: Final = timedelta(seconds=1)
 """The same message within this is the same line."""
 FINAL: Final = frozenset({"completed", "failed", "cancelled"})
+QUESTION: Final = "question"
+"""The reason of a job that has asked a person something."""
 
 Outcome = Literal["review", "person", "completed", "failed", "cancelled"]
 """Where a followed thing stopped; `review` and `person` mean that somebody must decide."""
@@ -64,10 +66,11 @@ class Picture:
     @property
     def outcome(self) -> Outcome | None:
         """Where it has stopped; None while it goes on."""
-        if self.status == "review" and self.decided:
-            return None
         if self.status == "review":
-            return "review" if self.review_id else "person"
+            waits: Outcome = "review" if self.review_id else "person"
+            return None if self.decided else waits
+        if self.reason == QUESTION:
+            return "person"
         return self.status if self.status in FINAL else None  # type: ignore[return-value]
 
 

@@ -217,13 +217,13 @@ def _now(subject: Record, material: Material, now: datetime) -> str:
 
 def _reason(subject: Record, material: Material) -> str | None:
     """Why it waits or has failed: its own reason, else that of the job it waits for."""
+    last = material.jobs[-1] if material.jobs else None
+    if last and last["status"] in ("waiting", "paused") and last.get("reason"):
+        return str(last["reason"])
     if subject.get("reason"):
         return str(subject["reason"])
     if subject["status"] == "review":
         return "human_review" if subject.get("reviewId") else "needs_triage"
-    last = material.jobs[-1] if material.jobs else None
-    if last and last["status"] in ("waiting", "paused") and last.get("reason"):
-        return str(last["reason"])
     return None
 
 
@@ -246,6 +246,8 @@ def _next(subject: Record, material: Material) -> Iterator[str]:
         yield f'troupe review reject {subject["reviewId"]} --comment "what should be different"'
     elif waits:
         yield f'troupe issues tell {subject["id"]} --agent code "what is to be done"'
+    elif code == "question":
+        yield f'troupe issues tell {subject["id"]} "..."'
     elif hint := remedy(code, job_id):
         yield hint
     if subject["status"] not in ENDED and not waits:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from contextlib import aclosing, nullcontext
 from typing import Any
 
@@ -9,7 +10,7 @@ import click
 
 from actors.commands.base import Session, TroupeCommand
 from actors.commands.failures import WrongUsageError
-from actors.commands.following import Follower, Picture
+from actors.commands.following import QUESTION, Follower, Picture
 from actors.commands.http import FOLLOW_PATIENCE_S, OPENED, RESET, Api, Event
 from actors.commands.live import view
 from actors.commands.output import Output, visible
@@ -57,8 +58,10 @@ async def follow(
     return EXIT_BY_OUTCOME[picture.outcome or "failed"]
 
 
-async def follow_to_stop(out: Output, follower: Follower, *, quiet: bool = False) -> Picture:
-    """Show an issue or job until it stops, and return the last picture of it."""
+async def follow_to_stop(
+    out: Output, follower: Follower, *, quiet: bool = False, hopeless: Container[str | None] = ()
+) -> Picture:
+    """Show an issue or job until it stops, or waits for a `hopeless` reason; the last picture."""
     picture: Picture | None = None
     with nullcontext() if quiet else view(out) as shown:
         async with aclosing(follower.updates()) as updates:
@@ -66,6 +69,8 @@ async def follow_to_stop(out: Output, follower: Follower, *, quiet: bool = False
                 picture = update.picture
                 if shown is not None:
                     shown.show(update)
+                if picture.reason in hopeless:
+                    break
     assert picture is not None, "a follower gives at least one update"
     return picture
 
@@ -90,8 +95,12 @@ def say_end(out: Output, picture: Picture) -> None:
             out.say(f"  approve it  troupe review approve {picture.review_id}")
             out.say(f'  reject it   troupe review reject {picture.review_id} --comment "why"')
         case "person":
-            out.say(f"\n{picture.id} needs a person: {visible(reason(picture.reason or 'review'))}")
-            out.say(f"  troupe explain {picture.id}")
+            why = reason(picture.reason or "needs_triage")
+            out.say(f"\n{picture.id} needs a person: {visible(why)}")
+            answer = f'troupe issues tell {picture.id} "..."'
+            asked = picture.reason == QUESTION
+            out.say(f"  answer    {answer}{'' if asked else ' --agent code   (or research)'}")
+            out.say(f"  the story troupe explain {picture.id}")
         case "completed":
             _say_completed(out, picture)
         case _:

@@ -30,6 +30,21 @@ REASONS: Final[Mapping[str, tuple[str, str | None]]] = {
         "it names no repository and the operator has set none",
         "Hand it in again with --repo, or set TROUPE_REPOSITORY for `troupe up`",
     ),
+    "question": (
+        "the agent asks you something (its last log line) and waits for the answer",
+        "Answer it: troupe issues tell ID TEXT",
+    ),
+    "sandbox_refused": (
+        "commands can't be isolated on this machine, so none is run",
+        "Install bubblewrap and allow it user namespaces; it goes on by itself",
+    ),
+    "disk_full": (
+        "the disk with the workspaces is full",
+        "Free some space; it goes on by itself from its last step",
+    ),
+    "repository_busy": ("another process is fetching this repository", None),
+    "overloaded": ("the model's provider is overloaded; it is tried again", None),
+    "circuit_open": ("the model failed too often just now; it is tried again", None),
     "paused": ("it was paused", "Let it go on with: troupe jobs resume {job}"),
     "cancelled": ("it was cancelled", None),
     "rejected": ("a person rejected the change", None),

@@ -49,6 +49,8 @@ class Work(WireModel):
     confidence: str | None = None
     tests_run: tuple[str, ...] = ()
     residual_risk: str | None = None
+    model: str | None = None
+    """Who wrote it."""
 
 
 class Assignment(WireModel):

@@ -32,3 +32,6 @@ def one_line(text: str, length_max: int = NAME_LENGTH_MAX) -> str:
     """Visible text on one line, shortened: for progress, logs and names."""
     line = " ".join(visible(text).split())
     return line if len(line) <= length_max else line[: length_max - 1] + "…"
+
+
+__all__ = ["data_block", "nonce", "one_line", "visible"]

@@ -1,0 +1,57 @@
+"""The README teaches commands that exist and names files that are there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+
+from actors.cli import main
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text()
+TYPED = [
+    line.partition("#")[0].strip()
+    for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+    for line in block.splitlines()
+]
+
+
+@pytest.mark.parametrize("line", [line for line in TYPED if re.search(r"\btroupe\b", line)])
+def test_every_command_of_the_readme_can_be_typed(line: str) -> None:
+    """A newcomer's first commands would be refused."""
+    words = shlex.split(line)
+    args = words[words.index("troupe") + 1 :]
+    command: click.Command = main
+    while isinstance(command, click.Group):
+        command = command.commands[args.pop(0)]
+    command.parse_args(click.Context(command), args)
+
+
+def test_every_target_of_the_readme_is_in_the_makefile() -> None:
+    """`make run` would be a target that nobody has written."""
+    makefile = (ROOT / "Makefile").read_text()
+    named = set(re.findall(r"`make ([a-z]+)`", README)) | {
+        line.split()[1] for line in TYPED if line.startswith("make ")
+    }
+    named |= {
+        t
+        for row in re.findall(r"\| `make ([a-z` ]+)` \|", README)
+        for t in re.findall(r"[a-z]+", row)
+    }
+    assert {"run", "stop", "test"} <= named
+    assert [target for target in named if not re.search(rf"^{target}:", makefile, re.M)] == []
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/glossary.md"])
+def test_every_link_leads_somewhere(document: str) -> None:
+    """A reader would be sent to a page that is not there."""
+    text = (ROOT / document).read_text()
+    folder = (ROOT / document).parent
+    links = re.findall(r"\]\(([^)#]+)\)", text)
+    code = re.findall(r"`?((?:actors|runtime|docs|examples)/[\w/]+\.(?:py|md))\b", text)
+    missing = [link for link in links if "://" not in link and not (folder / link).exists()]
+    assert missing + [file for file in code if not (ROOT / file).exists()] == []

@@ -10,9 +10,11 @@ by message or job.  It waits for exactly one thing at a time, named by `stage`
 and `job`; what comes twice, late, or from somebody who may not say it, changes
 nothing.  What people see of it is written by `issue_record`.
 
-Messages: issue.submitted {issue, jobId}   issue.cancel {by}   issue.message {text, by, agentType?}
-triage.classified {asked, classification}   job.started|waiting|completed|failed|cancelled {jobId}
-review.decided {approved, artifactHash, comment, by}
+Messages:
+    issue.submitted {issue, jobId}   issue.cancel {by}   issue.message {text, by, agentType?}
+    triage.classified {asked, classification, jobId?}
+    job.started | waiting | completed | failed | cancelled {jobId, ...}
+    review.decided {approved, artifactHash, comment, by}
 """
 
 from __future__ import annotations
@@ -115,6 +117,8 @@ class IssueAgent(IssueRecord):
     async def _classified(self, message: Message) -> None:
         if self.state.stage is not Stage.TRIAGE or message.content["asked"] != self.state.asked:
             return
+        if message.content.get("jobId"):
+            await self._settle(message.content["jobId"])
         found = Classification.model_validate(message.content["classification"])
         context = self._issue.context
         if context.module is None and found.module is not None:

@@ -30,6 +30,11 @@ from runtime.job import JobResult, StepContext
 
 KILLED: Final = 137
 """Exit code of a test run that did not come to its end."""
+_VERDICTS: Final = {
+    "approve": "The reviewer would merge it.",
+    "request_changes": "The reviewer asks for changes.",
+    "escalate": "The reviewer wants a person to decide.",
+}
 _COUNTS = re.compile(r"(\d+) passed, (\d+) failed, (\d+) errors")
 
 
@@ -70,7 +75,7 @@ class ReviewAgent(WorkingAgent):
         )
         automated = self._opinion(attempt, ending)
         opinion = ReviewOpinion(gates=gates, automated=automated)
-        return _result("reviewed", automated.summary or ending.summary, opinion)
+        return _result("reviewed", automated.summary, opinion)
 
     # Gates
 
@@ -167,6 +172,7 @@ class ReviewAgent(WorkingAgent):
         said = ending.data
         return AutomatedReview(
             verdict=said["verdict"],
+            summary=_VERDICTS[said["verdict"]],
             blocking=tuple(
                 GateFinding(path=visible(one["path"]), line=one["line"], why=visible(one["why"]))
                 for one in said["blocking"]

@@ -87,6 +87,8 @@ class Rounds:
         self._nudges = 0
         self._incomplete = 0
         self._compactions = 0
+        self._told = ""
+        """The last words put into the log; repeated ones are left out."""
 
     async def run(self) -> Ending:
         """Go on until there is an end; the only ways out else are the runtime's (JobControl)."""
@@ -258,7 +260,9 @@ class Rounds:
     async def _progress(self, words: str) -> None:
         done = self.round / (self.round + PROGRESS_HALFWAY_ROUNDS)
         percent = PROGRESS_FIRST + round((PROGRESS_LAST - PROGRESS_FIRST) * done)
-        await self._job.progress(percent, words, None if words == THINKING else words)
+        told = words in (THINKING, self._told)
+        await self._job.progress(percent, words, None if told else words)
+        self._told = self._told if words == THINKING else words
 
 
 def _said(output: ToolOutput, delta: Delta | None = None) -> Json:

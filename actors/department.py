@@ -1,0 +1,38 @@
+"""The department: which kinds of agents there are, and how each is made.
+
+`kinds` is all that the runtime is given.  It is called once in each process
+that hosts agents, because what they share (connections, the sandbox) stays
+there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from actors.code import CodeAgent
+from actors.delivery_agent import DeliveryAgent
+from actors.issue import IssueAgent
+from actors.research import ResearchAgent
+from actors.review import ReviewAgent
+from actors.services import Services
+from actors.settings import DepartmentSettings
+from actors.triage import TriageAgent
+from runtime.agent import BaseAgent
+from runtime.ids import AgentId
+
+
+def kinds(settings: DepartmentSettings) -> dict[str, Callable[[AgentId], BaseAgent]]:
+    """A factory for each kind of agent of the department."""
+    return kinds_with(Services(settings))
+
+
+def kinds_with(services: Services) -> dict[str, Callable[[AgentId], BaseAgent]]:
+    """As `kinds`, on services that the caller has made."""
+    return {
+        IssueAgent.kind: lambda agent_id: IssueAgent(agent_id, services.settings),
+        TriageAgent.kind: lambda agent_id: TriageAgent(agent_id, services),
+        CodeAgent.kind: lambda agent_id: CodeAgent(agent_id, services),
+        ResearchAgent.kind: lambda agent_id: ResearchAgent(agent_id, services),
+        ReviewAgent.kind: lambda agent_id: ReviewAgent(agent_id, services),
+        DeliveryAgent.kind: lambda agent_id: DeliveryAgent(agent_id, services),
+    }

@@ -239,7 +239,7 @@ async def test_content_of_another_job_is_not_had_through_this_one(living: Living
     assert answer.status_code == 404
 
 
-async def test_a_running_job_is_paused_resumed_and_cancelled(living: Living) -> None:
+async def test_a_running_job_is_cancelled_once(living: Living) -> None:
     """Would leave a person without a brake."""
     job = await living.job(payload={"wait": True})
     async with await living.api.client() as ann:
@@ -255,6 +255,23 @@ async def test_a_running_job_is_paused_resumed_and_cancelled(living: Living) -> 
         fresh = await ann.post(f"{url}/cancel")
         assert (fresh.status_code, fresh.json()["code"]) == (409, "already_ended")
         assert (await ann.post("/api/jobs/job_0/cancel")).status_code == 404
+
+
+async def test_a_queued_job_is_paused_and_goes_on(living: Living) -> None:
+    """Would run a job that a person had stopped, or never run it again."""
+    async with await living.api.client(Role.ADMIN) as root:
+        await root.post("/api/scheduler/pause")
+        job = await living.job()
+        url = f"/api/jobs/{job.id}"
+        paused = await root.post(f"{url}/pause")
+        assert (paused.status_code, paused.json()["status"]) == (200, "paused")
+        await root.post("/api/scheduler/resume")
+        assert (await root.get(url)).json()["status"] == "paused"
+        resumed = await root.post(f"{url}/resume")
+        assert (resumed.status_code, resumed.json()["status"]) == (200, "pending")
+        await living.until(root, url, "completed")
+        retried = await root.post(f"{url}/retry")
+        assert (retried.status_code, retried.json()["code"]) == (409, "wrong_status")
 
 
 async def test_the_scheduler_is_stopped_by_an_admin_and_says_so(living: Living) -> None:

@@ -25,6 +25,7 @@ from actors.room import tool
 
 FILE_BYTES_MAX = 50 << 20
 NAMED_MAX = 3
+COMPLAINT_CHARS_MAX = 300
 
 
 @dataclass
@@ -62,6 +63,17 @@ async def refuse_kinds(git: Git, found: Suspects) -> None:
         raise NestedRepositoryError(*_named(nested))
     if special := [path for path in found.special if path not in ignored]:
         raise SpecialFileError(*_named(special))
+
+
+def refuse_unread(complaints: bytes) -> None:
+    """Refuse a directory that git skipped with a warning: too deep, or closed to us.
+
+    Raises:
+        SnapshotRefusedError: with git's words.
+    """
+    for line in decode(complaints).splitlines():
+        if "could not open directory" in line:
+            raise SnapshotRefusedError(line.removeprefix("warning: ")[:COMPLAINT_CHARS_MAX])
 
 
 def packs(git_dir: Path) -> set[str]:
@@ -102,9 +114,14 @@ def refuse_filled_submodules(files: Path, submodules: Sequence[str]) -> None:
 async def _ignored(git: Git, paths: list[str]) -> set[str]:
     if not paths:
         return set()
-    stdin = b"".join(encode(path) + b"\0" for path in paths)
-    answer = await git.run("check-ignore", "-z", "--stdin", stdin=stdin, codes=(0, 1))
-    return set(decode(answer.stdout).split("\0"))
+    # The command takes no literal pathspecs; behind `./` every name is one anyway.
+    answer = await git.run(
+        "check-ignore", "-z", "--stdin",
+        stdin=b"".join(b"./" + encode(path) + b"\0" for path in paths),
+        env={"GIT_LITERAL_PATHSPECS": "0"},
+        codes=(0, 1),
+    )  # fmt: skip
+    return {path.removeprefix("./") for path in decode(answer.stdout).split("\0")}
 
 
 def _named(paths: list[str]) -> list[str]:

@@ -157,7 +157,7 @@ class Workspace:
             if self._count_files() - self._base.files > FILES_ADDED_MAX:
                 raise TooManyFilesError(f"more than {FILES_ADDED_MAX} new files")
             if self.current_tree is None or self._index_stamp() != self._recorded_stamp:
-                self.current_tree = (await self.git.run("write-tree")).text
+                self.current_tree = (await self.git.run("write-tree", "--missing-ok")).text
                 self._recorded_stamp = self._index_stamp()
             return self.current_tree
 
@@ -209,15 +209,16 @@ class Workspace:
         how = ("unpack-objects", "-q", "--strict")
         if len(delta) > UNPACK_BYTES_MAX:
             how = ("index-pack", "--stdin", "--strict")
+        said = ""
         try:
             if delta:
                 await self.git.run(*how, stdin=delta)
         except DiskFullError:
             raise
         except GitError as error:
-            raise DeltaDamagedError(new) from error
+            said = str(error)
         if not await self.has(new):
-            raise DeltaDamagedError(new)
+            raise DeltaDamagedError(new, said)
 
     async def diff(self, old: str, new: str, paths: Sequence[str] = ()) -> bytes:
         """The unified diff, with binary files, as `git apply` takes it."""
@@ -303,7 +304,7 @@ class Workspace:
         )  # fmt: skip
         try:
             await holes.refuse_kinds(self.git, await holes.suspects(self.tree_path))
-            await adding
+            holes.refuse_unread((await adding).stderr)
         finally:
             adding.cancel()
             await asyncio.gather(adding, return_exceptions=True)
@@ -324,7 +325,7 @@ class Workspace:
 
     async def _pack(self, wanted: str) -> bytes:
         packed = await self.git.run(
-            "pack-objects", "--revs", "--stdout", "-q",
+            "pack-objects", "--revs", "--stdout", "-q", "--window=0",
             stdin=wanted.encode(), output_bytes_max=DELTA_BYTES_MAX,
         )  # fmt: skip
         return packed.stdout

@@ -57,7 +57,8 @@ class Group:
     def add(self, pid: int) -> None:
         """Everything that `pid` starts from now on is counted here."""
         for directory in self.directories:
-            (directory / "cgroup.procs").write_text(str(pid))
+            # `pid` has one thread; moving a thread spares v1 a lock that all processes share.
+            (directory / ("cgroup.procs" if self.v2 else "tasks")).write_text(str(pid))
 
     def out_of_memory(self) -> bool:
         """Whether the kernel killed something in it for want of memory."""

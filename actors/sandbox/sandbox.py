@@ -77,6 +77,8 @@ class Sandbox:
         Raises:
             SandboxRefusedError: something got out, or what is needed is not installed.
         """
+        if self._report is not None:
+            return self._report
         async with self._lock:
             if self._report is None:
                 self._programs = Programs.find()

@@ -147,20 +147,25 @@ class Supervisor:
         port_file.unlink(missing_ok=True)
         argv = [*companion.argv, "--port", port, "--port-file", str(port_file)]
         self._companions[name] = self._spawn(argv, f"{name}.log")
-        url = f"http://127.0.0.1:{await self._appears(port_file, self._companions[name])}"
+        answer = await self._appears(port_file, name, self._companions[name], COMPANION_WAIT_S)
+        url = f"http://127.0.0.1:{answer}"
         self._state.companions[name] = url
         self._environment[companion.url_env] = url
 
-    async def _appears(self, file: Path, process: subprocess.Popen[bytes]) -> str:
+    async def _appears(
+        self, file: Path, name: str, process: subprocess.Popen[bytes], wait_s: float
+    ) -> str:
         """The content of a file that a child writes when it is ready."""
-        deadline = asyncio.get_running_loop().time() + COMPANION_WAIT_S
-        while asyncio.get_running_loop().time() < deadline:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + wait_s
+        log = self._directory.logs / f"{name}.log"
+        while loop.time() < deadline:
             if process.poll() is not None:
-                raise ClusterError(f"{process.args!r} ended with {process.returncode}")
+                raise ClusterError(f"{name} ended with {process.returncode}; see {log}")
             if content := _content(file):
                 return content
             await asyncio.sleep(0.05)
-        raise ClusterError(f"{process.args!r} was not ready within {COMPANION_WAIT_S:.0f} s")
+        raise ClusterError(f"{name} was not ready within {wait_s:.0f} s; see {log}")
 
     async def _start_head(self) -> None:
         cpus = self._settings.cpus or max(2, os.cpu_count() or 2)
@@ -179,7 +184,9 @@ class Supervisor:
         self._head = self._spawn(argv, "ray.log")
         self._state.dashboard_url = f"http://127.0.0.1:{dashboard_port}"
         address_file = self._directory.ray_temp / "ray_current_cluster"
-        self._state.ray_address = await self._appears(address_file, self._head)
+        self._state.ray_address = await self._appears(
+            address_file, "ray", self._head, HEAD_WAIT_S
+        )
 
     def _spawn(self, argv: list[str], log: str) -> subprocess.Popen[bytes]:
         with (self._directory.logs / log).open("ab") as output:

@@ -43,6 +43,8 @@ CHECKPOINT_EVERY_S: Final = 1.0
 """With durability `process kill`: what a power loss can cost."""
 
 _HARMLESS: Final = {
+    0,
+    sqlite3.SQLITE_FULL,
     sqlite3.SQLITE_TOOBIG,
     sqlite3.SQLITE_CONSTRAINT,
     sqlite3.SQLITE_MISMATCH,
@@ -196,12 +198,12 @@ class Worker:
         try:
             self._check_broken()
             call.result = call.run(self.book)
-        except sqlite3.DatabaseError as error:
-            if not _is_harmless(error):
-                self._fatal(error)
-            call.error = StoreUnavailableError(str(error))
-        except Exception as error:  # a caller's mistake is the caller's to hear
+        except StoreUnavailableError as error:
             call.error = error
+        except Exception as error:  # a caller's mistake is the caller's to hear
+            if _is_fatal(error):
+                self._fatal(error)
+            call.error = StoreError(f"{type(error).__name__}: {error}")
 
     def _write(self, calls: list[Call]) -> None:
         try:
@@ -209,19 +211,17 @@ class Worker:
             self._transaction(calls)
         except StoreUnavailableError as error:
             self._fail(calls, error)
-        except sqlite3.Error as error:
+        except Exception as error:  # whatever it was, the file and memory are as before it
+            if _is_fatal(error):
+                self._fatal(error)
+                self._fail(calls, StoreUnavailableError(str(error)))
+                return
             self._undo()
             if _code(error) == sqlite3.SQLITE_FULL:
                 logger.error("the disk is full", extra={"action": "store.full"})
                 self._fail(calls, StoreFullError(str(self.file.path)))
-            elif isinstance(error, sqlite3.DatabaseError) and not _is_harmless(error):
-                self._fatal(error)
-                self._fail(calls, StoreUnavailableError(str(error)))
             else:
                 self._one_by_one(calls, error)
-        except Exception as error:  # a value that can't be stored, or a defect: only its call fails
-            self._undo()
-            self._one_by_one(calls, error)
 
     def _transaction(self, calls: list[Call]) -> None:
         execute = self.file.connection.execute
@@ -265,7 +265,7 @@ class Worker:
         try:
             work()
         except sqlite3.Error as error:
-            if _code(error) != sqlite3.SQLITE_FULL:
+            if _is_fatal(error):
                 self._fatal(error)
 
     def _fatal(self, error: BaseException) -> None:
@@ -299,10 +299,11 @@ def _group(waiting: deque[Call]) -> list[Call]:
     return calls
 
 
-def _code(error: sqlite3.Error) -> int:
-    """The primary result code; 0 when the error is not SQLite's own."""
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+def _code(error: Exception) -> int:
+    """SQLite's primary result code; 0 when the error is not SQLite's own."""
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
-def _is_harmless(error: sqlite3.Error) -> bool:
-    return _code(error) in _HARMLESS or isinstance(error, sqlite3.ProgrammingError)
+def _is_fatal(error: Exception) -> bool:
+    """Whether the file, and not one statement or value, is what failed."""
+    return _code(error) not in _HARMLESS

@@ -1,0 +1,442 @@
+"""The SQLite store beyond the contract: one connection, durability, group commit, failures."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import sqlite3
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from runtime.clock import ManualClock
+from runtime.errors import StoreError, StoreFullError, StoreLockedError, StoreUnavailableError
+from runtime.store import sqlite_agents, sqlite_file, sqlite_worker
+from runtime.store.contract import Ack, Commit, Committed, Event, FeedEvent, Fence, Put, Send
+from runtime.store.sqlite import SqliteStore
+from runtime.store.sqlite_bulk import QUERIES
+from runtime.store.sqlite_documents import list_query
+
+A = "acme/counter:a"
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "store.db"
+
+
+async def opened(path, **options):
+    return await SqliteStore.open(path, ManualClock(), **{"boot_id": "boot 1"} | options)
+
+
+@pytest.fixture
+async def store(path):
+    store = await opened(path)
+    yield store
+    await store.close()
+
+
+def message(id, to=A, body=b"{}"):
+    return Commit("acme", sends=(Send(id, "acme/client:test", to, body),))
+
+
+async def in_thread(store, work):
+    """Run `work(connection)` where the connection is."""
+    return await store._worker.call(lambda book: work(store._worker.file.connection), reads=True)
+
+
+# one connection
+
+
+async def test_a_second_store_on_the_file_is_refused_and_told_who_has_it(path, store):
+    """Two writers would corrupt the file."""
+    with pytest.raises(StoreLockedError, match=f"held by process {os.getpid()}"):
+        await opened(path)
+    assert isinstance((await store.commit([message("m")]))[0], Committed)
+
+
+async def test_another_process_is_refused_too(path, store):
+    """A second supervisor would open the store of the first."""
+    script = (
+        "import asyncio, sys, pathlib\n"
+        "from runtime.clock import ManualClock\n"
+        "from runtime.store.sqlite import SqliteStore\n"
+        "asyncio.run(SqliteStore.open(pathlib.Path(sys.argv[1]), ManualClock()))\n"
+    )
+    child = subprocess.run(
+        [sys.executable, "-c", script, path],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert child.returncode == 1
+    assert (
+        "StoreLockedError: Another process already holds this store; only one may open it. ("
+        in (child.stderr)
+    )
+    assert f"held by process {os.getpid()}" in child.stderr
+
+
+async def test_nobody_can_read_the_live_file_beside_the_store(path, store):
+    """A shell on the live file would be the second connection that corrupts a WAL."""
+    await store.commit([message("m")])
+    rival = sqlite3.connect(path, timeout=0)
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        rival.execute("SELECT * FROM message").fetchall()
+    rival.close()
+
+
+async def test_the_lock_ends_with_the_store(path):
+    """A restart would have to wait, or to delete a file by hand."""
+    for _ in range(2):
+        store = await opened(path)
+        await store.close()
+
+
+async def test_a_failed_opening_leaves_the_lock(path):
+    """A file that could not be opened once could never be opened."""
+    path.write_text("this is no database" * 100)
+    with pytest.raises(StoreError, match="not a database"):
+        await opened(path)
+    path.unlink()
+    await (await opened(path)).close()
+
+
+async def test_the_files_are_their_owners_alone(path, store):
+    """Everybody on the machine could read the messages."""
+    await store.commit([message("m")])
+    modes = {file.name: file.stat().st_mode & 0o777 for file in path.parent.iterdir()}
+    assert modes == dict.fromkeys(("store.db", "store.db-wal", "store.db.lock"), 0o600)
+
+
+# durability
+
+
+@pytest.mark.parametrize(
+    ("durability", "synchronous"), [("power loss", "2"), ("process kill", "1")]
+)
+async def test_the_durability_is_what_was_asked_for_and_shown(path, durability, synchronous):
+    """The store would promise what the file does not keep."""
+    store = await opened(path, durability=durability)
+    health = await store.health()
+    await store.close()
+    assert (health.backend, health.durability) == ("sqlite", durability)
+    wanted = {"journal_mode": "wal", "locking_mode": "exclusive", "synchronous": synchronous}
+    assert wanted.items() <= health.details.items()
+    assert health.details["sqlite"] == sqlite3.sqlite_version
+
+
+async def test_a_file_that_cant_be_as_durable_is_not_opened(path, monkeypatch):
+    """A weaker store would answer as if it were the stronger one."""
+    monkeypatch.setitem(sqlite_file._PRAGMAS, "journal_mode", "wall")
+    with pytest.raises(StoreError, match="journal_mode=delete, but wall is needed"):
+        await opened(path)
+
+
+async def test_a_file_of_another_schema_is_not_opened(path):
+    """A newer Troupe's file would be written by an older one."""
+    store = await opened(path)
+    await store.close()
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    with pytest.raises(StoreError, match="schema 99"):
+        await opened(path)
+
+
+async def test_with_durability_process_kill_a_checkpoint_follows_soon(path, monkeypatch):
+    """A power loss would cost more than the second that is promised."""
+    monkeypatch.setattr(sqlite_worker, "CHECKPOINT_EVERY_S", 0.01)
+    store = await opened(path, durability="process kill")
+    before = path.stat().st_size
+    await store.commit([message(f"m{number}", body=b"x" * 5000) for number in range(50)])
+    async with asyncio.timeout(5):
+        while path.stat().st_size < before + 50 * 5000:
+            await asyncio.sleep(0.01)
+    await store.close()
+
+
+# incarnation
+
+
+async def held(store):
+    incarnation = await store.register("o1", "host-1", 10)
+    await store.claim("o1", 1, [A])
+    return incarnation
+
+
+async def test_the_incarnation_outlives_the_process(path):
+    """Every restart of the store would fence every host."""
+    store = await opened(path)
+    incarnation = await held(store)
+    await store.close()
+    store = await opened(path)
+    assert (await store.health()).incarnation == incarnation
+    assert isinstance(
+        (await store.commit([Commit("acme", A, Fence(incarnation, 1))]))[0], Committed
+    )
+    assert await store.renew("o1", 10) is True
+    await store.close()
+
+
+@pytest.mark.parametrize("change", [{"boot_id": "boot 2"}, {"restored": True}])
+async def test_a_new_incarnation_fences_everybody(path, change):
+    """After data may have been lost, an epoch could be issued twice."""
+    store = await opened(path)
+    incarnation = await held(store)
+    await store.commit([message("m")])
+    await store.close()
+    store = await opened(path, **change)
+    assert (await store.health()).incarnation != incarnation
+    [refused] = await store.commit([Commit("acme", A, Fence(incarnation, 1))])
+    assert refused.reason == "stale_incarnation"
+    assert await store.renew("o1", 10) is False
+    assert await store.register("o2", "host-2", 10) == (await store.health()).incarnation
+    [found] = await store.claim("o2", 10)
+    assert (found.agent, found.epoch, len(found.inbox)) == (A, 2, 1)
+    await store.close()
+
+
+async def test_the_new_incarnation_stays(path):
+    """The boot after next would look like the one before it."""
+    for boot_id in ("boot 1", "boot 2"):
+        store = await opened(path, boot_id=boot_id)
+        incarnation = (await store.health()).incarnation
+        await store.close()
+    store = await opened(path, boot_id="boot 2")
+    assert (await store.health()).incarnation == incarnation
+    await store.close()
+
+
+# group commit
+
+
+async def test_calls_that_gather_share_one_transaction(path, store, monkeypatch):
+    """Each commit would pay for its own fsync."""
+    begun = []
+
+    def count(sql):
+        if sql.startswith("BEGIN"):
+            begun.append(sql)
+
+    await in_thread(store, lambda connection: connection.set_trace_callback(count))
+    answers = await asyncio.gather(*(store.commit([message(f"m{n}")]) for n in range(100)))
+    assert len(begun) == 1
+    assert sorted(answer.seqs[0] for [answer] in answers) == list(range(1, 101))
+
+
+async def test_a_transaction_takes_no_more_than_its_bound(store, monkeypatch):
+    """One flood would make everybody wait for one huge transaction."""
+    monkeypatch.setattr(sqlite_worker, "GROUP_COMMITS_MAX", 10)
+    begun = []
+    await in_thread(
+        store, lambda c: c.set_trace_callback(lambda sql: begun.append(sql == "BEGIN IMMEDIATE"))
+    )
+    await asyncio.gather(*(store.commit([message(f"m{n}")]) for n in range(35)))
+    assert sum(begun) == 4
+
+
+async def test_nothing_is_told_before_it_is_durable(store):
+    """A subscriber, or the writer itself, would be told of what a crash takes back."""
+    told = threading.Event()
+    at_commit = []
+
+    def look(sql):
+        if sql == "COMMIT":
+            at_commit.append(told.wait(0.05))
+
+    await in_thread(store, lambda connection: connection.set_trace_callback(look))
+    calls = [
+        asyncio.create_task(store.tail(0, 10, 5)),
+        asyncio.create_task(
+            store.commit([Commit("acme", feed=(FeedEvent("acme", "e", (), 0, b""),))])
+        ),
+    ]
+    for call in calls:
+        call.add_done_callback(lambda _: told.set())
+    feed, _ = await asyncio.gather(*calls)
+    assert len(feed.entries) == 1
+    assert at_commit == [False]
+
+
+async def test_a_call_that_cant_be_written_fails_alone(store):
+    """One host's nonsense would fail every host's commits."""
+    nonsense = Commit("acme", feed=(FeedEvent("acme", "e", (), 1 << 70, b""),))
+    calls = [store.commit([message("m1")]), store.commit([nonsense]), store.commit([message("m2")])]
+    first, second, third = await asyncio.gather(*calls, return_exceptions=True)
+    assert isinstance(second, StoreError) and "OverflowError" in str(second)
+    assert isinstance(first[0], Committed) and isinstance(third[0], Committed)
+    assert len(await store.history(A, 0, 10)) == 2
+    assert (await store.tail(0, 10, 0)).cursor == 0
+
+
+async def test_too_many_waiting_calls_are_turned_away(store, monkeypatch):
+    """The queue before a slow disk would grow until memory ends."""
+    monkeypatch.setattr(sqlite_worker, "CALLS_WAITING_MAX", 3)
+    calls = [store.commit([message(f"m{n}")]) for n in range(5)]
+    answers = await asyncio.gather(*calls, return_exceptions=True)
+    assert [type(answer) for answer in answers] == [list] * 3 + [StoreUnavailableError] * 2
+    assert isinstance((await store.commit([message("m9")]))[0], Committed)
+
+
+# failures
+
+
+async def test_a_full_disk_refuses_and_the_store_goes_on(store):
+    """A full disk would leave half a commit, or need a restart."""
+    await store.register("o1", "host-1", 10)
+    [claimed] = await store.claim("o1", 1, [A])
+    fence = Fence((await store.health()).incarnation, claimed.epoch)
+    await store.commit([message("m0")])
+
+    def limit(pages):
+        return in_thread(store, lambda c: c.execute(f"PRAGMA max_page_count = {pages}").fetchall())
+
+    await limit(1)  # SQLite makes that what the file has now
+    turn = Commit(
+        "acme", A, fence, 0, (Ack("m0"),), events=(Event("e", b"x" * 100_000),),
+        sends=(Send("m1", A, A, b""),),
+    )  # fmt: skip
+    for _ in range(2):
+        with pytest.raises(StoreFullError):
+            await store.commit([turn])
+    assert [one.message_id for one in await store.inbox(A, 0, 10)] == ["m0"]
+    assert await store.journal(A, 0, 10) == []
+    assert (await store.health()).commits == 1
+    await limit(1 << 30)
+    assert await store.commit([turn]) == [Committed(1, (2,), 0)]
+    assert [one.message_id for one in await store.inbox(A, 0, 10)] == ["m1"]
+
+
+async def test_an_io_error_is_fatal(path):
+    """After a failed fsync the store would go on from pages that are not on the disk."""
+    ended = []
+    store = await opened(path, on_fatal=lambda: ended.append(True))
+    await store.commit([message("m0")])
+    failure = sqlite3.OperationalError("disk I/O error")
+    failure.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
+
+    def broken(commits):
+        raise failure
+
+    store._worker.book.commit = broken
+    with pytest.raises(StoreUnavailableError):
+        await store.commit([message("m1")])
+    assert ended == [True]
+    with pytest.raises(StoreUnavailableError, match="has failed"):
+        await store.commit([message("m2")])
+    await store.close()
+
+
+async def test_the_process_ends_when_the_disk_fails(path):
+    """The supervisor would keep a store that can't write."""
+    script = (
+        "import asyncio, pathlib, resource, signal, sys\n"
+        "from runtime.clock import ManualClock\n"
+        "from runtime.store.contract import Commit, Put\n"
+        "from runtime.store.sqlite import SqliteStore\n"
+        "async def main():\n"
+        "    store = await SqliteStore.open(pathlib.Path(sys.argv[1]), ManualClock())\n"
+        "    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))\n"
+        "    for number in range(1000):\n"
+        "        await store.commit([Commit('a', puts=(Put('c', 'k', 'a', b'x' * 9000),))])\n"
+        "asyncio.run(main())\n"
+    )
+    child = subprocess.run(
+        [sys.executable, "-c", script, path], check=False, capture_output=True, timeout=30
+    )
+    assert child.returncode == 70, child.stderr.decode()
+    store = await opened(path)
+    assert (await store.get("c", "k")).revision > 10
+    await store.close()
+
+
+# memory
+
+
+async def test_forgotten_agents_come_back_from_the_file(path, monkeypatch):
+    """An agent beyond the cache's bound would lose its epoch, version or holder."""
+    monkeypatch.setattr(sqlite_agents, "AGENTS_CACHED_MAX", 20)
+    store = await opened(path)
+    incarnation = await store.register("o1", "host-1", 10)
+    agents = [f"acme/counter:{number}" for number in range(100)]
+    await store.claim("o1", 100, agents)
+    fence = Fence(incarnation, 1)
+    for version in (0, 1):
+        for agent in agents:
+            [answer] = await store.commit(
+                [Commit("acme", agent, fence, version, events=(Event("e", b""),))]
+            )
+            assert answer == Committed(version + 1, (), 0)
+    assert len(store._worker.book.agents._cached) <= 20
+    await store.release("o1", agents)
+    await store.register("o2", "host-2", 10)
+    assert [one.version for one in await store.claim("o2", 100, agents)] == [2] * 100
+    await store.close()
+
+
+async def test_agents_with_messages_are_never_forgotten(path, monkeypatch):
+    """A waiting message would vanish until the next restart."""
+    monkeypatch.setattr(sqlite_agents, "AGENTS_CACHED_MAX", 10)
+    store = await opened(path)
+    await store.register("o1", "host-1", 10)
+    await store.commit([message("m", f"acme/counter:{number}") for number in range(50)])
+    await store.claim("o1", 100, [f"acme/other:{number}" for number in range(50)])
+    assert len(await store.claim("o1", 100)) == 50
+    await store.close()
+
+
+# plans
+
+
+WALKS = {"pending_all", "owner_all"}
+"""Read whole, once, when the store opens."""
+SORTS = {"reminder_due"}
+"""Those due at one moment are put in order of their address."""
+READS = [name for name, text in QUERIES.items() if not text.startswith(("INSERT", " AND"))]
+
+
+def plan(connection, text, values=None):
+    rows = connection.execute("EXPLAIN QUERY PLAN " + text, values or [1] * text.count("?"))
+    return [row[3] for row in rows.fetchall()]
+
+
+@pytest.mark.parametrize("name", READS)
+async def test_every_statement_finds_its_rows_by_an_index(store, name):
+    """The store would get slower with everything it keeps."""
+    named = re.search(r"wanted \((.*?)\)", QUERIES[name])
+    row = "(" + ", ".join("?" * (named[1].count(",") + 1 if named else 1)) + ")"
+    text = QUERIES[name].replace("{rows}", f"{row}, {row}")
+    for line in await in_thread(store, lambda connection: plan(connection, text)):
+        walks = line.startswith("SCAN") and not line.startswith(("SCAN wanted", "SCAN 2 CONSTANT"))
+        assert not walks or name in WALKS, line
+        assert "TEMP B-TREE" not in line or name in SORTS, line
+
+
+@pytest.mark.parametrize("organization", [None, "acme"])
+@pytest.mark.parametrize("terms", [[], ["a=1"], ["a=1", "b=2", "c=3"]])
+@pytest.mark.parametrize("after", [None, "k"])
+@pytest.mark.parametrize("descending", [True, False])
+async def test_lists_walk_one_index_in_order(store, organization, terms, after, descending):
+    """A page of a long list would sort all of it."""
+    text, values = list_query("job", organization, terms, after, 10, descending)
+    lines = await in_thread(store, lambda connection: plan(connection, text, values))
+    assert not [line for line in lines if line.startswith("SCAN") or "TEMP B-TREE" in line]
+    key = "key" + ("<?" if descending else ">?") if after else "term=?"
+    assert key in lines[0]
+
+
+async def test_documents_write_only_the_terms_that_changed(store):
+    """A status change would rewrite every index entry of a job."""
+    put = Put("job", "k", "acme", b"1", ("a=1", "b=1"))
+    await store.commit([Commit("acme", puts=(put,))])
+    written = []
+    await in_thread(store, lambda c: c.set_trace_callback(written.append))
+    await store.commit([Commit("acme", puts=(Put("job", "k", "acme", b"2", ("a=1", "b=2")),))])
+    touched = [sql for sql in written if " term " in sql]
+    assert len(touched) == 2 and "'b=1'" in touched[0] and "'b=2'" in touched[1]

@@ -6,11 +6,12 @@ import contextlib
 import shutil
 import subprocess
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from actors.assignment import Assignment
+from actors.code import CodeAgent
 from actors.models.client import ModelClient
 from actors.models.prices import SCRIPTED_MODEL
 from actors.models.settings import ModelSettings
@@ -18,8 +19,12 @@ from actors.records import AgentIssue
 from actors.sandbox import Sandbox
 from actors.services import Services
 from actors.settings import SAMPLE_DEFAULT, DepartmentSettings
+from actors.working import WorkingAgent
 from runtime.clock import ManualClock
-from tests.scripted import Scripted, Waits
+from runtime.ids import AgentId
+from runtime.job import JobResult
+from tests.jobs import Durable, new_job, run
+from tests.scripted import Scripted, Waits, one_scene, scripted_server
 
 AT = "2026-11-21T08:00:00.000Z"
 POLICY = "commands:\n  test: python3 -m unittest -q\n"
@@ -144,3 +149,59 @@ FIX = use("edit", path="cart.py", old_string="sum(prices) - 1", new_string="sum(
 FINISH = use("finish", summary="Adds it up.", confidence="high", tests_run=["unittest"])
 SOLVED = (use("run_tests"), FIX, use("run_tests"), FINISH, FINISH)
 """A script that solves CART."""
+
+
+@dataclass
+class Case:
+    """One job of an agent on a repository, with a script for its model."""
+
+    server: Scripted
+    services: Services
+    durable: Durable
+    agent: type[WorkingAgent]
+    repository: Path
+
+    async def run(self, crash_at: int | None = None) -> JobResult | None:
+        """Run process_task once, as a fresh host would."""
+        agent_id = AgentId(self.durable.record.agent)
+        return await run(self.agent(agent_id, self.services), self.durable, crash_at)
+
+    async def outcome(self) -> str:
+        result = await self.run()
+        assert result is not None
+        return result.outcome
+
+    async def calls(self) -> int:
+        """Model calls the server has seen."""
+        return int((await self.server.calls())["total"])
+
+    @property
+    def workspaces(self) -> list[Path]:
+        """What is left of jobs on the disk."""
+        return list((self.services.workspaces / "jobs").glob("[!.]*"))
+
+
+@contextlib.asynccontextmanager
+async def case(
+    root: Path,
+    *turns: Any,
+    agent: type[WorkingAgent] = CodeAgent,
+    files: Mapping[str, str] = CART,
+    payload: Mapping[str, Any] | None = None,
+    config: Mapping[str, Any] | None = None,
+    scene: Mapping[str, Any] | None = None,
+    **settings: Any,
+) -> AsyncIterator[Case]:
+    """A code job (or another agent's) whose model plays `turns`.
+
+    Args:
+        payload: fields of the assignment.
+        config: what the job may use.
+        scene: more of the script's scene, `repeat_last` for one.
+    """
+    script = one_scene(*turns, role=f"role: {agent.agent}", **(scene or {}))
+    place = repository(root / "repository", files)
+    async with scripted_server(script) as server, services(root, server, **settings) as made:
+        job_config = made.settings.job_config().model_copy(update=dict(config or {}))
+        durable = new_job(agent.kind, assignment(place, **(payload or {})), config=job_config)
+        yield Case(server, made, durable, agent, place)

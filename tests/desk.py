@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -20,12 +21,15 @@ from actors.intake.settings import IntakeSettings
 from actors.issue import IssueAgent
 from actors.settings import DepartmentSettings
 from runtime.agent import AgentState, BaseAgent
+from runtime.cluster.processes import held
+from runtime.cluster.settings import DataDir, State
 from runtime.console.app import create_app
 from runtime.console.settings import ConsoleSettings
 from runtime.errors import JobFailedError, JobWaiting
 from runtime.job import Job, JobResult
 from runtime.keys import Keys, Role
 from runtime.message import Message
+from runtime.store.server import StoreServer
 from tests.served import served_by
 from tests.troupe import LocalTroupe
 
@@ -132,8 +136,11 @@ class Desk:
 
 
 @contextmanager
-def desk(root: Path) -> Iterator[Desk]:
-    """A running one that allows repositories below `root`."""
+def desk(root: Path, data: Path | None = None) -> Iterator[Desk]:
+    """A running one that allows repositories below `root`.
+
+    With `data` it is also the machine's own: the command finds it by itself.
+    """
     tokens: list[str] = []
 
     @asynccontextmanager
@@ -153,6 +160,9 @@ def desk(root: Path) -> Iterator[Desk]:
         keys = Keys(troupe.store, troupe.clock)
         for role, name in ((Role.ADMIN, "ann"), (Role.VIEWER, "guest")):
             tokens.append((await keys.create("acme", role, name))[0])
+        server = StoreServer(troupe.store, DataDir(data).socket) if data else None
+        if server:
+            await server.start()
         yield create_app(
             troupe.store,
             troupe.clock,
@@ -160,7 +170,24 @@ def desk(root: Path) -> Iterator[Desk]:
             routes(IntakeSettings(repository_roots=(root,))),
             ConsoleSettings(command_wait_s=3.0),
         )
+        if server:
+            await server.close()
         await troupe.stop()
 
-    with served_by(made) as url:
+    with served_by(made) as url, _announced(data, url, tokens[0]):
         yield Desk(url, *tokens)
+
+
+@contextmanager
+def _announced(data: Path | None, url: str, token: str) -> Iterator[None]:
+    """The data directory says what a supervisor's would."""
+    if data is None:
+        yield
+        return
+    directory = DataDir(data)
+    directory.admin_key.write_text(token)
+    State("ready", "", os.getpid(), url, "http://127.0.0.1:8265", "", "scripted").write(
+        directory.state
+    )
+    with held(directory.lock):
+        yield

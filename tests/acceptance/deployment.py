@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -90,7 +91,7 @@ class Deployment:
             headers={
                 "Authorization": f"Bearer {self.key}",
                 "Content-Type": "application/json",
-                **({"Idempotency-Key": repr(body)} if method == "POST" else {}),
+                **({"Idempotency-Key": digest(path, body)} if method == "POST" else {}),
             },
         )
         deadline = time.monotonic() + 60
@@ -195,6 +196,11 @@ def _title(pid: int) -> str:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
     except OSError:
         return ""
+
+
+def digest(path: str, body: Any) -> str:
+    """The same request has the same key, so that repeating it is safe."""
+    return hashlib.sha256(json.dumps([path, body]).encode()).hexdigest()
 
 
 def git(path: Path, *arguments: str) -> str:

@@ -1,0 +1,153 @@
+"""The commands on the machine that Troupe runs on: it is found, keys are made, roots are safe."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from actors.cli import main
+from actors.commands.deployment import ROOTS, deployment, environment
+from actors.commands.lifecycle import say_other_model
+from actors.commands.output import Output
+from actors.commands.settings import CommandSettings
+from runtime.cluster import running
+from runtime.cluster.settings import data_root
+from tests.desk import Desk, desk
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data").resolve()
+
+
+@pytest.fixture(scope="module")
+def machine(data: Path) -> Iterator[Desk]:
+    with desk(data, data) as made:
+        yield made
+
+
+def typed(data: Path, *args: str, code: int = 0) -> Result:
+    env = {"TROUPE_DATA": str(data), "TROUPE_URL": "", "TROUPE_TOKEN": ""}
+    result = CliRunner().invoke(main, args, env=env, catch_exceptions=False)
+    assert result.exit_code == code, result.output
+    return result
+
+
+def read(data: Path, *args: str) -> Any:
+    return json.loads(typed(data, *args, "--json").stdout)
+
+
+def test_the_troupe_of_this_machine_is_found_with_its_key(machine: Desk, data: Path) -> None:
+    """Every command would need an address and a key."""
+    told = typed(data, "status").stdout
+    assert machine.url in told
+    assert str(data / "admin.key") in told
+    assert "the scripted one answers" in told
+    assert read(data, "status")["modelProvider"] == "scripted"
+
+
+def test_a_running_troupe_is_left_as_it_is(machine: Desk, data: Path) -> None:
+    """`troupe up` in a start script would restart what runs."""
+    found = read(data, "up")
+    assert (found["started"], found["url"]) == (False, machine.url)
+    assert "runs already" in typed(data, "up").stdout
+
+
+def test_keys_are_made_listed_and_revoked(machine: Desk, data: Path) -> None:
+    """Nobody but the administrator could use Troupe."""
+    made = read(
+        data, "keys", "create", "--organization", "acme", "--role", "viewer", "--name", "ci"
+    )
+    assert made["token"].startswith("troupe_")
+    listed = {key["id"]: key for key in read(data, "keys", "list", "--organization", "acme")}
+    assert listed[made["id"]]["role"] == "viewer"
+    assert all("token" not in key and "sha256" not in key for key in listed.values())
+    refused = CliRunner().invoke(
+        main, ["cancel", "issue_1"], env={"TROUPE_URL": machine.url, "TROUPE_TOKEN": made["token"]}
+    )
+    assert refused.exit_code == 4
+    typed(data, "keys", "revoke", made["id"])
+    assert "revoked" in typed(data, "keys").stdout
+    typed(data, "keys", "revoke", "key_none", code=1)
+
+
+def test_a_key_alone_is_on_standard_output(machine: Desk, data: Path) -> None:
+    """`TROUPE_TOKEN=$(troupe keys create)` would hold a sentence."""
+    result = typed(data, "keys", "create")
+    assert result.stdout.startswith("troupe_")
+    assert result.stdout.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "args", [("--organization", "a/b"), ("--organization", ""), ("--name", "a\nb"), ("--name", "")]
+)
+def test_a_key_for_an_impossible_name_is_a_usage_error(
+    machine: Desk, data: Path, args: tuple[str, ...]
+) -> None:
+    """The user would get a traceback."""
+    typed(data, "keys", "create", *args, code=2)
+
+
+def test_keys_need_a_running_troupe(tmp_path: Path) -> None:
+    """The user would get a missing socket."""
+    assert "troupe up" in typed(tmp_path, "keys", code=3).stderr
+
+
+def test_repositories_are_allowed_below_home_and_data_unless_said_otherwise(tmp_path: Path) -> None:
+    """The API would be a way to read the whole disk, or none to work on one's own code."""
+    roots = environment(tmp_path, {})[ROOTS].split(os.pathsep)
+    assert roots == [str(Path.home()), str(tmp_path)]
+    assert environment(tmp_path, {ROOTS: "/srv/git"})[ROOTS] == "/srv/git"
+
+
+@pytest.mark.parametrize(
+    ("env", "provider", "companions"),
+    [
+        ({}, "scripted", 1),
+        ({"ANTHROPIC_API_KEY": "k"}, "anthropic", 0),
+        ({"ANTHROPIC_BASE_URL": "http://127.0.0.1:9"}, "compatible", 0),
+    ],
+)
+def test_the_script_runs_only_where_there_is_no_model(
+    tmp_path: Path, env: dict[str, str], provider: str, companions: int
+) -> None:
+    """A key would be ignored, or work paid for would be played."""
+    found = deployment(tmp_path, 8000, 2, env)
+    assert (found.model_provider, len(found.companions)) == (provider, companions)
+
+
+def test_a_model_that_came_later_is_noticed(
+    machine: Desk, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With a new key the user would go on waiting for the script."""
+    found = running(data)
+    assert found is not None
+    settings = CommandSettings(data=data, environment={"ANTHROPIC_API_KEY": "k"})
+    say_other_model(settings, Output(as_json=False), found)
+    assert "troupe down" in capsys.readouterr().err
+    say_other_model(CommandSettings(data=data), Output(as_json=False), found)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_setting_that_can_not_be_used_is_a_usage_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The user would read a traceback of the supervisor."""
+    monkeypatch.setenv("SCHEDULER_MAX_CONCURRENT", "many")
+    assert "SCHEDULER_MAX_CONCURRENT" in typed(tmp_path, "up", code=2).stderr
+
+
+def test_the_command_and_the_cluster_mean_the_same_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One would start what the other does not find."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    for env in ({"TROUPE_DATA": str(tmp_path / "link")}, {}):
+        assert CommandSettings.from_env(env).data_path == data_root(env)

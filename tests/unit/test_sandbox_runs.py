@@ -1,0 +1,294 @@
+"""Runs in the sandbox: what comes back, and that nothing is left of them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from actors.errors import DiskFullError, SandboxError
+from actors.sandbox import Limits, Sandbox
+from tests.workshop import (
+    SANDBOX,
+    bash,
+    job_tree,
+    names,
+    needs_root,
+    needs_sandbox,
+    processes_with,
+    wait_until_ended,
+)
+
+pytestmark = needs_sandbox
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    return job_tree(tmp_path, {"a.txt": "hello\n"})
+
+
+async def test_a_command_sees_the_workspace_and_its_result_comes_back(tree: Path) -> None:
+    """No command would work."""
+    done = await bash(tree, "pwd; cat a.txt; echo no >&2; echo new > b.txt; exit 7")
+    assert (done.exit_code, done.stdout, done.stderr) == (7, b"/workspace\nhello\n", b"no\n")
+    assert (tree / "b.txt").read_text() == "new\n"
+    assert (tree / "b.txt").stat().st_uid == tree.stat().st_uid
+    assert not (done.truncated or done.timed_out or done.stopped)
+
+
+async def test_a_read_only_workspace_can_not_be_written(tree: Path) -> None:
+    """A reviewer's command could change what it reviews."""
+    done = await bash(tree, "cat a.txt; echo x > a.txt; touch b", read_only=True)
+    assert done.stdout == b"hello\n" and done.exit_code != 0
+    assert (names(tree), (tree / "a.txt").read_text()) == (["a.txt"], "hello\n")
+
+
+async def test_standard_input_is_what_was_given_or_empty(tree: Path) -> None:
+    """A command that reads its input would hang, or read ours."""
+    large = os.urandom(300_000)
+    assert (await bash(tree, "cat", stdin=large)).stdout == large
+    assert (await bash(tree, "cat")).stdout == b""
+    assert (await bash(tree, "exit 3", stdin=large)).exit_code == 3
+
+
+async def test_only_the_given_environment_is_added(tree: Path) -> None:
+    """A command would depend on, or learn, how Troupe was started."""
+    done = await bash(tree, 'echo "$GREETING $HOME $(id -un)"', env={"GREETING": "hi there"})
+    assert done.stdout == b"hi there /tmp/home agent\n"
+
+
+async def test_streams_can_come_in_one_order(tree: Path) -> None:
+    """An error would be shown away from the line that it belongs to."""
+    done = await bash(tree, "echo 1; echo 2 >&2; echo 3", merge_streams=True)
+    assert (done.stdout, done.stderr) == (b"1\n2\n3\n", b"")
+
+
+async def test_a_signal_shows_in_the_exit_code(tree: Path) -> None:
+    """A crashed test run would pass for a failed or a passed one."""
+    assert (await bash(tree, "kill -SEGV $$")).exit_code == 128 + signal.SIGSEGV
+
+
+async def test_a_long_output_keeps_head_and_tail(tree: Path) -> None:
+    """The error at the end of a long build would be cut off."""
+    done = await bash(tree, "echo first; seq 100000; echo last", output_bytes_max=1_000)
+    assert done.truncated
+    assert done.stdout.startswith(b"first\n1\n") and done.stdout.endswith(b"100000\nlast\n")
+    assert len(done.stdout) < 1_100 and b"bytes not kept" in done.stdout
+
+
+async def test_time_is_limited_and_partial_output_kept(tree: Path) -> None:
+    """A hanging test would hold its job, and nobody would see how far it came."""
+    done = await bash(tree, "trap '' TERM INT; echo begun; sleep 600", timeout_s=0.4)
+    assert (done.timed_out, done.stopped, done.stdout) == (True, "timeout", b"begun\n")
+    assert done.exit_code == 137
+
+
+async def test_a_cancelled_run_leaves_nothing(tree: Path) -> None:
+    """A cancelled job would go on working."""
+    marker = "31536000.11"
+    running = asyncio.ensure_future(bash(tree, f"setsid sleep {marker} & sleep {marker}; touch x"))
+    while not processes_with(f"sleep\0{marker}"):
+        await asyncio.sleep(0)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert not processes_with(marker)
+    assert names(tree) == ["a.txt"]
+
+
+async def test_a_run_cancelled_while_it_starts_never_runs(tree: Path) -> None:
+    """A command could run after the job was told that it did not."""
+    for turns in range(6):
+        marker = f"31536000.2{turns}"
+        await SANDBOX.probe()
+        running = asyncio.ensure_future(bash(tree, f"sleep {marker}"))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        assert not processes_with(marker)
+
+
+async def test_what_a_command_leaves_running_ends_with_it(tree: Path) -> None:
+    """A daemon would change the workspace after it was recorded."""
+    done = await bash(tree, "(setsid sh -c 'while :; do date >> log; done' &) ; echo ok")
+    assert done.stdout == b"ok\n"
+    size = (tree / "log").stat().st_size if (tree / "log").exists() else 0
+    await bash(tree, "true")
+    assert (tree / "log").stat().st_size == size if size else True
+    assert not processes_with("date >> log")
+
+
+HOST = """
+import asyncio, sys
+from pathlib import Path
+from tests.workshop import bash
+
+asyncio.run(bash(Path(sys.argv[1]), f"setsid sleep {sys.argv[2]} & sleep {sys.argv[2]}"))
+"""
+
+
+async def test_the_death_of_the_host_ends_its_commands(tree: Path) -> None:
+    """A killed host would leave commands that write into a tree which another host took over."""
+    marker = "31536000.33"
+    host = subprocess.Popen(
+        [sys.executable, "-c", HOST, str(tree), marker], cwd=Path(__file__).parents[2]
+    )
+    while not processes_with(f"sleep\0{marker}"):
+        assert host.poll() is None
+        await asyncio.sleep(0)
+    inside = processes_with(marker)
+    host.kill()
+    host.wait()
+    wait_until_ended(inside)
+
+
+DYING_HOSTS = """
+import asyncio, os, signal, sys, time
+from pathlib import Path
+from tests.workshop import SANDBOX, bash
+
+tree = Path(sys.argv[1])
+asyncio.run(bash(tree, "true"))
+for number in range(24):
+    child = os.fork()
+    if child == 0:
+        asyncio.run(bash(tree, f"echo ran >> ran; sleep {sys.argv[2]}"))
+    time.sleep(number * 0.0015)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+"""
+
+
+async def test_a_host_that_dies_while_a_sandbox_is_made_leaves_nothing(tree: Path) -> None:
+    """The command would run with nobody to stop it, since bubblewrap misses such a death."""
+    marker = "31536000.44"
+    subprocess.run(
+        [sys.executable, "-c", DYING_HOSTS, str(tree), marker],
+        cwd=Path(__file__).parents[2], check=True,
+    )  # fmt: skip
+    wait_until_ended(processes_with(marker))
+
+
+async def test_many_runs_at_once_do_not_meet(tmp_path: Path) -> None:
+    """Jobs on one host would see each other's files or output."""
+    places = [tmp_path / str(number) for number in range(8)]
+    for place in places:
+        place.mkdir()
+    trees = [job_tree(place) for place in places]
+    runs = [
+        bash(tree, f"echo {n} > n; ls /proc | grep -c '^[0-9]'") for n, tree in enumerate(trees)
+    ]
+    for number, done in enumerate(await asyncio.gather(*runs)):
+        assert int(done.stdout) < 8
+        assert (trees[number] / "n").read_text() == f"{number}\n"
+
+
+async def test_memory_of_all_processes_together_is_limited(tree: Path) -> None:
+    """One job's test suite would take the whole machine down."""
+    sandbox = Sandbox(Limits(memory_bytes=64 << 20))
+    report = await sandbox.probe()
+    if report.missing:
+        pytest.skip(report.missing[0])
+    hog = "python3 -c 'x = bytearray(200 << 20); print(len(x))'"
+    done = await sandbox.run(["bash", "-c", hog], workspace=tree)
+    assert b"209715200" not in done.stdout and done.exit_code != 0
+    spread = "for n in 1 2 3 4 5; do head -c 20M /dev/zero > /tmp/$n || exit 9; done; echo fits"
+    done = await sandbox.run(["bash", "-c", spread], workspace=tree)
+    assert b"fits" not in done.stdout and done.stopped == "memory"
+
+
+async def test_the_number_of_processes_is_limited(tree: Path) -> None:
+    """A fork bomb would take the whole machine down."""
+    sandbox = Sandbox(Limits(processes_max=20))
+    done = await sandbox.run(
+        ["bash", "-c", "for n in $(seq 40); do sleep 5 & done; jobs -r | wc -l"],
+        workspace=tree, timeout_s=8,
+    )  # fmt: skip
+    assert b"fork" in done.stderr
+
+
+async def test_the_size_of_a_file_and_of_scratch_is_limited(tree: Path) -> None:
+    """A command would fill the host's disk or memory."""
+    sandbox = Sandbox(Limits(file_bytes_max=1 << 20, tmp_bytes=1 << 20))
+    done = await sandbox.run(
+        ["bash", "-c", "head -c 3M /dev/zero > big; cd /tmp; for n in 1 2 3; do"
+         " head -c 900K /dev/zero > $n || echo full; done"],
+        workspace=tree,
+    )  # fmt: skip
+    assert (tree / "big").stat().st_size == 1 << 20
+    assert b"full" in done.stdout
+
+
+@needs_root
+async def test_a_command_that_fills_the_disk_is_stopped(tmp_path: Path) -> None:
+    """One job would take the disk from every other."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "none", disk], check=True)
+    try:
+        tree = job_tree(disk)
+        sandbox = Sandbox(Limits(disk_free_bytes_min=20 << 20))
+        command = "for n in $(seq 100); do head -c 1M /dev/zero > $n; done; sleep 60"
+        done = await sandbox.run(["bash", "-c", command], workspace=tree)
+        assert done.stopped == "disk"
+        with pytest.raises(DiskFullError):
+            await sandbox.run(["true"], workspace=tree)
+    finally:
+        subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+async def test_more_of_the_machine_is_seen_only_where_the_operator_says(
+    tree: Path, tmp_path: Path
+) -> None:
+    """A toolchain outside /usr could not be used, or could be written to."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "hi").write_text("hi\n")
+    sandbox = Sandbox(ro_binds={"/opt/tools": tools})
+    done = await sandbox.run(
+        ["bash", "-c", "cat /opt/tools/hi; touch /opt/tools/x"], workspace=tree
+    )
+    assert (done.stdout, done.exit_code) == (b"hi\n", 1)
+    assert not (await bash(tree, "ls /opt")).stdout
+
+
+@pytest.mark.parametrize("argv", [["a\0b"], ["x" * 200_000], ["true"] * 200_000])
+async def test_a_command_that_can_not_be_started_is_an_error_of_its_own(
+    tree: Path, argv: list[str]
+) -> None:
+    """It would look as if the command had run and failed."""
+    with pytest.raises(SandboxError):
+        await SANDBOX.run(argv, workspace=tree)
+
+
+@needs_root
+async def test_a_tree_that_belongs_to_no_job_is_refused(tmp_path: Path) -> None:
+    """A command would run as root, or as a person."""
+    with pytest.raises(SandboxError, match="belongs to user 0"):
+        await SANDBOX.run(["true"], workspace=tmp_path)
+
+
+async def test_a_run_leaves_no_file_open(tree: Path) -> None:
+    """A host would run out of descriptors after some thousand tools."""
+    await bash(tree, "true", stdin=b"x")
+    before = names(Path("/proc/self/fd"))
+    groups = SANDBOX._groups
+    for _ in range(3):
+        await bash(tree, "true", stdin=b"x")
+        await bash(tree, "sleep 5", timeout_s=0.05)
+        with pytest.raises(SandboxError):
+            await SANDBOX.run(["x" * 200_000], workspace=tree)
+    assert names(Path("/proc/self/fd")) == before
+    if groups is not None:
+        await bash(tree, "true")  # what was not empty yet is tried again with the next run
+        assert (
+            len([name for name in names(groups.parents[0]) if name.startswith(f"{os.getpid()}-")])
+            <= 1
+        )

@@ -11,12 +11,14 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
 import click
+from pydantic import ValidationError
 
 from actors.commands.base import Session, TroupeGroup
 from actors.commands.failures import WrongUsageError
 from actors.commands.words import age
 from runtime.clock import SystemClock
 from runtime.cluster import local_store
+from runtime.errors import InvalidIdError
 from runtime.keys import Key, Keys, Role
 
 ROLES = tuple(role.value for role in Role)
@@ -44,7 +46,13 @@ async def create(session: Session, organization: str, role: str, name: str) -> N
     stops the scheduler.
     """
     async with _keys(session) as known:
-        token, key = await known.create(organization, Role(role), name)
+        try:
+            token, key = await known.create(organization, Role(role), name)
+        except (InvalidIdError, ValidationError) as error:
+            raise WrongUsageError(
+                f"No key can be made for {name!r} of {organization!r}.",
+                "An organization is 1..64 letters, digits, `_`, `.`, `-`; a name is one line.",
+            ) from error
     if session.out.as_json:
         return session.out.result({**key.to_wire(), "token": token})
     session.out.say(token)

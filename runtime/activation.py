@@ -186,7 +186,7 @@ class Activation:
             await self._failed(stored, f"{type(error).__name__}: {error}")
             return
         if first:
-            self._describe(turn)
+            turn.puts.append(self.description())
         events = turn.events(diff(self._committed, after), self.agent.schema_version, first)
         snapshot = self._snapshot(after, len(events), turn.wants_snapshot)
         commit = turn.commit(self.fence, self.version, events, snapshot, ack)
@@ -343,18 +343,19 @@ class Activation:
         visible = document is not None and document.organization == self.organization
         return document.body if document is not None and visible else None
 
-    def _describe(self, turn: Turn) -> None:
-        """The agent's public record, written with its first turn."""
+    def description(self) -> Put:
+        """The agent's public record, written with the first thing it does."""
+        agent = self.agent
         record = {
             "agentId": self.agent_id,
             "organizationId": self.organization,
-            "kind": self.agent.kind,
-            "role": self.agent.role,
-            "capabilities": list(self.agent.capabilities),
+            "kind": agent.kind,
+            "role": agent.role,
+            "capabilities": list(agent.capabilities),
             "createdAt": iso(self.host.clock.now_ms()),
         }
-        terms = {"kind": self.agent.kind, "role": self.agent.role}
-        turn.put("agent", self.address, to_json(record), terms, contract.ANY)
+        terms = (f"kind={agent.kind}", f"role={agent.role}")
+        return Put("agent", self.address, self.organization, to_json(record), terms)
 
     async def _expand(self, turn: Turn) -> None:
         """Turn messages to a role into messages to each agent of it but the sender."""

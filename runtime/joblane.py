@@ -90,6 +90,8 @@ class JobLane:
         while self._queued:
             stored, message = self._queued.popleft()
             try:
+                if self._activation.version == 0:  # it has had no turn: the job makes it known
+                    await self._write(puts=(self._activation.description(),))
                 self._current = await JobRun.load(self._activation, stored, message)
                 await self._current.run()
             except LostError as lost:

@@ -67,7 +67,7 @@ class Turn:
         """Messages to a role; the host expands them before the commit."""
         self._named: list[tuple[str, Any]] = []
         self._reminders: list[Remind] = []
-        self._puts: list[Put] = []
+        self.puts: list[Put] = []
         self._feed: list[FeedEvent] = []
         self.wants_snapshot = False
 
@@ -135,7 +135,7 @@ class Turn:
         self, collection: str, key: str, body: bytes | None, terms: Mapping[str, str], expect: int
     ) -> None:
         pairs = tuple(f"{name}={value}" for name, value in terms.items())
-        self._puts.append(Put(collection, key, self.organization, body, pairs, expect))
+        self.puts.append(Put(collection, key, self.organization, body, pairs, expect))
 
     def publish(self, event: str, data: dict[str, Any], rooms: tuple[str, ...]) -> None:
         self._feed.append(feed_event(self.organization, event, data, rooms, self._clock.now_ms()))
@@ -183,7 +183,7 @@ class Turn:
             snapshot=snapshot,
             sends=tuple(self.sends),
             reminders=tuple(self._reminders),
-            puts=tuple(self._puts),
+            puts=tuple(self.puts),
             feed=tuple(self._feed),
         )
 

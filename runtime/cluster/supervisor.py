@@ -184,9 +184,7 @@ class Supervisor:
         self._head = self._spawn(argv, "ray.log")
         self._state.dashboard_url = f"http://127.0.0.1:{dashboard_port}"
         address_file = self._directory.ray_temp / "ray_current_cluster"
-        self._state.ray_address = await self._appears(
-            address_file, "ray", self._head, HEAD_WAIT_S
-        )
+        self._state.ray_address = await self._appears(address_file, "ray", self._head, HEAD_WAIT_S)
 
     def _spawn(self, argv: list[str], log: str) -> subprocess.Popen[bytes]:
         with (self._directory.logs / log).open("ab") as output:

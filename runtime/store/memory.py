@@ -57,6 +57,8 @@ class MemoryStore:
         self._parking = Parking()
         self._alarm = Alarm(clock, lambda: self._parking.ring("poll"))
         self._agents: dict[str, Agent] = {}
+        self.agent = self._agents.get
+        self.received: set[tuple[str, str]] = set()
         self._messages: dict[str, dict[str, StoredMessage]] = {}
         self._history: dict[str, list[str]] = {}
         self._journals: dict[str, list[JournalEvent]] = {}
@@ -69,12 +71,6 @@ class MemoryStore:
         self._refused: Counter[str] = Counter()
 
     # what the rules ask for
-
-    def agent(self, address: str) -> Agent | None:
-        return self._agents.get(address)
-
-    def received(self, recipient: str, message_id: str) -> bool:
-        return message_id in self._messages.get(recipient, ())
 
     def step(self, job: str, key: str) -> tuple[str, int, bool] | None:
         found = self._steps.get(job, {}).get(key)
@@ -140,6 +136,7 @@ class MemoryStore:
     def _send(self, send: Send, now_ms: int) -> int:
         agent = self._agents.setdefault(send.recipient, Agent(send.recipient))
         seq = self._roster.head_seq + 1
+        self.received.add((send.recipient, send.message_id))
         box = self._messages.setdefault(send.recipient, {})
         box[send.message_id] = StoredMessage(
             seq, send.message_id, send.sender, send.recipient, send.body, now_ms, send.reply_to
@@ -278,7 +275,7 @@ class MemoryStore:
         for due_ms, (address, key) in sorted(due):
             _, body = self._reminders.pop((address, key))
             message_id = reminder_id(key, due_ms)
-            if not self.received(address, message_id):
+            if (address, message_id) not in self.received:
                 self._send(Send(message_id, address, address, body), now_ms)
 
     def _lease_end(self, lease_s: float) -> int:

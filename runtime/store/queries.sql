@@ -62,8 +62,8 @@ INSERT OR REPLACE INTO owner VALUES (?, ?, ?)
 DELETE FROM owner WHERE id = ?
 
 -- name: message_known
-WITH wanted (message_id, recipient) AS (VALUES {rows})
-SELECT m.message_id, m.recipient
+WITH wanted (message_id, recipient, address) AS (VALUES {rows})
+SELECT wanted.address, m.message_id
 FROM wanted CROSS JOIN message m
      ON m.message_id = wanted.message_id AND m.recipient = wanted.recipient
 

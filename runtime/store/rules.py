@@ -12,7 +12,7 @@ a retried commit would meet.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Final, Protocol
 
 from runtime.ids import SYSTEM
@@ -24,12 +24,14 @@ from runtime.store.contract import (
     Put,
     Refused,
     Result,
+    Send,
     StoredMessage,
 )
 from runtime.store.roster import Agent
 
 ANSWER_BYTES_MAX: Final = 32 << 20
 """Bodies in one answer; a longer one is cut after the row that passes it."""
+_SYSTEM: Final = SYSTEM + "/"
 
 
 class View(Protocol):
@@ -38,10 +40,13 @@ class View(Protocol):
     @property
     def incarnation(self) -> str: ...
 
-    def agent(self, address: str) -> Agent | None: ...
+    @property
+    def received(self) -> Container[tuple[str, str]]:
+        """(recipient, message id) of every message that was ever accepted."""
 
-    def received(self, recipient: str, message_id: str) -> bool:
-        """Whether the recipient ever got a message of this id."""
+    @property
+    def agent(self) -> Callable[[str], Agent | None]:
+        """The agent of an address."""
 
     def step(self, job: str, key: str) -> tuple[str, int, bool] | None:
         """(agent, epoch of its latest intent, has a result), or None: no intent."""
@@ -79,28 +84,28 @@ def check_call(commits: Sequence[Commit]) -> None:
 
 def refusal(commit: Commit, view: View) -> Refused | None:
     """The first reason against `commit`, or None: it may be written."""
-    if commit.sends and (refused := _foreign(commit)):
+    sends = commit.sends
+    if sends and commit.organization != SYSTEM and (refused := _foreign(commit)):
         return refused
-    if commit.agent is not None:
-        agent = view.agent(commit.agent)
+    address = commit.agent
+    if address is not None:
+        agent = view.agent(address)
         if refused := _fence(commit, agent, view.incarnation):
             return refused
     if commit.puts and (refused := _puts(commit.puts, view)):
         return refused
-    if commit.sends and (refused := _sends(commit, view)):
+    if sends and (refused := _sends(sends, view)):
         return refused
-    if commit.agent is None:
+    if address is None:
         return None
     assert agent is not None
     return _inbox(commit, agent) or _steps(commit, view)
 
 
 def _foreign(commit: Commit) -> Refused | None:
-    if commit.organization == SYSTEM:
-        return None
     own = commit.organization + "/"
     for send in commit.sends:
-        inside = send.recipient.startswith((own, SYSTEM + "/"))
+        inside = send.recipient.startswith(own) or send.recipient.startswith(_SYSTEM)
         if not inside or not send.sender.startswith(own):
             return Refused("foreign_organization", send.recipient)
     return None
@@ -130,11 +135,12 @@ def _puts(puts: tuple[Put, ...], view: View) -> Refused | None:
     return None
 
 
-def _sends(commit: Commit, view: View) -> Refused | None:
+def _sends(sends: tuple[Send, ...], view: View) -> Refused | None:
+    received = view.received
     sent: set[tuple[str, str]] = set()
-    for send in commit.sends:
+    for send in sends:
         key = (send.recipient, send.message_id)
-        if key in sent or view.received(*key):
+        if key in received or key in sent:
             return Refused("duplicate", send.message_id)
         sent.add(key)
     return None
@@ -142,15 +148,16 @@ def _sends(commit: Commit, view: View) -> Refused | None:
 
 def _inbox(commit: Commit, agent: Agent) -> Refused | None:
     done: set[str] = set()
-    for group in (commit.acks, commit.retries, commit.buries):
-        for item in group:
-            if item.message_id in done or item.message_id not in agent.pending:
-                return Refused("not_pending", item.message_id)
-            done.add(item.message_id)
+    for item in (*commit.acks, *commit.retries, *commit.buries):
+        if item.message_id not in agent.pending or item.message_id in done:
+            return Refused("not_pending", item.message_id)
+        done.add(item.message_id)
     return None
 
 
 def _steps(commit: Commit, view: View) -> Refused | None:
+    if not (commit.intents or commit.results):
+        return None
     begun: set[tuple[str, str]] = set()
     for intent in commit.intents:
         step = view.step(intent.job, intent.key)

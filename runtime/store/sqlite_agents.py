@@ -29,6 +29,8 @@ class Agents:
     def __init__(self, cursor: Cursor) -> None:
         self._cursor = cursor
         self._cached: dict[str, Agent] = {}
+        self.get = self._cached.get
+        """The agent of an address, if it was loaded before and exists."""
         self._last_id: int = number(cursor, "agent_last") or 0
         self._new: list[Row] = []
         self._held: list[Row] = []
@@ -38,15 +40,12 @@ class Agents:
         self.next_due_ms: int | None = number(self._cursor, "reminder_next")
         """When to look for due reminders; never later than the first of them."""
 
-    def get(self, address: str) -> Agent | None:
-        """The agent, if it was loaded before and exists."""
-        return self._cached.get(address)
-
     def load(self, addresses: Iterable[str]) -> None:
         """Bring agents into the cache, those of them that exist."""
-        missing = {(address,) for address in addresses if address not in self._cached}
+        cached = self._cached
+        missing = {address for address in addresses if address not in cached}
         if missing:
-            self._keep(BY_ADDRESS.read(self._cursor, list(missing)))
+            self._keep(BY_ADDRESS.read(self._cursor, [(address,) for address in missing]))
 
     def load_ids(self, ids: Iterable[int]) -> dict[int, Agent]:
         """Bring the agents of these rows into the cache."""
@@ -74,11 +73,12 @@ class Agents:
 
     # writing
 
-    def record(self, agent: Agent, event: Event, now_ms: int, cause: str | None) -> None:
-        agent.version += 1
-        self._events.append(
-            (agent.row, agent.version, event.name, event.body, event.schema, now_ms, cause)
-        )
+    def record(self, agent: Agent, events: Iterable[Event], now_ms: int, cause: str | None) -> None:
+        for event in events:
+            agent.version += 1
+            self._events.append(
+                (agent.row, agent.version, event.name, event.body, event.schema, now_ms, cause)
+            )
 
     def save(self, agent: Agent, snapshot: Snapshot) -> None:
         self._snapshots[agent.row] = (agent.row, agent.version, snapshot.body, snapshot.schema)

@@ -31,7 +31,7 @@ from runtime.store.sqlite_agents import Agents
 from runtime.store.sqlite_bulk import QUERIES, number, rows
 from runtime.store.sqlite_documents import Documents
 from runtime.store.sqlite_feed import FeedTable
-from runtime.store.sqlite_inbox import Inbox
+from runtime.store.sqlite_inbox import Inbox, Status
 from runtime.store.sqlite_steps import Steps
 
 
@@ -41,7 +41,9 @@ class Book:
         self._cursor = cursor = connection.cursor()
         self._clock = clock
         self.agents = Agents(cursor)
+        self.agent = self.agents.get
         self.inbox = Inbox(cursor)
+        self.received = self.inbox.received
         self.steps = Steps(cursor)
         self.documents = Documents(cursor)
         self.feed = FeedTable(cursor)
@@ -59,13 +61,6 @@ class Book:
         self._cursor.close()
 
     # what the rules ask for
-
-    def agent(self, address: str) -> Agent | None:
-        return self.agents.get(address)
-
-    def received(self, recipient: str, message_id: str) -> bool:
-        agent = self.agents.get(recipient)
-        return agent is not None and self.inbox.received(message_id, agent.row)
 
     def step(self, job: str, key: str) -> tuple[str, int, bool] | None:
         return self.steps.facts(job, key)
@@ -85,18 +80,20 @@ class Book:
         return answers
 
     def _load(self, commits: Sequence[Commit]) -> None:
-        addresses = {send.recipient for commit in commits for send in commit.sends}
-        addresses.update([commit.agent for commit in commits if commit.agent is not None])
-        self.agents.load(addresses)
-        get = self.agents.get
-        sends = [
-            (send.message_id, agent.row)
-            for commit in commits
-            for send in commit.sends
+        """Bring in what the rules will ask for."""
+        get = self.agent
+        sends = [send for commit in commits for send in commit.sends]
+        missing = [send.recipient for send in sends if get(send.recipient) is None]
+        missing += [one.agent for one in commits if one.agent and get(one.agent) is None]
+        if missing:
+            self.agents.load(missing)
+        wanted = [
+            (send.message_id, agent.row, send.recipient)
+            for send in sends
             if (agent := get(send.recipient)) is not None
         ]
-        if sends:
-            self.inbox.load(sends)
+        if wanted:
+            self.inbox.load(wanted)
         steps = [(one.job, one.key) for commit in commits for one in commit.intents]
         steps += [(one.job, one.key) for commit in commits for one in commit.results]
         if steps:
@@ -111,34 +108,27 @@ class Book:
             return refused
         version = 0
         if commit.agent is not None:
-            agent = self.agents.get(commit.agent)
+            agent = self.agent(commit.agent)
             assert agent is not None
             self._turn(agent, commit, now_ms)
             version = agent.version
         for put in commit.puts:
             self.documents.put(put, now_ms)
         seqs = tuple([self._send(send, now_ms) for send in commit.sends])
-        if commit.feed:
+        for event in commit.feed:
             self.rings.add("feed")
-            for event in commit.feed:
-                self.feed.add(event)
+            self.feed.add(event)
         return Committed(version, seqs, self.feed.head)
 
     def _turn(self, agent: Agent, commit: Commit, now_ms: int) -> None:
         if commit.events:
-            cause = cause_of(commit)
-            for event in commit.events:
-                self.agents.record(agent, event, now_ms, cause)
+            self.agents.record(agent, commit.events, now_ms, cause_of(commit))
         if commit.snapshot is not None:
             self.agents.save(agent, commit.snapshot)
         for ack in commit.acks:
-            seq = self.roster.finished(agent, ack.message_id)
-            self.inbox.finish(seq, "processed", now_ms, reply=ack.reply)
-            self.rings.add(("outcome", agent.address, ack.message_id))
+            self._finish(agent, ack.message_id, "processed", now_ms, ack.reply, None)
         for bury in commit.buries:
-            seq = self.roster.finished(agent, bury.message_id)
-            self.inbox.finish(seq, "dead", now_ms, error=bury.error)
-            self.rings.add(("outcome", agent.address, bury.message_id))
+            self._finish(agent, bury.message_id, "dead", now_ms, None, bury.error)
         for retry in commit.retries:
             self.inbox.retry(agent.pending[retry.message_id], retry)
         for remind in commit.reminders:
@@ -148,8 +138,21 @@ class Book:
         for result in commit.results:
             self.steps.end(result, now_ms)
 
+    def _finish(
+        self,
+        agent: Agent,
+        message_id: str,
+        status: Status,
+        now_ms: int,
+        reply: bytes | None,
+        error: str | None,
+    ) -> None:
+        seq = self.roster.finished(agent, message_id)
+        self.inbox.finish(seq, status, now_ms, reply, error)
+        self.rings.add(("outcome", agent.address, message_id))
+
     def _send(self, send: Send, now_ms: int) -> int:
-        agent = self.agents.get(send.recipient) or self.agents.create(send.recipient)
+        agent = self.agent(send.recipient) or self.agents.create(send.recipient)
         seq = self.roster.head_seq + 1
         self.inbox.add(send, seq, agent.row, now_ms)
         self.roster.arrived(agent, send.message_id, seq, now_ms)
@@ -231,7 +234,7 @@ class Book:
             ]
             self._load([Commit("", sends=tuple(sends))])
             for send in sends:
-                if not self.received(send.recipient, send.message_id):
+                if (send.recipient, send.message_id) not in self.received:
                     self._send(send, now_ms)
             self.flush()
         self._ring_risen(risen)

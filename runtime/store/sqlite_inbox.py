@@ -15,7 +15,7 @@ from typing import Final, Literal
 from runtime.store.contract import Retry, Send, StoredMessage
 from runtime.store.sqlite_bulk import Bulk, Row, first, rows
 
-RECEIVED: Final = Bulk("message_known", 2)
+RECEIVED: Final = Bulk("message_known", 3)
 NEW: Final = Bulk("message_new", 7)
 PENDING: Final = Bulk("pending_new", 2)
 FINISHED: Final = Bulk("pending_drop", 1)
@@ -23,38 +23,33 @@ OUTCOME: Final = Bulk("outcome_new", 5)
 RETRY: Final = Bulk("retry_set", 4)
 BY_SEQ: Final = Bulk("message_by_seq", 1)
 
+Status = Literal["processed", "dead"]
+
 
 class Inbox:
     def __init__(self, cursor: Cursor) -> None:
         self._cursor = cursor
-        self._received: set[Row] = set()
+        self.received: set[tuple[str, str]] = set()
+        """(recipient, message id), of those that were loaded, which were ever received."""
         self._new: list[Row] = []
         self._pending: dict[int, Row] = {}
         self._finished: list[Row] = []
         self._outcomes: list[Row] = []
         self._retries: list[Row] = []
 
-    def load(self, keys: list[Row]) -> None:
-        """Find which of these (message id, recipient's row) were ever received."""
-        self._received.update(RECEIVED.read(self._cursor, keys))
-
-    def received(self, message_id: str, recipient: int) -> bool:
-        return (message_id, recipient) in self._received
+    def load(self, wanted: list[tuple[str, int, str]]) -> None:
+        """Find which of these were ever received (message id, recipient's row, its address)."""
+        self.received.update(RECEIVED.read(self._cursor, wanted))  # type: ignore[arg-type]
 
     def add(self, send: Send, seq: int, recipient: int, now_ms: int) -> None:
-        self._received.add((send.message_id, recipient))
+        self.received.add((send.recipient, send.message_id))
         self._new.append(
             (seq, recipient, send.message_id, send.sender, send.body, now_ms, send.reply_to)
         )
         self._pending[seq] = (seq, recipient)
 
     def finish(
-        self,
-        seq: int,
-        status: Literal["processed", "dead"],
-        now_ms: int,
-        reply: bytes | None = None,
-        error: str | None = None,
+        self, seq: int, status: Status, now_ms: int, reply: bytes | None, error: str | None
     ) -> None:
         if self._pending.pop(seq, None) is None:
             self._finished.append((seq,))
@@ -71,7 +66,8 @@ class Inbox:
         FINISHED.run(cursor, self._finished)
         OUTCOME.run(cursor, self._outcomes)
         RETRY.run(cursor, self._retries)
-        self._received, self._new, self._pending = set(), [], {}
+        self.received.clear()
+        self._new, self._pending = [], {}
         self._finished, self._outcomes, self._retries = [], [], []
 
     # reading

@@ -36,6 +36,8 @@ from runtime.message import WireModel
 
 NAMES_MAX: Final = 9
 """Branch names tried: the plain one, then `-2` to `-9`."""
+PACK_BYTES_MAX: Final = 256 << 20
+"""New objects of one delivery."""
 BRANCHES_MAX: Final = 100
 """Branches of one issue that are searched."""
 SEARCH_COMMITS_MAX: Final = 50
@@ -92,15 +94,16 @@ class Delivered(WireModel):
 
 
 async def find(order: DeliveryOrder) -> Delivered | None:
-    """The earlier delivery of this order, if there was one.
+    """The earlier delivery of this order, if there was a whole one.
 
-    It is known by a branch of the issue that has a commit with this tree and
-    the trailers of issue and artifact, even if its owner has gone on from there;
-    without a repository, by the record.
+    It is known by patch and record, and by a branch of the issue that has a commit
+    with this tree and the trailers of issue and artifact, even if its owner has
+    gone on from there. Half of a delivery is None: `deliver` finishes it.
     """
-    patch, record = _paths(order)
+    if not await asyncio.to_thread(_is_kept, order):
+        return None
     if order.repository is None:
-        return _delivered(order, None, None) if patch.exists() and record.exists() else None
+        return _delivered(order, None, None)
     found = await _find_branch(order, owners_git(order.repository))
     return _delivered(order, *found) if found else None
 
@@ -205,7 +208,10 @@ async def _copy_objects(order: DeliveryOrder, owner: Git, commit: str) -> str:
     housekeeping removes.
     """
     wanted = f"{commit}\n^{order.base_commit}\n".encode()
-    pack = await order.git.run("pack-objects", "--revs", "--stdout", "--quiet", stdin=wanted)
+    pack = await order.git.run(
+        "pack-objects", "--revs", "--stdout", "--quiet",
+        stdin=wanted, output_bytes_max=PACK_BYTES_MAX,
+    )  # fmt: skip
     said = await owner.run("index-pack", "--strict", "--stdin", stdin=pack.stdout)
     return said.text.split()[-1]
 
@@ -300,6 +306,10 @@ def _keep(order: DeliveryOrder, branch: str | None, commit: str | None) -> None:
     }
     _write(patch, order.patch)
     _write(record, json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n")
+
+
+def _is_kept(order: DeliveryOrder) -> bool:
+    return all(path.exists() for path in _paths(order))
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -216,6 +216,7 @@ async def test_a_delivery_killed_anywhere_is_finished_by_the_next(
     }
     child = subprocess.run([sys.executable, "-c", KILLED, json.dumps(told)], check=False)
     assert child.returncode == -signal.SIGKILL
+    assert await find(order) is None, "half of a delivery is none"
     done = await deliver(order)
     assert git(owner, "branch", "--list", "troupe/*").split() == [done.branch]
     assert git(owner, "rev-parse", f"{done.branch}^{{tree}}").strip() == order.tree

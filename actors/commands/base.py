@@ -1,19 +1,21 @@
 """What all commands share: their common options, their help and their session.
 
-A command is an async function that takes a `Session` first.  Each one has
-`--json`, `--url`, `--token` and `--data`, and an example in its help: the
-class adds the former and refuses to be made without the latter.
+A command is a function that takes a `Session` first: async when it speaks HTTP,
+plain when it starts or stops processes, so that Ctrl-C ends it at once.  Each
+one has `--json`, `--url`, `--token` and `--data`, and an example in its help:
+the class adds the former and refuses to be made without the latter.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import click
 
@@ -24,6 +26,8 @@ from actors.commands.settings import CommandSettings, is_loopback, local_key
 from runtime.cluster import running
 from runtime.errors import NotRunningError, SettingsError, TroupeError
 
+_EXPECTED = (CommandError, TroupeError, PermissionError, FileNotFoundError, NotADirectoryError)
+"""What a command may fail with; anything else is a fault of ours, and shown as one."""
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
 
@@ -46,14 +50,16 @@ class Session:
         Raises:
             UnreachableError: none was named and none runs from the data directory.
         """
-        url = self.settings.url or local_url(self.data)
+        url = _checked_url(self.settings.url) if self.settings.url else local_url(self.data)
         local = is_loopback(url)
         token = self.settings.token or (local_key(self.data) if local else None)
+        if token and not (token.isascii() and token.isprintable()):
+            raise WrongUsageError("The key has characters that no key has.", "Check TROUPE_TOKEN.")
         async with connect(url, token, local=local) as http:
             yield Api(http, patience_s)
 
 
-def as_failure(error: CommandError | TroupeError) -> CommandError:
+def as_failure(error: Exception) -> CommandError:
     """A failure with its exit code."""
     if isinstance(error, CommandError):
         return error
@@ -62,6 +68,16 @@ def as_failure(error: CommandError | TroupeError) -> CommandError:
     if isinstance(error, SettingsError):
         return WrongUsageError(str(error))
     return CommandError(str(error))
+
+
+def _checked_url(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        if parts.scheme in ("http", "https") and parts.hostname and (parts.port or 1) > 0:
+            return url
+    except ValueError:
+        pass  # a bracket or a port that is none
+    raise WrongUsageError(f"{url} is not an address.", "For example: http://127.0.0.1:8000")
 
 
 def local_url(data: Path) -> str:
@@ -97,8 +113,8 @@ class TroupeCommand(click.Command):
         given = {name: taken[name] for name in ("url", "token", "data") if taken[name]}
         session = Session(replace(found, **given), Output(taken["as_json"]))
         try:
-            code = asyncio.run(self._run(session, ctx.params))
-        except (CommandError, TroupeError) as error:
+            code = self._run(session, ctx.params)
+        except _EXPECTED as error:
             failure = as_failure(error)
             failure.as_json = taken["as_json"]
             raise failure from error
@@ -107,10 +123,11 @@ class TroupeCommand(click.Command):
             code = INTERRUPTED
         ctx.exit(code or 0)
 
-    async def _run(self, session: Session, params: dict[str, Any]) -> int | None:
+    def _run(self, session: Session, params: dict[str, Any]) -> int | None:
         assert self.callback is not None
-        body: Callable[..., Awaitable[int | None]] = self.callback
-        return await body(session, **params)
+        body: Callable[..., int | Coroutine[Any, Any, int | None] | None] = self.callback
+        code = body(session, **params)
+        return asyncio.run(code) if isinstance(code, Coroutine) else code
 
 
 class TroupeGroup(click.Group):

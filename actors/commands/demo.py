@@ -50,7 +50,7 @@ IDENTITY: Final = {
 
 
 @click.command(cls=TroupeCommand, examples=["troupe demo", "make run"])
-async def demo(session: Session) -> int:
+def demo(session: Session) -> int:
     """Walk a sample issue from intake to delivery on this machine.
 
     Starts Troupe if it does not run, copies the sample repository into the data
@@ -59,17 +59,19 @@ async def demo(session: Session) -> int:
     """
     started_s = time.monotonic()
     _check_machine()
-    found = await _running(session)
-    repository = await make_repository(session.data / "demo", session.out)
-    local = {"url": found.url, "token": local_key(session.data)}
-    async with connect(local["url"] or "", local["token"], local=True) as http:
-        picture = await _walk(session.out, Api(http, FOLLOW_PATIENCE_S), repository)
+    found = _running(session)
+    repository, picture = asyncio.run(_walk_from_nothing(session, found))
     if picture.outcome != "completed":
         say_end(session.out, picture)
         return 1
-    took = duration(time.monotonic() - started_s)
-    _close(session.out, found, picture, repository, took)
+    _close(session.out, found, picture, repository, duration(time.monotonic() - started_s))
     return 0
+
+
+async def _walk_from_nothing(session: Session, found: Running) -> tuple[Path, Picture]:
+    repository = await make_repository(session.data / "demo", session.out)
+    async with connect(found.url, local_key(session.data), local=True) as http:
+        return repository, await _walk(session.out, Api(http, FOLLOW_PATIENCE_S), repository)
 
 
 def _check_machine() -> None:
@@ -85,12 +87,12 @@ def _check_machine() -> None:
         )
 
 
-async def _running(session: Session) -> Running:
+def _running(session: Session) -> Running:
     out = session.out
     before = running(session.data)
     if before is None:
         out.progress("Starting Troupe on this machine (Ray, store, scheduler, hosts, HTTP)")
-    found = before or await start_here(session.settings, out)
+    found = before or start_here(session.settings, out)
     out.progress(f"Troupe {'runs already' if before else 'is up'} at {found.url}")
     if found.model_provider == "scripted":
         out.progress(SCRIPTED_NOTICE)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -49,7 +48,7 @@ HOSTS_MAX: Final = 64
     envvar="TROUPE_HOSTS",
     help="Processes that agents live in.",
 )
-async def up(session: Session, port: int, hosts: int) -> None:
+def up(session: Session, port: int, hosts: int) -> None:
     """Start Troupe here, in the background.
 
     Returns when it answers. One that runs already is left as it is. After a
@@ -60,7 +59,7 @@ async def up(session: Session, port: int, hosts: int) -> None:
     rest of the disk.
     """
     before = running(session.data)
-    found = await start_here(session.settings, session.out, port, hosts)
+    found = start_here(session.settings, session.out, port, hosts)
     if session.out.as_json:
         return session.out.result({**wire(found), "started": before is None})
     session.out.say("Troupe runs already." if before else "Troupe is up.")
@@ -68,13 +67,10 @@ async def up(session: Session, port: int, hosts: int) -> None:
     say_other_model(session.settings, session.out, found)
 
 
-async def start_here(
-    settings: CommandSettings, out: Output, port: int = 8000, hosts: int = 2
-) -> Running:
+def start_here(settings: CommandSettings, out: Output, port: int = 8000, hosts: int = 2) -> Running:
     """Start Troupe over the data directory, saying what takes its time."""
     data, environ = settings.data_path, settings.environment
-    return await asyncio.to_thread(
-        start,
+    return start(
         deployment(data, port, hosts, environ),
         env=environment(data, environ),
         on_progress=out.progress,
@@ -82,12 +78,12 @@ async def start_here(
 
 
 @click.command(cls=TroupeCommand, examples=["troupe down"])
-async def down(session: Session) -> None:
+def down(session: Session) -> None:
     """Stop Troupe here.
 
     Accepted work stays and goes on with the next `troupe up`.
     """
-    stopped = await asyncio.to_thread(stop, session.data, on_progress=session.out.progress)
+    stopped = stop(session.data, on_progress=session.out.progress)
     if session.out.as_json:
         return session.out.result({"stopped": stopped, "data": str(session.data)})
     session.out.say("Troupe is stopped." if stopped else f"Nothing ran over {session.data}.")

@@ -5,11 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from actors.cli import main
 from actors.commands.base import Session
-from actors.commands.failures import UnreachableError
+from actors.commands.failures import UnreachableError, WrongUsageError
 from actors.commands.output import Output
 from actors.commands.settings import CommandSettings, is_loopback, local_key
+
+NOWHERE = {"TROUPE_URL": "", "TROUPE_TOKEN": ""}
 
 
 @pytest.mark.parametrize(
@@ -73,3 +77,38 @@ def test_a_key_that_may_not_be_read_is_none(tmp_path: Path) -> None:
     assert local_key(tmp_path) is None
     (tmp_path / "admin.key").mkdir()
     assert local_key(tmp_path) is None
+
+
+@pytest.mark.parametrize("url", ["nonsense", "ftp://x", "http://", "http://[1", "http://x:99999"])
+async def test_an_address_that_is_none_is_a_usage_error(url: str, tmp_path: Path) -> None:
+    """A typing error would be waited for, or end in a traceback."""
+    with pytest.raises(WrongUsageError, match="not an address"):
+        await sent_key(CommandSettings(url=url, data=tmp_path))
+
+
+async def test_a_key_that_no_header_can_carry_is_a_usage_error(tmp_path: Path) -> None:
+    """A key pasted with a line break would end in a traceback."""
+    for token in ("troupe_é", "troupe_a\nX-Evil: 1"):
+        with pytest.raises(WrongUsageError, match="characters"):
+            await sent_key(CommandSettings(url="http://127.0.0.1:1", token=token, data=tmp_path))
+
+
+def test_a_data_directory_that_may_not_be_read_is_a_sentence(tmp_path: Path) -> None:
+    """Another user's directory would end in a traceback."""
+    (tmp_path / "file").write_text("")
+    args = ["status", "--data", str(tmp_path / "file" / "x")]
+    result = CliRunner().invoke(main, args, env=NOWHERE)
+    assert result.exit_code == 1
+    assert "Not a directory" in result.stderr
+
+
+def test_an_interrupted_command_says_that_the_work_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The user would fear that Ctrl-C had stopped the agent."""
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("actors.commands.base.running", interrupted)
+    result = CliRunner().invoke(main, ["issues"], env=NOWHERE)
+    assert result.exit_code == 130
+    assert "goes on" in result.stderr

@@ -20,7 +20,7 @@ from pathlib import Path
 from actors.errors import DiskFullError, WorkspaceError
 from actors.git import SYSTEM_PATH, Git, decode, encode
 from actors.mirror import lock
-from actors.sandbox import owner_of_job
+from actors.sandbox import kill_orphans, owner_of_job
 
 LOCK_WAIT_S = 2.0
 """For what a killed owner started to end; a living owner keeps its room."""
@@ -93,7 +93,7 @@ async def enter(job: Path, job_id: str) -> tuple[Room, bool]:
     found: Room | None = None
     for place in _places(job):
         room = Room(place, job_id, _open_lock(place))
-        if not await lock(room.handle, LOCK_WAIT_S if found is None else 0.0):
+        if not await _taken(room, LOCK_WAIT_S if found is None else 0.0):
             room.leave()
         elif found is None and room.ready.exists():
             found = room
@@ -104,6 +104,12 @@ async def enter(job: Path, job_id: str) -> tuple[Room, bool]:
         await asyncio.sleep(SETTLE_S)
         return found, False
     return await _new(job, job_id), True
+
+
+async def _taken(room: Room, wait_s: float) -> bool:
+    if await lock(room.handle, wait_s):
+        return True
+    return kill_orphans() > 0 and await lock(room.handle, LOCK_WAIT_S)
 
 
 async def quiet_rooms_removed(job: Path) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from actors.sandbox.command import WORKSPACE, owner_of, owner_of_job
 from actors.sandbox.limits import Limits
+from actors.sandbox.orphans import kill_orphans
 from actors.sandbox.probe import SandboxReport
 from actors.sandbox.sandbox import Completed, Sandbox
 
@@ -13,6 +14,7 @@ __all__ = [
     "Limits",
     "Sandbox",
     "SandboxReport",
+    "kill_orphans",
     "owner_of",
     "owner_of_job",
 ]

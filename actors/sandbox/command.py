@@ -45,6 +45,7 @@ ENVIRONMENT = {
     "PYTHONDONTWRITEBYTECODE": "1",
     "PYTHONHASHSEED": "0",
 }
+GATE = 'read -r _ || exit 125; exec "$@"'
 _LIBRARY_LINKS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 
 
@@ -171,16 +172,28 @@ def options(
 
 
 def inner(
-    argv: Sequence[str], owner: int | None, programs: Programs, limits: Limits, grouped: bool
+    argv: Sequence[str],
+    owner: int | None,
+    programs: Programs,
+    limits: Limits,
+    grouped: bool,
+    interactive: bool,
 ) -> list[str]:
-    """The command with what drops its rights and sets its limits in front."""
+    """The command with what drops its rights and sets its limits in front.
+
+    Before all, a gate: a line must come in on standard input, else the command is not
+    run. It comes only from a host that is alive then, because bubblewrap does not see
+    the death of a host that dies while the sandbox is made.
+    """
+    gate = GATE if interactive else f"{GATE} </dev/null"
     drop = []
     if owner is not None:
         drop = [
             programs.setpriv, f"--reuid={owner}", f"--regid={owner}", "--clear-groups",
             "--inh-caps=-all", "--bounding-set=-all", "--no-new-privs", "--",
         ]  # fmt: skip
-    return [*drop, programs.prlimit, *rlimits(limits, grouped), "--", *argv]
+    limited = [programs.prlimit, *rlimits(limits, grouped), "--", *argv]
+    return ["/bin/sh", "-c", gate, "sh", *drop, *limited]
 
 
 def _namespaces(owner: int | None) -> list[str]:

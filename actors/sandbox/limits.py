@@ -7,14 +7,18 @@ lives as long as its run.  Time and output are `process` and `streams`' business
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 PARENT = "troupe"
+GROUPS_MAX = 1_000_000
+_numbers = count()
+"""Of this process; all its sandboxes draw from it."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,6 @@ class Groups:
 
     v2: bool
     parents: list[Path]
-    _numbers: count[int] = field(default_factory=count)
     _leftover: list[Group] = field(default_factory=list)
 
     @classmethod
@@ -111,10 +114,7 @@ class Groups:
     def make(self, limits: Limits) -> Group:
         """A new, empty group with these limits."""
         self._leftover = [group for group in self._leftover if not group.remove()]
-        name = f"{os.getpid()}-{next(self._numbers)}"
-        group = Group([parent / name for parent in self.parents], self.v2)
-        for directory in group.directories:
-            directory.mkdir()
+        group = self._create()
         memory, pids = group.directories[0], group.directories[-1]
         if self.v2:
             (memory / "memory.max").write_text(str(limits.memory_bytes))
@@ -126,6 +126,17 @@ class Groups:
                 (memory / "memory.memsw.limit_in_bytes").write_text(str(limits.memory_bytes))
         (pids / "pids.max").write_text(str(limits.processes_max))
         return group
+
+    def _create(self) -> Group:
+        for number in islice(_numbers, GROUPS_MAX):
+            group = Group([parent / f"{os.getpid()}-{number}" for parent in self.parents], self.v2)
+            try:
+                for directory in group.directories:
+                    directory.mkdir()
+            except FileExistsError:  # of an earlier process with our number
+                continue
+            return group
+        raise OSError(errno.EEXIST, "no control group could be made")
 
     def end(self, group: Group) -> None:
         """Remove a group; one that is not empty yet is tried again with the next."""

@@ -43,7 +43,7 @@ class Plan:
     merge: bool
     """Standard error goes where standard output goes."""
     interactive: bool
-    """Standard input is a pipe that stays open."""
+    """Standard input is a pipe that stays open; else it is empty."""
 
 
 class SandboxProcess:
@@ -77,13 +77,17 @@ class SandboxProcess:
         Raises:
             SandboxError: bubblewrap could not be started; nothing was run.
         """
-        process = cls(plan, *_launch(plan))
+        try:
+            process = cls(plan, *_launch(plan))
+        except SandboxError:
+            if plan.group is not None:
+                plan.on_over(plan.group)
+            raise
         starting = asyncio.ensure_future(process._begin())
         try:
             await asyncio.shield(starting)
         except BaseException:
-            # bubblewrap must come so far that its death reaches its child, then it is killed.
-            starting.add_done_callback(process._abandon)
+            await asyncio.shield(asyncio.ensure_future(process._abandon(starting)))
             raise
         return process
 
@@ -114,6 +118,7 @@ class SandboxProcess:
             if self._plan.group is not None:
                 self._plan.group.add(first)
             os.write(self._block_write, b"x")
+            self._open_gate()
         except (OSError, TimeoutError, SandboxError) as error:
             self.kill()
             await self.exited.wait()
@@ -121,10 +126,24 @@ class SandboxProcess:
         finally:
             os.close(self._block_write)
 
-    def _abandon(self, starting: asyncio.Future[None]) -> None:
+    def _open_gate(self) -> None:
+        """Let the command begin; see `command.inner`."""
+        assert self.stdin is not None
+        with suppress(BrokenPipeError):  # it has already been killed
+            os.write(self.stdin, b"\n")
+        if not self._plan.interactive:
+            os.close(self.stdin)
+            self.stdin = None
+
+    async def _abandon(self, starting: asyncio.Future[None]) -> None:
+        """End what nobody waits for any more."""
+        # bubblewrap must come so far that its death reaches its child, then it is killed.
+        await asyncio.wait([starting])
         if not starting.cancelled():
             starting.exception()
         self.kill()
+        await self.exited.wait()
+        await self.gone.wait()
         for fd in (self.stdin, self.stdout, self.stderr):
             if fd is not None:
                 os.close(fd)
@@ -219,7 +238,7 @@ def _spawn(plan: Plan, argument_file: int, made: Sequence[int]) -> subprocess.Po
     # The options travel in a file: the command line can be read inside, in /proc/1/cmdline.
     return subprocess.Popen(
         [plan.bwrap, "--args", str(argument_file), "--", *plan.inner],
-        stdin=subprocess.PIPE if plan.interactive else subprocess.DEVNULL,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT if plan.merge else subprocess.PIPE,
         env={"PATH": SYSTEM_PATH},

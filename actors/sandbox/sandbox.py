@@ -20,6 +20,7 @@ from typing import Literal
 from actors.errors import DiskFullError, SandboxError
 from actors.sandbox.command import Box, Programs, Toolchain, inner, options, owner_of
 from actors.sandbox.limits import Groups, Limits
+from actors.sandbox.orphans import kill_orphans
 from actors.sandbox.probe import SandboxReport, judge, question
 from actors.sandbox.process import Plan, SandboxProcess
 from actors.sandbox.seccomp import program
@@ -83,6 +84,7 @@ class Sandbox:
             if self._report is None:
                 self._programs = Programs.find()
                 self._seccomp = program(os.uname().machine)
+                kill_orphans()
                 self._groups = Groups.detect()
                 async with question(self.toolchain) as asked:
                     done = await self._run(
@@ -177,7 +179,9 @@ class Sandbox:
         assert self._programs is not None, "probed"
         owner = owner_of(box.workspace)
         groups = self._groups
-        command = inner(argv, owner, self._programs, self.limits, groups is not None)
+        command = inner(
+            argv, owner, self._programs, self.limits, groups is not None, interactive
+        )  # fmt: skip
         if any("\0" in word for word in command):
             raise SandboxError("a NUL in the command")
         return Plan(

@@ -50,10 +50,8 @@ def with_bind(inside: str, outside: str) -> Callable[[list[str]], list[str]]:
     [
         (without("--unshare-net"), "network"),
         (with_bind("/etc/shadow", "/etc/passwd"), "files"),
-        (with_bind("/opt/host", "/"), "files"),
-        (without("--cap-drop", "ALL"), ""),
     ],
-    ids=["network", "passwords", "the whole machine", "rights"],
+    ids=["network", "files"],
 )
 async def test_a_sandbox_without_one_of_its_walls_is_refused(
     monkeypatch: pytest.MonkeyPatch, change: Callable[[list[str]], list[str]], attempt: str

@@ -148,10 +148,12 @@ def _sends(sends: tuple[Send, ...], view: View) -> Refused | None:
 
 def _inbox(commit: Commit, agent: Agent) -> Refused | None:
     done: set[str] = set()
-    for item in (*commit.acks, *commit.retries, *commit.buries):
-        if item.message_id not in agent.pending or item.message_id in done:
-            return Refused("not_pending", item.message_id)
-        done.add(item.message_id)
+    pending = agent.pending
+    for group in (commit.acks, commit.retries, commit.buries):
+        for item in group:
+            if item.message_id not in pending or item.message_id in done:
+                return Refused("not_pending", item.message_id)
+            done.add(item.message_id)
     return None
 
 

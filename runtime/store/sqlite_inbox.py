@@ -39,7 +39,7 @@ class Inbox:
 
     def load(self, wanted: list[tuple[str, int, str]]) -> None:
         """Find which of these were ever received (message id, recipient's row, its address)."""
-        self.received.update(RECEIVED.read(self._cursor, wanted))  # type: ignore[arg-type]
+        self.received.update(RECEIVED.read(self._cursor, wanted))
 
     def add(self, send: Send, seq: int, recipient: int, now_ms: int) -> None:
         self.received.add((send.recipient, send.message_id))

@@ -1,0 +1,56 @@
+"""A store served by a process of its own, to be killed or measured from outside.
+
+python -m tests.store_process DIRECTORY
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+
+from runtime.clock import SystemClock
+from runtime.store.server import StoreServer
+from runtime.store.sqlite import SqliteStore
+
+ROOT = Path(__file__).parent.parent
+
+
+class StoreProcess:
+    """Starts the process, waits until it serves, kills it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.socket = directory / "store.sock"
+        self.database = directory / "store.db"
+
+    async def start(self) -> None:
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "tests.store_process", str(self.directory), cwd=ROOT,
+            stdout=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        assert self._process.stdout is not None
+        ready = await asyncio.wait_for(self._process.stdout.readline(), 30)
+        assert ready == b"serving\n", "the store did not start"
+
+    async def kill(self) -> None:
+        """SIGKILL: no handler runs, nothing is flushed."""
+        os.kill(self._process.pid, signal.SIGKILL)
+        await self._process.wait()
+
+
+async def _serve(directory: Path) -> None:
+    store = await SqliteStore.open(directory / "store.db", SystemClock())
+    server = StoreServer(store, directory / "store.sock")
+    serving = asyncio.create_task(server.serve())
+    while not (directory / "store.sock").is_socket():
+        await asyncio.sleep(0.005)
+    sys.stdout.write("serving\n")
+    sys.stdout.flush()
+    await serving
+
+
+if __name__ == "__main__":
+    asyncio.run(_serve(Path(sys.argv[1])))

@@ -28,6 +28,7 @@ from actors.sandbox.streams import HeadTail, Reader, Writer
 
 OUTPUT_BYTES_MAX = 4 << 20
 DISK_POLL_S = 0.5
+PROBE_TIMEOUT_S = 60.0
 Stopped = Literal["timeout", "output", "disk", "memory"]
 
 
@@ -77,6 +78,7 @@ class Sandbox:
 
         Raises:
             SandboxRefusedError: something got out, or what is needed is not installed.
+            DiskFullError: there is no room to try.
         """
         if self._report is not None:
             return self._report
@@ -87,9 +89,8 @@ class Sandbox:
                 kill_orphans()
                 self._groups = Groups.detect()
                 async with question(self.toolchain) as asked:
-                    done = await self._run(
-                        asked.argv, Box(asked.workspace, False, ro_binds=asked.binds), timeout_s=60
-                    )
+                    box = self._box(asked.workspace, False, None, asked.binds)
+                    done = await self._run(asked.argv, box, timeout_s=PROBE_TIMEOUT_S)
                     self._report = await judge(
                         asked, done.stdout, done.stderr, self._groups is not None
                     )

@@ -192,13 +192,16 @@ def load(path: str) -> tuple[str, bytes, int]:
     with opened_parent(name) as (parent, leaf):
         # Without O_NONBLOCK opening a pipe would wait for its other end.
         fd = os.open(leaf, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=parent)
-    with os.fdopen(fd, "rb") as file:
+    try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
             raise Refused(f"{name} is not a regular file.")
         if status.st_size > FILE_BYTES_MAX:
             raise Refused(f"{name} has {status.st_size} bytes; at most {FILE_BYTES_MAX} are read.")
-        return name, file.read(FILE_BYTES_MAX + 1), stat.S_IMODE(status.st_mode)
+        with os.fdopen(fd, "rb", closefd=False) as file:
+            return name, file.read(FILE_BYTES_MAX + 1), stat.S_IMODE(status.st_mode)
+    finally:
+        os.close(fd)
 
 
 def save(name: str, content: bytes, mode: int) -> None:

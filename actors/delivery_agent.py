@@ -18,9 +18,8 @@ from actors.bench import Bench, Delta
 from actors.delivery import Delivered, DeliveryError, DeliveryOrder, deliver, find
 from actors.mirror import RepositorySource
 from actors.records import Review
-from actors.services import Services
+from actors.services import HopelessError, Services
 from runtime.agent import BaseAgent
-from runtime.errors import JobFailedError
 from runtime.ids import AgentId
 from runtime.job import Job, JobResult, StepContext
 
@@ -54,7 +53,7 @@ class DeliveryAgent(BaseAgent):
     ) -> dict[str, Any]:
         settings = self.services.settings
         if not await asyncio.to_thread(settings.allows_repository, work.repository):
-            raise JobFailedError(f"the operator does not allow this repository: {work.repository}")
+            raise HopelessError(f"The operator does not allow this repository: {work.repository}")
         source = RepositorySource(work.repository)
         bench = Bench(job, self.services.workspaces, source, None, work.base_commit)
         bench.established(work.base_commit, work.base_tree)
@@ -64,7 +63,7 @@ class DeliveryAgent(BaseAgent):
                 order = await self._order(job, assignment, work, review, bench)
                 delivered = await find(order) or await deliver(order)
         except DeliveryError as error:
-            raise JobFailedError(str(error)) from error
+            raise HopelessError(str(error)) from error
         finally:
             await bench.close()
         return delivered.to_wire()
@@ -74,7 +73,7 @@ class DeliveryAgent(BaseAgent):
     ) -> DeliveryOrder:
         patch = await job.read_artifact(review.artifact_hash)
         if patch is None:
-            raise JobFailedError(f"the approved patch is gone: {review.artifact_hash}")
+            raise HopelessError(f"The approved patch is gone: {review.artifact_hash}")
         workspace = await bench.ready()
         source = RepositorySource(work.repository)
         local = Path(source.location) if source.transport == "file" else None

@@ -20,6 +20,7 @@ Messages:
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Literal
 
@@ -41,6 +42,9 @@ from runtime.clock import iso
 from runtime.ids import SCHEDULER, AgentId, kind_of
 from runtime.job import JobResult
 from runtime.message import Message
+
+_ERROR_NAME = re.compile(r"^\w+Error: ")
+"""What the runtime puts in front of an error's sentence."""
 
 logger = logging.getLogger(__name__)
 
@@ -172,7 +176,7 @@ class IssueAgent(IssueRecord):
         elif message.message_type == "job.failed":
             # The stage stays: a job that a person has retried may yet complete.
             error = message.content.get("error") or "The job failed."
-            self._fail(f"{self.state.stage}_failed", error)
+            self._fail(f"{self.state.stage}_failed", _ERROR_NAME.sub("", error))
         else:
             result = JobResult.model_validate(message.content["result"])
             follow = {

@@ -20,12 +20,12 @@ from actors.endings import Ending
 from actors.gates import SuiteVerdict, run_gates
 from actors.gates.trees import make_candidate
 from actors.records import AutomatedReview, GateFinding, GateReport
+from actors.services import HopelessError
 from actors.tools import ToolOutput
 from actors.tools.text import shortened, visible
 from actors.untrusted import data_block, nonce
 from actors.working import Attempt, WorkingAgent
 from actors.workspace import Workspace
-from runtime.errors import JobFailedError
 from runtime.job import JobResult, StepContext
 
 KILLED: Final = 137
@@ -147,7 +147,7 @@ class ReviewAgent(WorkingAgent):
         workspace = await attempt.bench.ready()
         made = await workspace.diff(proposed.base_tree, proposed.final_tree)
         if patch is None or made != patch:
-            raise JobFailedError(f"the patch {proposed.artifact_hash} is not what the trees say")
+            raise HopelessError(f"The patch {proposed.artifact_hash} is not what the trees say.")
         return patch
 
     # The second opinion

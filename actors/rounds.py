@@ -43,7 +43,7 @@ COMPACTIONS_MAX: Final = 1
 """Segments begun because the model's window was full."""
 PROGRESS_FIRST: Final = 10
 PROGRESS_LAST: Final = 90
-PROGRESS_HALFWAY_ROUNDS: Final = 8
+PROGRESS_HALFWAY_ROUNDS: Final = 5
 
 
 OwnTool = Callable[[str, Any], Awaitable[ToolOutput]]

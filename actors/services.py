@@ -42,6 +42,16 @@ _FINAL: Final = (NotARepositoryError, RepositoryEmptyError, BaseRefUnknownError,
 """Errors that another try would meet again: the owner has to do something."""
 
 
+class HopelessError(JobFailedError):
+    """The work can't be done as things are, and another try would meet the same.
+
+    Args: a sentence that says why and what to do.
+    """
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 def _client(settings: DepartmentSettings, clock: Clock) -> ModelClient:
     return ModelClient(settings.model, clock, system_random.SystemRandom().random)
 
@@ -94,7 +104,7 @@ class Services:
 
         Raises:
             JobWaiting: the disk is full, the repository busy, or commands can't be isolated.
-            JobFailedError: the repository or its policy has to be mended first.
+            HopelessError: the repository or its policy has to be mended first.
         """
         try:
             yield
@@ -102,4 +112,4 @@ class Services:
             kind = next(kind for kind in _WAITS if isinstance(error, kind))
             raise self.waiting(_WAITS[kind], WAIT_S[kind]) from error
         except _FINAL as error:
-            raise JobFailedError(str(error)) from error
+            raise HopelessError(str(error)) from error

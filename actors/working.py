@@ -33,12 +33,11 @@ from actors.policy import RepositoryPolicy
 from actors.prompts import render
 from actors.records import AgentIssue
 from actors.rounds import OwnTool, Rounds
-from actors.services import Services
+from actors.services import HopelessError, Services
 from actors.tools.text import shortened, visible
 from actors.toolset import Toolset
 from actors.untrusted import data_block, nonce
 from runtime.agent import BaseAgent
-from runtime.errors import JobFailedError
 from runtime.ids import AgentId
 from runtime.job import Job, JobResult, StepContext
 
@@ -112,7 +111,7 @@ class WorkingAgent(BaseAgent, ABC):
                 workspace = await bench.open()
             except RepositoryUnknownError as error:
                 if assignment.repository.startswith(("/", "file:")):
-                    raise JobFailedError(str(error)) from error
+                    raise HopelessError(str(error)) from error
                 raise  # a remote one may answer the next time
             policy = await read_policy(workspace.git, workspace.base_tree)
             return {
@@ -131,7 +130,7 @@ class WorkingAgent(BaseAgent, ABC):
     async def _check_repository(self, repository: str) -> None:
         allowed = await asyncio.to_thread(self.services.settings.allows_repository, repository)
         if not allowed:
-            raise JobFailedError(f"the operator does not allow this repository: {repository}")
+            raise HopelessError(f"The operator does not allow this repository: {repository}")
 
     # The conversation
 

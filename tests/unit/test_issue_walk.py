@@ -400,7 +400,7 @@ async def test_agents_are_not_answered() -> None:
 async def test_a_failed_job_fails_the_issue_and_its_retry_goes_on() -> None:
     """Else redelivering a dead job leads nowhere."""
     walk = await (await Walk().submitted()).classified()
-    await walk.ended("failed", error="The disk is full")
+    await walk.ended("failed", error="HopelessError: The disk is full")
     assert (walk.record["status"], walk.record["reason"]) == ("failed", "work_failed")
     assert walk.record["resolution"]["summary"] == "The disk is full"
     await walk.worked()

@@ -30,7 +30,7 @@ from runtime.clock import Clock, iso
 from runtime.errors import TroupeError
 from runtime.ids import organization_id
 from runtime.message import WireModel
-from runtime.store.contract import ABSENT, ANY, BATCH_MAX, Commit, Document, Put, Refused, Store
+from runtime.store.contract import ANY, BATCH_MAX, Commit, Document, Put, Refused, Store
 from runtime.turn import to_json
 
 DEFAULT_ORGANIZATION: Final = "default"
@@ -137,13 +137,11 @@ class Registry:
             ttl_s=ttl_s,
             expires_at_ms=_expiry(now_ms, ttl_s),
         )
-        for _ in range(TRIES_MAX):
-            document = await self._store.get(COLLECTION, self._key(service_id))
-            if document is None and await self._is_full():
-                raise RegistryFullError(self._organization, SERVICES_MAX)
-            if await self._put(service, document.revision if document else ABSENT):
-                return service
-        raise RegistryBusyError(service_id)
+        known = await self._store.get(COLLECTION, self._key(service_id))
+        if known is None and await self._is_full():
+            raise RegistryFullError(self._organization, SERVICES_MAX)
+        await self._put(service, ANY)
+        return service
 
     async def discover_service(self, criteria: Mapping[str, Any]) -> list[Service]:
         """The services that meet all criteria, by id.

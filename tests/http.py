@@ -30,7 +30,7 @@ from runtime.console.settings import ConsoleSettings
 from runtime.ids import Ids
 from runtime.job import AgentJob, Artifact, JobResult, JobStatus
 from runtime.keys import Key, Keys, Role
-from runtime.store.contract import Store
+from runtime.store.contract import Commit, Committed, Document, Refused, Store
 from runtime.store.memory import MemoryStore
 from runtime.turn import to_json
 
@@ -38,6 +38,18 @@ ORGANIZATION = "acme"
 STREAM_WAIT_S = 5.0
 """A test that waits longer for a stream has failed."""
 QUICK = ConsoleSettings(command_wait_s=0.05, keep_alive_s=0.05)
+
+
+class Yielding(MemoryStore):
+    """Lets others run before each call, as a store behind a socket does; races are real."""
+
+    async def commit(self, commits: Sequence[Commit]) -> list[Committed | Refused]:
+        await asyncio.sleep(0)
+        return await super().commit(commits)
+
+    async def get(self, collection: str, key: str) -> Document | None:
+        await asyncio.sleep(0)
+        return await super().get(collection, key)
 
 
 class HttpTroupe:
@@ -51,7 +63,7 @@ class HttpTroupe:
         roots: Sequence[Path] = (),
     ) -> None:
         self.clock = clock or SystemClock()
-        self.store = store or MemoryStore(self.clock)
+        self.store = store or Yielding(self.clock)
         self.ids = Ids(self.clock)
         self.keys = Keys(self.store, self.clock)
         intake = routes(IntakeSettings(repository_roots=tuple(roots)))

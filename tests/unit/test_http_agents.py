@@ -11,6 +11,7 @@ import pytest
 
 from runtime.agent import AgentState, BaseAgent, job_terms
 from runtime.client import Write
+from runtime.console import letters
 from runtime.console.settings import ConsoleSettings
 from runtime.errors import JobFailedError
 from runtime.ids import SYSTEM
@@ -335,12 +336,23 @@ async def test_a_dead_message_is_tried_once_more_and_once_only() -> None:
     assert again.sender == "acme/client:test"
 
 
+async def test_of_many_who_redeliver_at_once_one_does() -> None:
+    """Would handle a message as often as somebody clicks."""
+    api = HttpTroupe()
+    world = await populate(api)
+    async with await api.client() as ann:
+        url = f"/api/dead-letters/{letters._encode(world.letter)}/redeliver"
+        answers = await asyncio.gather(*(ann.post(url) for _ in range(6)))
+    assert sorted(answer.status_code for answer in answers) == [202] + [404] * 5
+    assert len(await api.store.history(f"acme/{world.agent}", 0, 10)) == 2
+
+
 async def test_a_dead_job_is_tried_again_by_the_scheduler(living: Living) -> None:
     """Would leave a job that failed for good without a way back."""
     job = await living.job(payload={"fail": True})
     async with await living.api.client() as ann:
         await living.until(ann, f"/api/jobs/{job.id}", "failed")
-        letters = (await ann.get("/api/dead-letters")).json()["items"]
-        [letter] = [one for one in letters if one.get("jobId") == job.id]
+        listed = (await ann.get("/api/dead-letters")).json()["items"]
+        [letter] = [one for one in listed if one.get("jobId") == job.id]
         answer = await ann.post(f"/api/dead-letters/{letter['id']}/redeliver")
         assert (answer.status_code, answer.json()["status"]) == (200, "pending")

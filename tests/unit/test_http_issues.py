@@ -174,6 +174,18 @@ async def test_a_key_is_one_organizations_and_one_routes() -> None:
         assert said.status_code == 202
 
 
+async def test_a_key_is_one_resources_too() -> None:
+    """Would answer the cancel of one issue with that of another, and cancel only one."""
+    api = HttpTroupe()
+    one, two = await populate(api), await populate(api)
+    headers = {"Idempotency-Key": "once"}
+    async with await api.client() as ann:
+        first = await ann.post(f"/api/issues/{one.issue.id}/cancel", headers=headers)
+        other = await ann.post(f"/api/issues/{two.issue.id}/cancel", headers=headers)
+    assert (first.status_code, other.status_code) == (202, 422)
+    assert other.json()["code"] == "idempotency_key_reused"
+
+
 async def test_a_commit_that_landed_unheard_is_found_by_its_key() -> None:
     """Would file the issue a second time after a 503 whose commit had landed."""
     store = Landing(HttpTroupe().clock)
@@ -350,6 +362,7 @@ async def test_a_directory_that_is_no_repository_is_told_so(tmp_path: Path) -> N
     }
     git(tmp_path / "empty", "commit", "-q", "--allow-empty", "-m", "x")
     git(tmp_path / "empty", "checkout", "-q", "--detach")
+    git(tmp_path / "empty", "branch", "-D", "main")
     assert (await submit(api, str(tmp_path / "empty"))).status_code == 202
 
 

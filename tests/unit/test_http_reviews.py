@@ -107,6 +107,7 @@ async def test_a_review_is_decided_once() -> None:
         again = await bob.post(f"{url}/approve", json=body)
         assert (first.status_code, again.status_code) == (200, 200)
         assert again.json() == first.json()
+        assert (await api.store.health()).refused == {}
         other = await bob.post(f"{url}/reject", json=body)
         assert (other.status_code, other.json()["code"]) == (409, "already_decided")
     assert len(await decided(api, world)) == 1

@@ -55,6 +55,13 @@ class Parking:
                     return answer
                 await asyncio.wait((ticket,), timeout=left_s)
 
+    def is_awaited(self, key: Hashable) -> bool:
+        """Whether ringing would reach anybody; may be asked from any thread.
+
+        Who takes a ticket later looks later, and sees what has happened by then.
+        """
+        return key in self._tickets
+
     def ring(self, key: Hashable) -> None:
         """Let everybody who waits for `key` look again."""
         for ticket in self._tickets.get(key, ()):

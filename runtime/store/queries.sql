@@ -73,15 +73,31 @@ SELECT max(seq) FROM message
 -- name: message_new
 INSERT INTO message VALUES {rows}
 
--- name: pending_new
-INSERT INTO pending VALUES {rows}
-
 -- name: pending_drop
 DELETE FROM pending WHERE seq IN (VALUES {rows})
 
--- name: pending_all
+-- name: pending_settled
 SELECT p.seq, p.recipient, m.message_id
 FROM pending p CROSS JOIN message m ON m.seq = p.seq ORDER BY p.seq
+
+-- name: pending_recent
+SELECT m.seq, m.recipient, m.message_id
+FROM message m LEFT JOIN outcome o ON o.seq = m.seq
+WHERE m.seq > ? AND o.seq IS NULL ORDER BY m.seq
+
+-- name: settled
+SELECT value FROM meta WHERE name = 'settled'
+
+-- name: settle_delivered
+INSERT INTO delivered SELECT recipient, seq FROM message WHERE seq > ? ORDER BY recipient, seq
+
+-- name: settle_pending
+INSERT INTO pending SELECT m.seq, m.recipient
+FROM message m LEFT JOIN outcome o ON o.seq = m.seq
+WHERE m.seq > ? AND o.seq IS NULL ORDER BY m.seq
+
+-- name: settle
+INSERT OR REPLACE INTO meta VALUES ('settled', ?)
 
 -- name: retry_set
 INSERT INTO retry VALUES {rows}
@@ -102,6 +118,16 @@ FROM wanted CROSS JOIN message m ON m.seq = wanted.seq
      LEFT JOIN outcome o ON o.seq = m.seq
 
 -- name: message_page
+SELECT m.seq, m.message_id, m.sender, a.address, m.body, m.accepted_ms, m.reply_to,
+       coalesce(o.status, 'pending'), coalesce(r.attempts, 0), coalesce(r.not_before_ms, 0),
+       o.finished_ms, o.reply, iif(o.seq IS NULL, r.error, o.error)
+FROM delivered d CROSS JOIN message m ON m.seq = d.seq
+     CROSS JOIN agent a ON a.id = m.recipient
+     LEFT JOIN retry r ON r.seq = m.seq
+     LEFT JOIN outcome o ON o.seq = m.seq
+WHERE d.recipient = ? AND d.seq > ? ORDER BY d.seq LIMIT ?
+
+-- name: message_page_recent
 SELECT m.seq, m.message_id, m.sender, a.address, m.body, m.accepted_ms, m.reply_to,
        coalesce(o.status, 'pending'), coalesce(r.attempts, 0), coalesce(r.not_before_ms, 0),
        o.finished_ms, o.reply, iif(o.seq IS NULL, r.error, o.error)

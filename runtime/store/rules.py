@@ -90,7 +90,7 @@ def refusal(commit: Commit, view: View) -> Refused | None:
     address = commit.agent
     if address is not None:
         agent = view.agent(address)
-        if refused := _fence(commit, agent, view.incarnation):
+        if refused := _fenced(commit, agent, view.incarnation):
             return refused
     if commit.puts and (refused := _puts(commit.puts, view)):
         return refused
@@ -111,15 +111,14 @@ def _foreign(commit: Commit) -> Refused | None:
     return None
 
 
-def _fence(commit: Commit, agent: Agent | None, incarnation: str) -> Refused | None:
-    fence = commit.fence
+def _fenced(commit: Commit, agent: Agent | None, incarnation: str) -> Refused | None:
+    fence, version = commit.fence, commit.expected_version
     assert fence is not None
     if fence.incarnation != incarnation:
         return Refused("stale_incarnation", f"now {incarnation}")
-    epoch = 0 if agent is None else agent.epoch
-    if agent is None or epoch == 0 or fence.epoch != epoch:
-        return Refused("stale_epoch", f"now {epoch}")
-    if commit.expected_version is not None and commit.expected_version != agent.version:
+    if agent is None or fence.epoch != agent.epoch or not agent.epoch:
+        return Refused("stale_epoch", f"now {agent.epoch if agent else 0}")
+    if version is not None and version != agent.version:
         return Refused("version_conflict", f"now {agent.version}")
     return None
 

@@ -7,10 +7,17 @@
 -- message, and why message ids, which begin with their time, come first in
 -- the index that makes them unique.
 --
--- `pending` is the inbox of everybody: it is read once, when the store opens,
--- and kept in memory from then on.  The version of an agent is the greatest in
--- its journal.  `term` is the index of documents; each document has the empty
--- term too, so that listing without terms is the same walk.
+-- Two tables follow behind: `delivered` (whose messages are where) and `pending`
+-- (which have no outcome yet) know only messages up to `meta.settled`.  A few
+-- thousand at a time are settled together, sorted, so that most messages are
+-- finished before they would have entered `pending`, and pages of `delivered`
+-- are written once for many rows.  What is newer is found by walking the end
+-- of `message`.  Pending messages are read when the store opens and kept in
+-- memory from then on.
+--
+-- The version of an agent is the greatest in its journal.  `term` is the index
+-- of documents; each document has the empty term too, so that listing without
+-- terms is the same walk.
 --
 -- Bodies are bytes that are never looked into.  `terms` and `rooms` are msgpack.
 
@@ -61,7 +68,12 @@ CREATE TABLE message (
     reply_to     TEXT
 );
 CREATE UNIQUE INDEX message_once ON message (message_id, recipient);
-CREATE INDEX message_of_agent ON message (recipient, seq);
+
+CREATE TABLE delivered (
+    recipient  INTEGER NOT NULL,
+    seq        INTEGER NOT NULL,
+    PRIMARY KEY (recipient, seq)
+) WITHOUT ROWID;
 
 CREATE TABLE pending (
     seq        INTEGER PRIMARY KEY,

@@ -48,9 +48,9 @@ def _end_process() -> None:
 class SqliteStore:
     """Open it with `SqliteStore.open`."""
 
-    def __init__(self, worker: Worker, clock: Clock) -> None:
+    def __init__(self, worker: Worker, parking: Parking, clock: Clock) -> None:
         self._worker = worker
-        self._parking = Parking()
+        self._parking = parking
         self._alarm = Alarm(clock, lambda: self._parking.ring("poll"))
         self._clock = clock
         self._next_due_ms: int | None = None
@@ -86,8 +86,9 @@ class SqliteStore:
         def open_here() -> StoreFile:
             return open_file(path, durability, boot, restored, random_bytes)
 
-        worker = Worker(open_here, clock, on_fatal)
-        store = cls(worker, clock)
+        parking = Parking()
+        worker = Worker(open_here, clock, parking.is_awaited, on_fatal)
+        store = cls(worker, parking, clock)
         await worker.start(store._deliver)
         store._next_due_ms = worker.book.agents.next_due_ms
         return store

@@ -12,7 +12,7 @@ transaction fails the book is thrown away and another is read from the file.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 from runtime.clock import Clock
 from runtime.store.contract import (
@@ -36,7 +36,13 @@ from runtime.store.sqlite_steps import Steps
 
 
 class Book:
-    def __init__(self, connection: sqlite3.Connection, clock: Clock, incarnation: str) -> None:
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        clock: Clock,
+        incarnation: str,
+        is_awaited: Callable[[Hashable], bool],
+    ) -> None:
         self.incarnation = incarnation
         self._cursor = cursor = connection.cursor()
         self._clock = clock
@@ -48,6 +54,7 @@ class Book:
         self.documents = Documents(cursor)
         self.feed = FeedTable(cursor)
         self.roster = Roster(number(cursor, "message_last") or 0)
+        self._is_awaited = is_awaited
         self.rings: set[Hashable] = set()
         """Who must look again once the transaction is durable."""
         for id, name, until_ms in rows(cursor, "owner_all"):
@@ -149,7 +156,9 @@ class Book:
     ) -> None:
         seq = self.roster.finished(agent, message_id)
         self.inbox.finish(seq, status, now_ms, reply, error)
-        self.rings.add(("outcome", agent.address, message_id))
+        ring = ("outcome", agent.address, message_id)
+        if self._is_awaited(ring):
+            self.rings.add(ring)
 
     def _send(self, send: Send, now_ms: int) -> int:
         agent = self.agent(send.recipient) or self.agents.create(send.recipient)
@@ -167,6 +176,7 @@ class Book:
         self.steps.flush()
         self.documents.flush()
         self.feed.flush()
+        self.inbox.settle(self.roster.head_seq)
 
     def register(self, owner: str, name: str, lease_s: float) -> str:
         risen = self.roster.risen

@@ -2,8 +2,7 @@
 
 Which messages are pending is known from the roster; this module knows whether
 an id was ever received, keeps the rows of a group until `flush`, and makes
-messages of rows.  A message that is sent and finished in one group never
-enters `pending`.
+messages of rows.  What `settle` is for, the schema tells.
 """
 
 from __future__ import annotations
@@ -13,15 +12,18 @@ from sqlite3 import Cursor
 from typing import Final, Literal
 
 from runtime.store.contract import Retry, Send, StoredMessage
-from runtime.store.sqlite_bulk import Bulk, Row, first, rows
+from runtime.store.sqlite_bulk import QUERIES, Bulk, Row, first, number, rows
 
 RECEIVED: Final = Bulk("message_known", 3)
 NEW: Final = Bulk("message_new", 7)
-PENDING: Final = Bulk("pending_new", 2)
 FINISHED: Final = Bulk("pending_drop", 1)
 OUTCOME: Final = Bulk("outcome_new", 5)
 RETRY: Final = Bulk("retry_set", 4)
 BY_SEQ: Final = Bulk("message_by_seq", 1)
+
+
+SETTLE_EVERY: Final = 4_096
+"""Messages that are settled together; the walk along those that are not is bounded by it."""
 
 Status = Literal["processed", "dead"]
 
@@ -31,8 +33,9 @@ class Inbox:
         self._cursor = cursor
         self.received: set[tuple[str, str]] = set()
         """(recipient, message id), of those that were loaded, which were ever received."""
+        self._settled = int(number(cursor, "settled") or 0)
+        """Seq up to which `delivered` and `pending` are complete."""
         self._new: list[Row] = []
-        self._pending: dict[int, Row] = {}
         self._finished: list[Row] = []
         self._outcomes: list[Row] = []
         self._retries: list[Row] = []
@@ -46,12 +49,11 @@ class Inbox:
         self._new.append(
             (seq, recipient, send.message_id, send.sender, send.body, now_ms, send.reply_to)
         )
-        self._pending[seq] = (seq, recipient)
 
     def finish(
         self, seq: int, status: Status, now_ms: int, reply: bytes | None, error: str | None
     ) -> None:
-        if self._pending.pop(seq, None) is None:
+        if seq <= self._settled:
             self._finished.append((seq,))
         self._outcomes.append((seq, status, now_ms, reply, error))
 
@@ -62,13 +64,20 @@ class Inbox:
         """Write what changed and forget what was loaded."""
         cursor = self._cursor
         NEW.run(cursor, self._new)
-        PENDING.run(cursor, list(self._pending.values()))
         FINISHED.run(cursor, self._finished)
         OUTCOME.run(cursor, self._outcomes)
         RETRY.run(cursor, self._retries)
         self.received.clear()
-        self._new, self._pending = [], {}
-        self._finished, self._outcomes, self._retries = [], [], []
+        self._new, self._finished, self._outcomes, self._retries = [], [], [], []
+
+    def settle(self, head_seq: int) -> None:
+        """Bring `delivered` and `pending` up to date once enough has gathered."""
+        if head_seq - self._settled < SETTLE_EVERY:
+            return
+        for name in ("settle_delivered", "settle_pending"):
+            self._cursor.execute(QUERIES[name], (self._settled,))
+        self._cursor.execute(QUERIES["settle"], (str(head_seq),))
+        self._settled = head_seq
 
     # reading
 
@@ -79,6 +88,10 @@ class Inbox:
 
     def history(self, recipient: int, after: int, limit: int) -> list[StoredMessage]:
         found = rows(self._cursor, "message_page", recipient, after, limit)
+        if len(found) < limit:
+            after = max(after, self._settled)
+            left = limit - len(found)
+            found += rows(self._cursor, "message_page_recent", recipient, after, left)
         return [StoredMessage(*row) for row in found]
 
     def one(self, recipient: int, message_id: str) -> StoredMessage | None:
@@ -87,4 +100,5 @@ class Inbox:
 
     def all_pending(self) -> list[Row]:
         """(seq, recipient's row, message id) of everything that is pending, in order."""
-        return rows(self._cursor, "pending_all")
+        recent = rows(self._cursor, "pending_recent", self._settled)
+        return rows(self._cursor, "pending_settled") + recent

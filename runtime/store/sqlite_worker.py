@@ -83,10 +83,15 @@ class Worker:
     """Owns the thread. `deliver(calls, rings, next due)` runs on the loop."""
 
     def __init__(
-        self, open_store: Callable[[], StoreFile], clock: Clock, on_fatal: Callable[[], None]
+        self,
+        open_store: Callable[[], StoreFile],
+        clock: Clock,
+        is_awaited: Callable[[Hashable], bool],
+        on_fatal: Callable[[], None],
     ) -> None:
         self._open_store = open_store
         self._clock = clock
+        self._is_awaited = is_awaited
         self._on_fatal = on_fatal
         self._queue: SimpleQueue[list[Call] | None] = SimpleQueue()
         self._gathered: list[Call] = []
@@ -259,7 +264,8 @@ class Worker:
         self._guarded(undo)
 
     def _read_book(self) -> Book:
-        return Book(self.file.connection, self._clock, self.file.incarnation)
+        file = self.file
+        return Book(file.connection, self._clock, file.incarnation, self._is_awaited)
 
     def _guarded(self, work: Callable[[], object]) -> None:
         try:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from pathlib import Path
+from unittest.mock import patch
 
 from runtime.clock import ManualClock
+from runtime.store import roster, sqlite_agents, sqlite_inbox, sqlite_worker
 from runtime.store.contract import Store
 from runtime.store.memory import MemoryStore
 from runtime.store.remote import RemoteStore
@@ -50,6 +52,15 @@ DURABLE = {"sqlite", "socket"}
 """Stores that keep everything when they are opened again on the same path."""
 
 
+BOUNDS = (
+    (roster, "RECENT_MAX", 8),
+    (sqlite_inbox, "SETTLE_EVERY", 4),
+    (sqlite_agents, "AGENTS_CACHED_MAX", 2),
+    (sqlite_worker, "GROUP_COMMITS_MAX", 2),
+)
+"""Made small, so that a few messages meet both sides of each."""
+
+
 class Opened:
     """A store under test that can be closed and opened again."""
 
@@ -59,12 +70,16 @@ class Opened:
         self._open = lambda: STORES[name](path, clock)
 
     async def start(self) -> Store:
+        self._bounds = ExitStack()
+        for module, name, value in BOUNDS:
+            self._bounds.enter_context(patch.object(module, name, value))
         self._context = self._open()
         self.store = await self._context.__aenter__()
         return self.store
 
     async def stop(self) -> None:
         await self._context.__aexit__(None, None, None)
+        self._bounds.close()
 
     async def reopen(self) -> Store:
         await self.stop()

@@ -394,7 +394,7 @@ async def test_agents_with_messages_are_never_forgotten(path, monkeypatch):
 # plans
 
 
-WALKS = {"pending_all", "owner_all"}
+WALKS = {"pending_settled", "owner_all"}
 """Read whole, once, when the store opens."""
 SORTS = {"reminder_due"}
 """Those due at one moment are put in order of their address."""

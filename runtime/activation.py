@@ -81,7 +81,10 @@ class Activation:
         self._committed: State = {}
         self._snapshot_version = claimed.snapshot_version
         self._queue: list[tuple[int, contract.StoredMessage]] = []
-        self._seen: set[int] = set()
+        self._open: set[int] = set()
+        """Seqs offered and not done with."""
+        self._done: set[int] = set()
+        """Seqs done with that a poll may still bring."""
         self._news = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._in_turn = False
@@ -122,15 +125,20 @@ class Activation:
     def offer(self, *messages: contract.StoredMessage) -> None:
         """Add pending messages; one that is known already is passed over."""
         for message in messages:
-            if message.seq not in self._seen:
-                self._seen.add(message.seq)
+            if message.seq not in self._open and message.seq not in self._done:
+                self._open.add(message.seq)
                 heapq.heappush(self._queue, (message.seq, message))
         self._news.set()
 
-    def forget_seen(self, cursor: int) -> None:
-        """Messages up to `cursor` can't be offered again."""
-        if self._seen and not self._queue:
-            self._seen = {seq for seq in self._seen if seq > cursor}
+    def done(self, seq: int) -> None:
+        """The message has left the inbox."""
+        self._open.discard(seq)
+        self._done.add(seq)
+
+    def forget_done(self, cursor: int) -> None:
+        """Messages up to `cursor` that are done with can't be offered again."""
+        if self._done:
+            self._done = {seq for seq in self._done if seq > cursor}
 
     # The loop
 
@@ -198,6 +206,7 @@ class Activation:
         self._committed = after
         if snapshot is not None:
             self._snapshot_version = self.version
+        self.done(stored.seq)
         self.host.delivered(commit, answer.seqs)
         self.host.answered(stored.message_id, self.address)
 
@@ -265,6 +274,7 @@ class Activation:
         if not isinstance(answer, Committed):
             await self._refused(stored, answer)
             return
+        self.done(stored.seq)
         self.host.answered(stored.message_id, self.address)
 
     # Writing beside turns

@@ -14,7 +14,7 @@ from runtime.agent import job_terms
 from runtime.clock import iso
 from runtime.ids import SCHEDULER, SYSTEM, address
 from runtime.job import AgentJob, JobStatus
-from runtime.jobevents import finished_send, job_rooms
+from runtime.jobevents import finished_send, job_rooms, told_send
 from runtime.message import Message
 from runtime.schedule.queue import Place, place
 from runtime.store.contract import FeedEvent, Put, Send
@@ -66,6 +66,7 @@ def start(job: AgentJob, revision: int, now_ms: int) -> Decision:
     )
     run_id = f"run:{job.id}:{revision}"
     decision.sends.append(to_agent(job, "job.run", {"jobId": job.id}, run_id, now_ms))
+    _tell(decision, job, "started", {}, revision, now_ms)
     publish(decision, "job:started", job, now_ms)
     publish(decision, "agent:started", job, now_ms)
     return decision
@@ -81,6 +82,25 @@ def end(job: AgentJob, revision: int, status: JobStatus, reason: str, now_ms: in
         decision.puts.append(_dead_letter(job, now_ms))
         publish(decision, "agent:failed", job, now_ms, error=job.error or reason)
     return decision
+
+
+def wait(job: AgentJob, revision: int, resume_at_ms: int | None, now_ms: int) -> Decision:
+    """The job waits without a slot; its own host has written so, and this adds until when."""
+    job, decision = change(job, revision, not_before_ms=resume_at_ms or 0)
+    _tell(decision, job, "waiting", {"reason": job.reason}, revision, now_ms)
+    return decision
+
+
+def _tell(
+    decision: Decision,
+    job: AgentJob,
+    kind: str,
+    content: dict[str, Any],
+    revision: int,
+    now_ms: int,
+) -> None:
+    if job.reply_to:
+        decision.sends.append(told_send(job, kind, content, SENDER, SCHEDULER, revision, now_ms))
 
 
 def ask_host(job: AgentJob, what: str, cause: str, now_ms: int) -> Decision:

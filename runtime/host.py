@@ -24,6 +24,7 @@ from runtime.clock import Clock
 from runtime.errors import (
     CommitRefusedError,
     DeadLetterError,
+    StoreUnavailableError,
     UnknownAgentKindError,
 )
 from runtime.group import GroupCommitter
@@ -38,6 +39,9 @@ logger = logging.getLogger(__name__)
 
 POLL_WAIT_S = 10.0
 """Longest a poll parks; nothing depends on it but how soon a lost answer is noticed."""
+
+
+RETRY_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -196,12 +200,14 @@ class Host:
 
     async def _forget(self, activation: Activation) -> None:
         await activation.stop(DeactivationReason.FENCED)
-        await self._release(activation.address)
+        async with self._claiming:
+            await self._release([activation.address])
 
-    async def _release(self, agent: str) -> None:
-        """Give an agent up; what is pending for it makes it ready for anybody."""
-        await patiently(lambda: self.store.release(self.owner, [agent]))
-        self._early.pop(agent, None)
+    async def _release(self, agents: list[str]) -> None:
+        """Give agents up; what is pending for them makes them ready for anybody."""
+        await patiently(lambda: self.store.release(self.owner, agents))
+        for agent in agents:
+            self._early.pop(agent, None)
 
     # Loops
 
@@ -226,20 +232,28 @@ class Host:
 
     async def _poll(self) -> None:
         while True:
-            poll = await patiently(
-                lambda: self.store.poll(self.owner, self._cursor, BATCH_MAX, POLL_WAIT_S)
-            )
-            for message in poll.messages:
-                activation = self._active.get(message.recipient)
-                if activation is not None:
-                    activation.offer(message)
-                else:
-                    self._early.setdefault(message.recipient, []).append(message)
+            try:
+                poll = await self.store.poll(self.owner, self._cursor, BATCH_MAX, POLL_WAIT_S)
+            except StoreUnavailableError:
+                await asyncio.sleep(RETRY_S * (0.5 + self.random()))
+                await self._claim_and_activate(None)  # a lost answer may have told of work
+                continue
+            self._hand_over(poll.messages)
             self._cursor = poll.cursor
             for activation in self._active.values():
-                activation.forget_seen(poll.cursor)
+                activation.forget_done(poll.cursor)
             if poll.ready:
                 await self._claim_and_activate(None)
+            elif self._early:
+                await self._release_orphans()
+
+    def _hand_over(self, messages: tuple[StoredMessage, ...]) -> None:
+        for message in messages:
+            activation = self._active.get(message.recipient)
+            if activation is not None:
+                activation.offer(message)
+            else:
+                self._early.setdefault(message.recipient, []).append(message)
 
     async def _claim(self) -> None:
         """Claim what this host has just written to, without waiting for the next poll."""
@@ -253,9 +267,39 @@ class Host:
     async def _claim_and_activate(self, agents: list[str] | None) -> None:
         limit = len(agents) if agents else self._settings.claim_max
         async with self._claiming:
-            claimed = await patiently(lambda: self.store.claim(self.owner, limit, agents))
-            for one in claimed:
+            for one in await self._claimed(limit, agents):
                 await self._activate(one)
+        if self._early:
+            await self._release_orphans()
+
+    async def _claimed(self, limit: int, agents: list[str] | None) -> list[contract.Activation]:
+        while True:
+            try:
+                return await self.store.claim(self.owner, limit, agents)
+            except StoreUnavailableError:
+                await patiently(self._release_unknown)
+
+    async def _release_unknown(self) -> None:
+        """A claim's answer was lost: give up what this host holds without having it live."""
+        after = 0
+        while True:
+            poll = await self.store.poll(self.owner, after, BATCH_MAX, 0.0)
+            held = {message.recipient for message in poll.messages}
+            await self.store.release(self.owner, sorted(held - self._active.keys()))
+            if len(poll.messages) < BATCH_MAX:
+                return
+            after = poll.cursor
+
+    async def _release_orphans(self) -> None:
+        """Give up agents that this host holds but has not brought to life.
+
+        They come from a claim whose answer was lost: a poll brings their
+        messages, and nobody here is waiting for them.
+        """
+        async with self._claiming:
+            orphans = [agent for agent in self._early if agent not in self._active]
+            if orphans:
+                await self._release(orphans)
 
     async def _retire(self) -> None:
         """Deactivate agents that have been idle; their state stays in the store."""
@@ -297,15 +341,16 @@ class Host:
                 )
             )
             self.answered(message.message_id, claimed.agent)
-        await self._release(claimed.agent)
+        await self._release([claimed.agent])
 
     async def _deactivate(self, activation: Activation, reason: DeactivationReason) -> None:
         if self._active.get(activation.address) is not activation:
             return
         await activation.stop(reason)
         await activation.save()
-        self._active.pop(activation.address, None)
-        await self._release(activation.address)
+        async with self._claiming:
+            self._active.pop(activation.address, None)
+            await self._release([activation.address])
 
     def _end(self, coroutine: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(coroutine)

@@ -126,7 +126,8 @@ class AgentJob(WireModel):
     config: JobConfig = JobConfig()
     payload: dict[str, Any] = Field(default_factory=dict)
     reply_to: str | None = None
-    """Agent id that gets `job.completed`, `job.failed` or `job.cancelled`."""
+    """Agent id that is told: `job.started`, `job.waiting`, `job.completed`, `job.failed`,
+    `job.cancelled`, each with `jobId`."""
     repository: str | None = None
     limit_key: str | None = None
     progress: int = 0

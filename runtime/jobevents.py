@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from runtime.clock import iso
 from runtime.ids import address
 from runtime.job import AgentJob
@@ -16,22 +18,35 @@ def job_rooms(record: AgentJob) -> tuple[str, ...]:
 
 
 def finished_send(
-    record: AgentJob, sender: str, sender_address: str, ending: int, now_ms: int
+    record: AgentJob, sender: str, sender_address: str, moment: int, now_ms: int
 ) -> Send:
-    """`job.completed`, `job.failed` or `job.cancelled` for `replyTo`; one for each `ending`."""
+    """`job.completed`, `job.failed` or `job.cancelled` for `replyTo`; one for each `moment`."""
+    content = {
+        "status": record.status.value,
+        "result": record.result.to_wire() if record.result else None,
+        "error": record.error,
+    }
+    kind = record.status.value
+    return told_send(record, kind, content, sender, sender_address, moment, now_ms)
+
+
+def told_send(
+    record: AgentJob,
+    kind: str,
+    content: dict[str, Any],
+    sender: str,
+    sender_address: str,
+    moment: int,
+    now_ms: int,
+) -> Send:
+    """The message `job.<kind>` for the agent that asked for the job, unique by `moment`."""
     assert record.reply_to is not None
-    result = record.result.to_wire() if record.result else None
     message = Message(
-        message_id=f"finished:{record.id}:{ending}",
+        message_id=f"{kind}:{record.id}:{moment}",
         sender=sender,
         recipient=record.reply_to,
-        message_type=f"job.{record.status.value}",
-        content={
-            "jobId": record.id,
-            "status": record.status.value,
-            "result": result,
-            "error": record.error,
-        },
+        message_type=f"job.{kind}",
+        content={"jobId": record.id, **content},
         timestamp=iso(now_ms),
     )
     where = address(record.organization_id, record.reply_to)

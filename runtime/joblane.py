@@ -58,6 +58,7 @@ class JobLane:
             return
         puts = _signal(self._activation.organization, message)
         await self._write(acks=(Ack(stored.message_id),), puts=puts)
+        self._activation.done(stored.seq)
         run = self._current
         if run is not None and run.record.id == message.content["jobId"]:
             run.control(message.message_type)
@@ -94,6 +95,7 @@ class JobLane:
                     await self._write(puts=(self._activation.description(),))
                 self._current = await JobRun.load(self._activation, stored, message)
                 await self._current.run()
+                self._activation.done(stored.seq)
             except LostError as lost:
                 logger.warning(
                     "a job of %s was fenced: %s",

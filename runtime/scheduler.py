@@ -28,7 +28,7 @@ from runtime import decisions
 from runtime.backoff import Backoff
 from runtime.clock import Clock, iso
 from runtime.decisions import Decision, refuse
-from runtime.errors import InvalidMessageError
+from runtime.errors import InvalidMessageError, StoreUnavailableError
 from runtime.group import GroupCommitter
 from runtime.ids import SCHEDULER, SYSTEM, Ids, split
 from runtime.job import AgentJob, JobStatus
@@ -38,6 +38,7 @@ from runtime.schedule.queue import JobQueue, Limits
 from runtime.store.contract import (
     BATCH_MAX,
     Ack,
+    Activation,
     Commit,
     Document,
     Fence,
@@ -149,7 +150,7 @@ class Scheduler:
             lambda: self._store.register(self.owner, "scheduler", LEASE_S)
         )
         while True:
-            claimed = await patiently(lambda: self._store.claim(self.owner, 1, [SCHEDULER]))
+            claimed = await self._claim()
             if claimed:
                 self._fence = Fence(incarnation, claimed[0].epoch)
                 logger.info(
@@ -159,6 +160,14 @@ class Scheduler:
                 )
                 return claimed[0].inbox
             await asyncio.sleep(RETRY_S)
+
+    async def _claim(self) -> list[Activation]:
+        """Claim the scheduler's own inbox; empty while another holds it."""
+        try:
+            return await self._store.claim(self.owner, 1, [SCHEDULER])
+        except StoreUnavailableError:  # it may be held now: let go, so that it can be claimed
+            await patiently(lambda: self._store.release(self.owner, [SCHEDULER]))
+            return []
 
     async def _renew(self) -> None:
         while True:
@@ -274,8 +283,7 @@ class Scheduler:
             case "waiting":
                 resume_at_ms = message.content.get("resumeAtMs")
                 self._wait_until(job.id, resume_at_ms)
-                timed = job.model_copy(update={"not_before_ms": resume_at_ms or 0})
-                return decisions.write(timed, revision)
+                return decisions.wait(job, revision, resume_at_ms, self._clock.now_ms())
             case "paused":
                 self._paused.add(job.id)
                 return Decision()

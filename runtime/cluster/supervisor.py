@@ -109,9 +109,8 @@ class Supervisor:
         keys = Keys(store, clock)
         file = self._directory.admin_key
         try:
-            if file.exists() and await patiently(
-                lambda: keys.authenticate(file.read_text().strip())
-            ):
+            token = _content(file)
+            if token and await patiently(lambda: keys.authenticate(token)) is not None:
                 return
             token, _ = await keys.create(DEFAULT_ORGANIZATION, Role.ADMIN, "local admin")
             file.unlink(missing_ok=True)
@@ -267,7 +266,7 @@ class Supervisor:
         from runtime.cluster import placement  # noqa: PLC0415
 
         placement.stop(self._settings)
-        serve.shutdown()
+        serve.shutdown()  # type: ignore[no-untyped-call]
         ray.shutdown()
 
     def _say(self, phase: str, message: str) -> None:

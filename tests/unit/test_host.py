@@ -7,8 +7,11 @@ import asyncio
 import pytest
 
 from runtime.agent import AgentState, BaseAgent
-from runtime.client import DeadLetterError
+from runtime.client import Client
+from runtime.clock import SystemClock
+from runtime.errors import DeadLetterError, StoreUnavailableError
 from runtime.message import Message
+from runtime.store.memory import MemoryStore
 from tests.troupe import LocalTroupe
 
 
@@ -18,7 +21,7 @@ class Counter(BaseAgent):
 
     class State(AgentState):
         total: int = 0
-        told: list[str] = []
+        told: list[str] = []  # noqa: RUF012 - pydantic copies defaults
 
     async def receive_message(self, message: Message) -> object:
         content = message.content or {}
@@ -160,3 +163,46 @@ async def test_messages_from_everywhere_at_once_are_each_handled_once(troupe) ->
             await asyncio.sleep(0)
     assert (await clients[0].ask("counter:sum", {}, "read"))["total"] == 400
     assert (await troupe.store.health()).refused == {}
+
+
+class LosesAnswers:
+    """A store whose calls are done and whose answers are lost, as when its process dies."""
+
+    def __init__(self, store, *methods: str) -> None:
+        self._store = store
+        self.lose = set(methods)
+        self.lost = 0
+
+    def __getattr__(self, name: str):
+        call = getattr(self._store, name)
+        if name not in self.lose:
+            return call
+
+        async def loses_every_other(*args, **kwargs):
+            answer = await call(*args, **kwargs)
+            self.lost += 1
+            if self.lost % 2:
+                raise StoreUnavailableError(name)
+            return answer
+
+        return loses_every_other
+
+
+@pytest.mark.parametrize("method", ["claim", "commit", "poll", "register"])
+async def test_an_answer_lost_by_the_store_loses_no_agent(method) -> None:
+    """A host would hold an agent without knowing it, and its messages would wait for ever."""
+    clock = SystemClock()
+    store = LosesAnswers(MemoryStore(clock), method)
+    troupe = await LocalTroupe({"counter": Counter}, store=store).start()
+    client = Client(store._store, clock, troupe.ids, "acme")
+    try:
+        async with asyncio.timeout(20):
+            for number in range(6):
+                await client.ask(f"counter:a{number % 2}", {"by": 1}, "add")
+            states = [await client.ask(f"counter:a{n}", {}, "read") for n in range(2)]
+            status = await client.ask("scheduler:main", {}, "scheduler.status")
+        assert [state["total"] for state in states] == [3, 3]
+        assert status["state"] == "IDLE"
+        assert store.lost
+    finally:
+        await troupe.stop()

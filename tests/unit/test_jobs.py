@@ -57,7 +57,7 @@ def worker(world: World) -> type[BaseAgent]:
                 )
             elif message.message_type == "signal":
                 await self.send_message("scheduler:main", message.content, "job.signal")
-            elif message.message_type.startswith("job."):
+            elif message.message_type in ("job.completed", "job.failed", "job.waiting"):
                 self.state.seen.append(message.message_type)
             return self.state.model_dump()
 

@@ -11,6 +11,9 @@ from actors.bench import INLINE_BYTES_MAX
 from actors.workspace import Workspace
 from runtime.errors import JobCancelled, JobWaiting
 from tests.agents import FINISH, FIX, SOLVED, case, use
+from tests.workshop import needs_sandbox
+
+pytestmark = needs_sandbox
 
 BOUNDARIES = 4
 """Of a step: before its intent, before its call, before its result, after it."""

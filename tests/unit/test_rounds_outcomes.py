@@ -26,6 +26,9 @@ from tests.agents import (
     use,
 )
 from tests.scripted import settings_for
+from tests.workshop import needs_sandbox
+
+pytestmark = needs_sandbox
 
 ALWAYS = {"repeat_last": True}
 LOOK = use("read", path="cart.py")

@@ -12,7 +12,7 @@ from typing import Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from runtime.console.problems import ProblemError
+from runtime.console.problems import HANG_UP, ProblemError
 from runtime.keys import Keys, Principal
 
 OPEN: Final = frozenset({"/docs", "/openapi.json", "/api/health", "/api/ready"})
@@ -37,16 +37,22 @@ class AuthMiddleware:
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": REFUSED_CODE})
         else:
-            raise ProblemError(
-                401,
-                "unauthorized",
-                "Send a valid key as `Authorization: Bearer troupe_...`.",
-                None,
-                {"WWW-Authenticate": "Bearer"},
-            )
+            raise _unauthorized(scope)
 
     async def _principal(self, sent: list[bytes]) -> Principal | None:
         if len(sent) != 1:
             return None
         scheme, _, token = sent[0].decode("latin-1").partition(" ")
         return await self._keys.authenticate(token) if scheme.lower() == "bearer" else None
+
+
+def _unauthorized(scope: Scope) -> ProblemError:
+    names = {name for name, _ in scope["headers"]}
+    unread = HANG_UP if names & {b"content-length", b"transfer-encoding"} else {}
+    return ProblemError(
+        401,
+        "unauthorized",
+        "Send a valid key as `Authorization: Bearer troupe_...`.",
+        None,
+        {"WWW-Authenticate": "Bearer", **unread},
+    )

@@ -16,7 +16,7 @@ from typing import Any, Final, NoReturn
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from runtime.console.problems import ProblemError
+from runtime.console.problems import HANG_UP, ProblemError
 
 BODY_BYTES_MAX: Final = 1 << 20
 BODY_WAIT_S: Final = 20.0
@@ -45,7 +45,9 @@ class BodyMiddleware:
             async with asyncio.timeout(BODY_WAIT_S):
                 body = await _read(receive)
         except TimeoutError:
-            raise ProblemError(408, "body_too_slow", "The body did not come in time.") from None
+            raise ProblemError(
+                408, "body_too_slow", "The body did not come in time.", None, HANG_UP
+            ) from None
         if body:
             _check_type(headers)
             check_json(body)
@@ -60,7 +62,8 @@ def _check_length(declared: bytes) -> None:
 
 
 def _too_large() -> NoReturn:
-    raise ProblemError(413, "body_too_large", f"A body has at most {BODY_BYTES_MAX} bytes.")
+    detail = f"A body has at most {BODY_BYTES_MAX} bytes."
+    raise ProblemError(413, "body_too_large", detail, None, HANG_UP)
 
 
 async def _read(receive: Receive) -> bytes:

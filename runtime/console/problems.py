@@ -40,6 +40,8 @@ logger = logging.getLogger(__name__)
 MEDIA_TYPE: Final = "application/problem+json"
 ERRORS_MAX: Final = 50
 """Fields named in one answer; there may be more that are wrong."""
+HANG_UP: Final = {"Connection": "close"}
+"""Has the server close the connection instead of reading a body that nobody wants."""
 RETRY_AFTER_S: Final = 1
 """What a client is asked to wait when the store did not answer."""
 

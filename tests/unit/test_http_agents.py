@@ -11,6 +11,7 @@ import pytest
 
 from runtime.agent import AgentState, BaseAgent, job_terms
 from runtime.client import Write
+from runtime.clock import SystemClock
 from runtime.console import letters
 from runtime.console.settings import ConsoleSettings
 from runtime.errors import JobFailedError
@@ -19,7 +20,7 @@ from runtime.job import AgentJob, Job, JobResult, JobStatus
 from runtime.keys import Role
 from runtime.message import Message
 from runtime.store.contract import Bury, Commit, Fence
-from tests.http import HttpTroupe, populate
+from tests.http import HttpTroupe, Yielding, populate
 from tests.troupe import LocalTroupe
 
 
@@ -88,7 +89,7 @@ class Living:
 
 @pytest.fixture
 async def living() -> AsyncIterator[Living]:
-    troupe = await LocalTroupe({"counter": Counter}).start()
+    troupe = await LocalTroupe({"counter": Counter}, Yielding(SystemClock())).start()
     settings = ConsoleSettings(command_wait_s=5.0)
     yield Living(troupe, HttpTroupe(troupe.store, troupe.clock, settings))
     await troupe.stop()

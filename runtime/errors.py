@@ -104,7 +104,7 @@ class JobFailedError(TroupeError):
 
 
 class StoreFullError(StoreUnavailableError):
-    """The store's disk is full: nothing of the call was written.
+    """The store has no room: nothing of the call was written.
 
-    Reading goes on, and writing does as soon as there is space.
+    Reading goes on, and writing does as soon as there is room.
     """

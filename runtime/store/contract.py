@@ -153,7 +153,11 @@ ANY: Final = -1
 
 
 class Put(Record, frozen=True):
-    """Write a document; `body=None` deletes it. Its revision grows by one with each put."""
+    """Write a document; `body=None` deletes it. Its revision grows by one with each put.
+
+    A revision never comes twice: one that is made again after its deletion
+    goes on counting.
+    """
 
     collection: str
     key: str
@@ -250,7 +254,7 @@ class Activation(Record, frozen=True):
     events: tuple[JournalEvent, ...]
     """The journal after the snapshot, in order."""
     inbox: tuple[StoredMessage, ...]
-    """Pending messages in order of seq, at most BATCH_MAX."""
+    """Pending messages in order of seq, at most BATCH_MAX or 32 MiB; `inbox` has the rest."""
 
 
 class Poll(Record, frozen=True):
@@ -266,12 +270,14 @@ class Step(Record, frozen=True):
     key: str
     kind: Literal["pure", "workspace", "external"]
     intent: bytes
+    """As recorded first."""
     epoch: int
     """The epoch the latest intent was recorded under."""
     attempts: int
     """How many intents were recorded."""
     result: bytes | None
     at_ms: int
+    """When its latest intent or its result was recorded."""
 
 
 class Document(Record, frozen=True):
@@ -334,7 +340,13 @@ class Store(Protocol):
                 history; detail is the id. Of a commit that is retried: it landed.
             not_pending: an acknowledged, retried or buried message is not pending.
             step_conflict: see Intent and Result.
-            foreign_organization: a send crosses organizations and neither is `system`.
+            foreign_organization: a send crosses organizations and neither is `system`,
+                or its sender is not of the commit's organization. Judged first; the
+                others in the order above.
+
+        Raises:
+            ValueError: the call has no meaning (no commits, events without an agent, ...).
+            StoreFullError: there is no room; nothing was written.
         """
 
     async def register(self, owner: str, name: str, lease_s: float) -> str:
@@ -357,6 +369,7 @@ class Store(Protocol):
         (the scheduler) only by name. With `agents`: those of them that
         nobody else with a live lease holds, whether or not they have messages
         or ever existed. One that `owner` already holds is not returned again.
+        An owner without a live lease gets nothing.
         """
 
     async def release(self, owner: str, agents: Sequence[str]) -> None:
@@ -367,6 +380,8 @@ class Store(Protocol):
 
         Due reminders enter the inboxes here (and in `claim`). Start with
         `after=0`; a message can be answered again that `claim` has answered.
+        Ready agents end the wait once: again only when more become ready, or
+        after the owner took or gave up agents.
         """
 
     async def inbox(self, agent: str, after: int, limit: int) -> list[StoredMessage]:
@@ -415,7 +430,7 @@ class Store(Protocol):
         """Events with cursor > `after`; parks up to `wait_s` while there are none.
 
         `after=-1` means the head: nothing old. `incarnation` is the one the
-        cursor was given under.
+        cursor was given under. After a `reset` the entries begin with the oldest.
         """
 
     async def health(self) -> Health: ...

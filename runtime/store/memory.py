@@ -42,6 +42,7 @@ from runtime.store.roster import Agent, Roster, in_order
 from runtime.store.rules import (
     cause_of,
     check_call,
+    check_room,
     cut,
     page_limit,
     refusal,
@@ -84,6 +85,7 @@ class MemoryStore:
     async def commit(self, commits: Sequence[Commit]) -> list[Committed | Refused]:
         self._parking.check_open()
         check_call(commits)
+        check_room(commits, self._roster.pending)
         return [self._one(commit) for commit in commits]
 
     def _one(self, commit: Commit) -> Committed | Refused:

@@ -22,6 +22,8 @@ from runtime.ids import SYSTEM
 
 RECENT_MAX: Final = 1 << 16
 """Latest arrivals a poll finds without looking at every waiting agent."""
+PENDING_MAX: Final = 1_000_000
+"""Messages that may wait in all inboxes together; beyond it only what makes room is taken."""
 OWNERS_MAX: Final = 10_000
 """Owners remembered; beyond it the one whose lease lapsed first is forgotten."""
 
@@ -82,6 +84,8 @@ class Roster:
         """The same for agents that are claimed only by name."""
         self.head_seq = head_seq
         """Seq of the latest message."""
+        self.pending = 0
+        """Pending messages of all agents."""
         self.risen = 1
         """Grows whenever an agent becomes ready; tells an owner's poll what is news."""
         self._recent: list[tuple[Agent, str] | None] = [None] * RECENT_MAX
@@ -175,12 +179,14 @@ class Roster:
             self._list(agent)
             self.risen += not (agent.reserved or self.live(agent.owner, now_ms))
         agent.pending[message_id] = seq
+        self.pending += 1
         self.head_seq = seq
         self._recent[seq % RECENT_MAX] = (agent, message_id)
 
     def finished(self, agent: Agent, message_id: str) -> int:
         """A pending message is done or dead; its seq."""
         seq = agent.pending.pop(message_id)
+        self.pending -= 1
         if not agent.pending:
             self._unlist(agent)
         return seq
@@ -190,6 +196,7 @@ class Roster:
         if not agent.pending:
             self._list(agent)
         agent.pending[message_id] = seq
+        self.pending += 1
 
     # polling
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Final, Protocol
 
+from runtime.errors import StoreFullError
 from runtime.ids import SYSTEM
 from runtime.store.contract import (
     ABSENT,
@@ -27,7 +28,7 @@ from runtime.store.contract import (
     Send,
     StoredMessage,
 )
-from runtime.store.roster import Agent
+from runtime.store.roster import PENDING_MAX, Agent
 
 ANSWER_BYTES_MAX: Final = 32 << 20
 """Bodies in one answer; a longer one is cut after the row that passes it."""
@@ -80,6 +81,15 @@ def check_call(commits: Sequence[Commit]) -> None:
             raise ValueError(f"a commit of {commit.agent} without a fence")
         elif commit.events and commit.expected_version is None:
             raise ValueError(f"events of {commit.agent} without an expected version")
+
+
+def check_room(commits: Sequence[Commit], pending: int) -> None:
+    """Raise StoreFullError for a call that adds to inboxes that are too full already."""
+    if pending < PENDING_MAX:
+        return
+    added = sum(len(one.sends) - len(one.acks) - len(one.buries) for one in commits)
+    if added > 0:
+        raise StoreFullError(f"{pending} messages are pending")
 
 
 def refusal(commit: Commit, view: View) -> Refused | None:

@@ -32,7 +32,7 @@ from runtime.store.contract import (
     StoredMessage,
 )
 from runtime.store.parking import Alarm, Parking
-from runtime.store.rules import check_call, page_limit
+from runtime.store.rules import check_call, check_room, page_limit
 from runtime.store.sqlite_book import Book
 from runtime.store.sqlite_file import Durability, StoreFile, machine_boot_id, open_file
 from runtime.store.sqlite_worker import Call, Worker
@@ -121,6 +121,7 @@ class SqliteStore:
     async def commit(self, commits: Sequence[Commit]) -> list[Committed | Refused]:
         self._parking.check_open()
         check_call(commits)
+        check_room(commits, self._worker.book.roster.pending)
         return await self._worker.commit(commits)
 
     async def register(self, owner: str, name: str, lease_s: float) -> str:
@@ -245,7 +246,7 @@ class SqliteStore:
 
     async def health(self) -> Health:
         file = self._worker.file
-        details: dict[str, str] = await self._read(lambda book: file.details())
+        details: dict[str, str] = await self._read(lambda book: file.details() | book.details())
         return Health(
             "sqlite",
             file.durability,

@@ -283,6 +283,15 @@ class Book:
         enough = self.roster.is_news(owner, bool(messages), ready, now_ms)
         return Poll(messages, cursor, page_limit(ready)), enough
 
+    def details(self) -> dict[str, str]:
+        """Sizes, for health."""
+        found = {
+            "messages": self.roster.head_seq,
+            "pending": self.roster.pending,
+            "events": self.feed.head,
+        }
+        return {name: str(value) for name, value in found.items()}
+
     def next_event_ms(self) -> int | None:
         """When something changes by itself: a reminder is due, a lease lapses."""
         moments = (self.agents.next_due_ms, self.roster.next_lapse_ms())

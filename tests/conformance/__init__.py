@@ -6,5 +6,5 @@
     model       the contract again, naive and slow, as oracle
     test_machine   random work on a store and on the model, every read compared
 
-`TROUPE_CONFORMANCE=full` makes the random part 200 runs of 50 steps.
+`make test` runs the random part briefly; `-m slow` makes it 200 runs of 50 steps.
 """

@@ -9,7 +9,6 @@ is durable) closing and opening it again in between.
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -42,7 +41,6 @@ from runtime.store.contract import (
 from .model import Model
 from .stores import DURABLE, STORES, Opened
 
-FULL = os.environ.get("TROUPE_CONFORMANCE") == "full"
 AGENTS = ["acme/a:1", "acme/a:2", "beta/a:1", "system/scheduler:main"]
 OWNERS = {"o1": "host-1", "o2": "host-2", "o3": "host-1"}
 JOBS = ["job_1", "job_2"]
@@ -338,16 +336,27 @@ def as_dict(message):
     return {name: getattr(message, name) for name in message.__struct_fields__}
 
 
-@pytest.mark.parametrize("name", STORES)
-def test_random_work_agrees_with_the_model(name):
-    """A store would differ from the contract in a way that no single test names."""
+def run_machine(name, runs, steps, derandomize):
     machine = type(f"Machine_{name}", (StoreMachine,), {"store_name": name})
     machine.TestCase.settings = settings(
-        max_examples=200 if FULL else 40,
-        stateful_step_count=50 if FULL else 30,
+        max_examples=runs,
+        stateful_step_count=steps,
         deadline=None,
         database=None,
-        derandomize=not FULL,
+        derandomize=derandomize,
         suppress_health_check=list(HealthCheck),
     )
     machine.TestCase().runTest()
+
+
+@pytest.mark.parametrize("name", STORES)
+def test_random_work_agrees_with_the_model(name):
+    """A store would differ from the contract in a way that no single test names."""
+    run_machine(name, runs=40, steps=30, derandomize=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", STORES)
+def test_much_random_work_agrees_with_the_model(name):
+    """The same at length, and different each time."""
+    run_machine(name, runs=200, steps=50, derandomize=False)

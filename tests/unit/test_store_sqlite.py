@@ -14,7 +14,7 @@ import pytest
 
 from runtime.clock import ManualClock
 from runtime.errors import StoreError, StoreFullError, StoreLockedError, StoreUnavailableError
-from runtime.store import sqlite_agents, sqlite_file, sqlite_worker
+from runtime.store import rules, sqlite_agents, sqlite_file, sqlite_worker
 from runtime.store.contract import Ack, Commit, Committed, Event, FeedEvent, Fence, Put, Send
 from runtime.store.sqlite import SqliteStore
 from runtime.store.sqlite_bulk import QUERIES
@@ -357,6 +357,25 @@ async def test_the_process_ends_when_the_disk_fails(path):
 
 
 # memory
+
+
+async def test_inboxes_that_are_too_full_take_only_what_makes_room(path, monkeypatch):
+    """A flood would grow the store's memory until the process is killed."""
+    monkeypatch.setattr(rules, "PENDING_MAX", 3)
+    store = await opened(path)
+    incarnation = await store.register("o1", "host-1", 10)
+    await store.claim("o1", 1, [A])
+    await store.commit([message(f"m{number}") for number in range(3)])
+    with pytest.raises(StoreFullError, match="3 messages are pending"):
+        await store.commit([message("m3")])
+    turn = Commit(
+        "acme", A, Fence(incarnation, 1), acks=(Ack("m0"),), sends=(Send("r", A, A, b""),)
+    )
+    assert isinstance((await store.commit([turn]))[0], Committed)
+    done = Commit("acme", A, Fence(incarnation, 1), acks=(Ack("m1"),))
+    assert isinstance((await store.commit([done]))[0], Committed)
+    assert isinstance((await store.commit([message("m3")]))[0], Committed)
+    await store.close()
 
 
 async def test_forgotten_agents_come_back_from_the_file(path, monkeypatch):

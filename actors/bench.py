@@ -98,7 +98,7 @@ class Bench:
         return workspace
 
     async def put_back(self) -> Workspace:
-        """As `ready`, but an earlier call may have left anything in the tree."""
+        """As `ready`, after a call that left the tree in no recorded state."""
         workspace = await self.open()
         await self._put_back(workspace)
         return workspace

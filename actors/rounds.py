@@ -245,14 +245,15 @@ class Rounds:
         return _said(output)
 
     async def _changing(self, name: str, arguments: Any, context: StepContext) -> Json:
-        """Run a tool that may change the tree, and record what the tree is after it."""
-        bench = self._bench
-        workspace = await (bench.put_back() if context.repeated else bench.ready())
-        output = await self._tools.run(name, arguments, workspace)
+        """Run a tool that may change the tree, and record what the tree is after it.
+
+        What an earlier call of a killed run has left is put back by the bench.
+        """
+        output = await self._tools.run(name, arguments, await self._bench.ready())
         try:
-            delta = await bench.record(output.changed)
+            delta = await self._bench.record(output.changed)
         except SnapshotRefusedError as error:
-            await bench.put_back()
+            await self._bench.put_back()
             text = f"{output.text}\n\nThe files were put back as they were: {error}"
             return _said(ToolOutput(text, True, data=output.data))
         return _said(output, delta)

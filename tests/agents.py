@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import subprocess
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from actors.models.client import ModelClient
 from actors.models.prices import SCRIPTED_MODEL
 from actors.models.settings import ModelSettings
 from actors.records import AgentIssue
-from actors.sandbox import Sandbox
 from actors.services import Services
 from actors.settings import SAMPLE_DEFAULT, DepartmentSettings
 from actors.working import WorkingAgent
@@ -25,6 +24,7 @@ from runtime.ids import AgentId
 from runtime.job import JobResult
 from tests.jobs import Durable, new_job, run
 from tests.scripted import Scripted, Waits, one_scene, scripted_server
+from tests.workshop import SANDBOX
 
 AT = "2026-11-21T08:00:00.000Z"
 POLICY = "commands:\n  test: python3 -m unittest -q\n"
@@ -39,9 +39,6 @@ CART = {
     ),
 }
 """A repository with one bug and the test that shows it."""
-
-SANDBOX = Sandbox()
-"""One for the whole test run: its self-test is made once."""
 
 
 def git(directory: Path, *args: str) -> str:
@@ -175,6 +172,13 @@ class Case:
         """Model calls the server has seen."""
         return int((await self.server.calls())["total"])
 
+    def next(self, agent: type[WorkingAgent], result: JobResult, **payload: Any) -> Case:
+        """The job of the next agent, about the work that `result` brought."""
+        about = {**assignment(self.repository), "work": result.data["work"], **payload}
+        durable = new_job(agent.kind, about, id="job_02NEXT")
+        durable.content.update(self.durable.content)
+        return Case(self.server, self.services, durable, agent, self.repository)
+
     @property
     def workspaces(self) -> list[Path]:
         """What is left of jobs on the disk."""
@@ -190,18 +194,27 @@ async def case(
     payload: Mapping[str, Any] | None = None,
     config: Mapping[str, Any] | None = None,
     scene: Mapping[str, Any] | None = None,
+    review: Sequence[Any] = (),
+    again: Sequence[Any] = (),
     **settings: Any,
 ) -> AsyncIterator[Case]:
     """A code job (or another agent's) whose model plays `turns`.
 
     Args:
+        review: what the model plays for the review agent.
+        again: what it plays for the code agent when the work came back.
         payload: fields of the assignment.
         config: what the job may use.
         scene: more of the script's scene, `repeat_last` for one.
     """
-    script = one_scene(*turns, role=f"role: {agent.agent}", **(scene or {}))
+    scripts = [one_scene(*turns, role=f"role: {agent.agent}", **(scene or {}))]
+    if again:
+        match = {"system": ["role: code"], "user": ["You go on from your earlier change"]}
+        scripts.insert(0, one_scene(*again, match=match))
+    if review:
+        scripts.append(one_scene(*review, role="role: review"))
     place = repository(root / "repository", files)
-    async with scripted_server(script) as server, services(root, server, **settings) as made:
+    async with scripted_server(*scripts) as server, services(root, server, **settings) as made:
         job_config = made.settings.job_config().model_copy(update=dict(config or {}))
         durable = new_job(agent.kind, assignment(place, **(payload or {})), config=job_config)
         yield Case(server, made, durable, agent, place)

@@ -1,4 +1,4 @@
-"""Triage: rules at once, a model beside them where there is one, and never an issue left waiting."""
+"""Triage: rules at once, a model beside them if there is one, and no issue left waiting."""
 
 from __future__ import annotations
 
@@ -111,30 +111,34 @@ async def test_whatever_the_model_does_the_rules_answer_stands(tmp_path):
 
 async def test_a_job_that_fails_gives_the_rules_answer_once(tmp_path):
     """Else an issue is stranded by a lost job, or classified twice."""
-    async with scripted_server(one_scene({"json": ANSWER})) as server:
-        async with services(tmp_path, server) as made:
-            triage = triage_with(made)
-            await asked(triage, 3)
-            content = {"jobId": triage.jobs()[0]["id"], "result": None, "error": "lost"}
-            for _ in range(2):
-                await triage.deliver("job.failed", content, "scheduler:main")
-            [answer] = told(triage)
-            assert answer["asked"] == 3
-            assert triage.agent.state.asked == {}
+    async with (
+        scripted_server(one_scene({"json": ANSWER})) as server,
+        services(tmp_path, server) as made,
+    ):
+        triage = triage_with(made)
+        await asked(triage, 3)
+        content = {"jobId": triage.jobs()[0]["id"], "result": None, "error": "lost"}
+        for _ in range(2):
+            await triage.deliver("job.failed", content, "scheduler:main")
+        [answer] = told(triage)
+        assert answer["asked"] == 3
+        assert triage.agent.state.asked == {}
 
 
 async def test_nobody_but_an_issue_can_ask_and_no_client_can_answer(tmp_path):
     """Else a client's message classifies somebody's issue."""
-    async with scripted_server(one_scene({"json": ANSWER})) as server:
-        async with services(tmp_path, server) as made:
-            triage = triage_with(made)
-            about = {"asked": 1, "issue": issue(**CRASH).to_wire()}
-            await triage.deliver("triage.classify", about, "client:http")
-            assert triage.jobs() == []
-            await asked(triage)
-            done = {"jobId": triage.jobs()[0]["id"], "result": None}
-            await triage.deliver("job.failed", done, "client:http")
-            assert told(triage) == []
+    async with (
+        scripted_server(one_scene({"json": ANSWER})) as server,
+        services(tmp_path, server) as made,
+    ):
+        triage = triage_with(made)
+        about = {"asked": 1, "issue": issue(**CRASH).to_wire()}
+        await triage.deliver("triage.classify", about, "client:http")
+        assert triage.jobs() == []
+        await asked(triage)
+        done = {"jobId": triage.jobs()[0]["id"], "result": None}
+        await triage.deliver("job.failed", done, "client:http")
+        assert told(triage) == []
 
 
 async def test_the_script_speaks_about_the_samples_issue_only(tmp_path):
@@ -142,14 +146,16 @@ async def test_the_script_speaks_about_the_samples_issue_only(tmp_path):
     sample = IssueSubmission.model_validate(
         json.loads((SAMPLE_DEFAULT.parent / ISSUE_NAME).read_text())
     )
-    async with scripted_server(one_scene({"json": ANSWER})) as server:
-        async with services(tmp_path, settings_for(server.url)) as made:
-            triage = triage_with(made)
-            await asked(triage)
-            assert len(told(triage)) == 1
-            await asked(triage, title=sample.title, description=sample.description)
-            assert len(triage.jobs()) == 1
-            elsewhere = replace(made.settings, sample_dir=tmp_path / "absent" / "sample")
-            made.settings = elsewhere
-            await asked(triage, title=sample.title, description=sample.description)
-            assert len(triage.jobs()) == 1
+    async with (
+        scripted_server(one_scene({"json": ANSWER})) as server,
+        services(tmp_path, settings_for(server.url)) as made,
+    ):
+        triage = triage_with(made)
+        await asked(triage)
+        assert len(told(triage)) == 1
+        await asked(triage, title=sample.title, description=sample.description)
+        assert len(triage.jobs()) == 1
+        elsewhere = replace(made.settings, sample_dir=tmp_path / "absent" / "sample")
+        made.settings = elsewhere
+        await asked(triage, title=sample.title, description=sample.description)
+        assert len(triage.jobs()) == 1

@@ -299,8 +299,8 @@ class ReviewClosedError(AgentError):
 
 
 TRANSITIONS: Final[dict[IssueStatus, frozenset[IssueStatus]]] = {
-    # review: triage abstained and asks a person
-    "pending": frozenset({"queued", "review", "failed"}),
+    # review: triage abstained and asks a person; processing, completed: its job had waited
+    "pending": frozenset({"queued", "processing", "review", "completed", "failed"}),
     # pending: it waits again, e.g. for a model; completed: a job that ended before it was seen
     "queued": frozenset({"pending", "processing", "review", "completed", "failed"}),
     "processing": frozenset({"pending", "queued", "review", "completed", "failed"}),

@@ -19,8 +19,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from actors.models.request import Json, ModelRequest
-from actors.models.script import Play, usage
+from actors.models.request import Json, ModelRequest, blocks
+from actors.models.script import Play, text_of, usage
 from actors.models.scripted_reply import Reply, answer_reply, json_reply, sse
 from runtime.message import WireModel
 
@@ -53,11 +53,19 @@ class FaultMatch(WireModel):
     digest: str | None = None
     system: str | None = None
     """Occurs in the system text, where the agent's role is."""
+    user: str | None = None
+    """Occurs in the first message, where the issue is."""
 
     def fits(self, request: ModelRequest) -> bool:
-        return (self.digest is None or self.digest == request.digest()) and (
-            self.system is None or self.system in request.system
+        return (
+            (self.digest is None or self.digest == request.digest())
+            and (self.system is None or self.system in request.system)
+            and (self.user is None or self.user in _first_text(request))
         )
+
+
+def _first_text(request: ModelRequest) -> str:
+    return text_of([{**one, "content": blocks(one["content"])} for one in request.messages[:1]])
 
 
 class Fault(WireModel):

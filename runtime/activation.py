@@ -23,6 +23,7 @@ from typing import Protocol
 from runtime.agent import BaseAgent, DeactivationReason, is_client
 from runtime.backoff import Backoff
 from runtime.clock import Clock, iso
+from runtime.deadletters import burial
 from runtime.errors import InvalidMessageError
 from runtime.group import GroupCommitter
 from runtime.ids import Ids, split
@@ -30,7 +31,7 @@ from runtime.joblane import JobLane
 from runtime.journal import State, diff, fold
 from runtime.message import BROADCAST_PREFIX, Message
 from runtime.store import contract
-from runtime.store.contract import Ack, Bury, Commit, Committed, Fence, Put, Retry, Snapshot, Store
+from runtime.store.contract import Ack, Commit, Committed, Fence, Put, Retry, Snapshot, Store
 from runtime.turn import Turn, to_json
 
 logger = logging.getLogger(__name__)
@@ -79,6 +80,9 @@ class Activation:
         self.jobs = JobLane(self)
         self._claimed = claimed
         self._committed: State = {}
+        """The journal's fold; of a new agent nothing, so that its first event has all of it."""
+        self._clean: State = {}
+        """The state as the agent was given it, for telling whether it has changed."""
         self._snapshot_version = claimed.snapshot_version
         self._queue: list[tuple[int, contract.StoredMessage]] = []
         self._open: set[int] = set()
@@ -203,7 +207,7 @@ class Activation:
             await self._refused(stored, answer)
             return
         self.version = answer.version
-        self._committed = after
+        self._committed = self._clean = after
         if snapshot is not None:
             self._snapshot_version = self.version
         self.done(stored.seq)
@@ -245,26 +249,8 @@ class Activation:
         heapq.heappush(self._queue, (again.seq, again))
 
     async def _bury(self, stored: contract.StoredMessage, error: str) -> None:
-        letter = {
-            "id": stored.message_id,
-            "agent": self.agent_id,
-            "sender": split(stored.sender)[1],
-            "error": error,
-            "attempts": stored.attempts + 1,
-            "at": iso(self.host.clock.now_ms()),
-        }
-        answer = await self.write(
-            buries=(Bury(stored.message_id, error),),
-            puts=(
-                Put(
-                    "dead_letter",
-                    f"{self.address}/{stored.message_id}",
-                    self.organization,
-                    to_json(letter),
-                    (f"agent={self.agent_id}",),
-                ),
-            ),
-        )
+        now_ms = self.host.clock.now_ms()
+        answer = await self.write(**burial(self.address, stored, error, now_ms))
         logger.error(
             "a message of %s became a dead letter: %s",
             self.address,
@@ -303,10 +289,11 @@ class Activation:
     @property
     def state_is_committed(self) -> bool:
         """Whether memory holds just what is durable; never during a turn."""
-        return self._in_turn or self.agent.state.model_dump(mode="json") == self._committed
+        return self._in_turn or self.agent.state.model_dump(mode="json") == self._clean
 
     def _adopt_committed(self) -> None:
         self.agent.state = self.agent.State.model_validate(self._committed)
+        self._clean = self.agent.state.model_dump(mode="json")
 
     def _fold(self, snapshot: Snapshot | None, events: tuple[contract.JournalEvent, ...]) -> State:
         base = (json.loads(snapshot.body), snapshot.schema) if snapshot else None
@@ -315,7 +302,6 @@ class Activation:
             ((event.body, event.schema) for event in events),
             self.agent.schema_version,
             self.agent.upcasters,
-            {} if events or snapshot else self.agent.State().model_dump(mode="json"),
         )
 
     async def state_at(self, version: int | None) -> State:

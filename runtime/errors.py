@@ -55,7 +55,7 @@ class DeadLetterError(TroupeError):
 
 
 class StateChangedInTaskError(TroupeError):
-    """process_task changed self.state; only receive_message may, in a turn."""
+    """A job changed self.state in process_task; only receive_message may, in a turn."""
 
 
 class NondeterminismError(TroupeError):

@@ -17,10 +17,11 @@ import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 
-from runtime.activation import Activation
+from runtime.activation import DELIVERIES_MAX, Activation
 from runtime.agent import DeactivationReason
 from runtime.backoff import Backoff
 from runtime.clock import Clock
+from runtime.deadletters import burial
 from runtime.errors import (
     CommitRefusedError,
     DeadLetterError,
@@ -33,7 +34,7 @@ from runtime.kinds import Kinds
 from runtime.message import Message
 from runtime.patience import patiently
 from runtime.store import contract
-from runtime.store.contract import BATCH_MAX, Bury, Commit, Refused, Send, Store, StoredMessage
+from runtime.store.contract import BATCH_MAX, Commit, Refused, Retry, Send, Store, StoredMessage
 
 logger = logging.getLogger(__name__)
 
@@ -318,7 +319,7 @@ class Host:
         try:
             agent = await self._kinds.create(agent_id)
         except UnknownAgentKindError as error:
-            await self._refuse(claimed, str(error))
+            self._end(self._refuse(claimed, str(error), final=True))
             return
         activation = Activation(claimed, agent, self._incarnation, self)
         self._active[claimed.agent] = activation
@@ -328,20 +329,25 @@ class Host:
         except Exception as error:  # a state that can't be loaded, or the author's `activate`
             logger.exception("activation failed", extra={"agent": claimed.agent})
             del self._active[claimed.agent]
-            await self._refuse(claimed, f"{type(error).__name__}: {error}")
+            self._end(self._refuse(claimed, f"{type(error).__name__}: {error}", final=False))
 
-    async def _refuse(self, claimed: contract.Activation, error: str) -> None:
-        """The agent can't live: its messages become dead letters, with the reason."""
-        organization, _ = split(claimed.agent)
+    async def _refuse(self, claimed: contract.Activation, error: str, final: bool) -> None:
+        """The agent can't live here: after a while try again, at last give its messages up."""
+        tries = max((message.attempts for message in claimed.inbox), default=0) + 1
+        if not final:
+            await asyncio.sleep(self.backoff.wait_s(tries, self.random))
+        now_ms = self.clock.now_ms()
         fence = contract.Fence(self._incarnation, claimed.epoch)
         for message in claimed.inbox:
-            await self.group.commit(
-                Commit(
-                    organization, claimed.agent, fence, buries=(Bury(message.message_id, error),)
-                )
-            )
+            if final or message.attempts + 1 >= DELIVERIES_MAX:
+                fields = burial(claimed.agent, message, error, now_ms)
+            else:
+                fields = {"retries": (Retry(message.message_id, now_ms, error),)}
+            organization, _ = split(claimed.agent)
+            await self.group.commit(Commit(organization, claimed.agent, fence, **fields))
             self.answered(message.message_id, claimed.agent)
-        await self._release([claimed.agent])
+        async with self._claiming:
+            await self._release([claimed.agent])
 
     async def _deactivate(self, activation: Activation, reason: DeactivationReason) -> None:
         if self._active.get(activation.address) is not activation:

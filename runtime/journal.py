@@ -104,16 +104,14 @@ def fold(
     events: Iterable[tuple[bytes, int]],
     schema: int,
     upcasters: Mapping[int, Upcaster],
-    initial: State,
 ) -> State:
-    """The state after `events`, lifted to `schema`.
+    """The state after `events`, lifted to `schema`; empty for a new agent.
 
     Args:
-        snapshot: (state, its schema), or None to begin from `initial`.
+        snapshot: (state, its schema), or None to begin from nothing.
         events: (body, schema) in order.
-        initial: the state of a new agent, of the first event's schema.
     """
-    state, at = snapshot if snapshot else (initial, None)
+    state, at = snapshot if snapshot else ({}, None)
     for body, event_schema in events:
         if at is not None and at < event_schema:
             state = upcast(state, at, event_schema, upcasters)

@@ -279,6 +279,8 @@ class Scheduler:
         self._queue.end(job.id)
         match message.content["outcome"]:
             case "failed":
+                error = message.content.get("error") or job.error
+                job = job.model_copy(update={"error": error})
                 return self._failed(job, revision, bool(message.content.get("final")))
             case "waiting":
                 resume_at_ms = message.content.get("resumeAtMs")

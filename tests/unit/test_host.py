@@ -21,6 +21,7 @@ class Counter(BaseAgent):
 
     class State(AgentState):
         total: int = 0
+        seen: dict[str, int] = {}  # noqa: RUF012 - pydantic copies defaults
         told: list[str] = []  # noqa: RUF012 - pydantic copies defaults
 
     async def receive_message(self, message: Message) -> object:
@@ -28,6 +29,7 @@ class Counter(BaseAgent):
         match message.message_type:
             case "add":
                 self.state.total += content["by"]
+                self.state.seen[message.sender] = self.state.total
                 return self.state.total
             case "tell":
                 await self.send_message(content["whom"], {"by": 1}, "add")
@@ -114,6 +116,8 @@ async def test_an_agent_goes_on_where_its_host_died(troupe) -> None:
     await troupe.kill_host("host-0")
     await troupe.start_host("host-0")
     assert await client.ask("counter:a", {"by": 2}, "add") == 4
+    state = await client.ask("counter:a", {}, "read")
+    assert state == {"total": 4, "seen": {"client:test": 4}, "told": []}
 
 
 async def test_a_stale_twin_is_refused(troupe) -> None:
@@ -206,3 +210,23 @@ async def test_an_answer_lost_by_the_store_loses_no_agent(method) -> None:
         assert store.lost
     finally:
         await troupe.stop()
+
+
+async def test_a_state_that_cannot_be_loaded_is_tried_again_then_given_up(troupe) -> None:
+    """A bad release would lose messages at once, or hold its host up for ever."""
+    client = troupe.client()
+    host = troupe.hosts["host-0"]
+    host.random = lambda: 0.0
+    await client.ask("counter:a", {"by": 2}, "add")
+    await host._deactivate(host._active["acme/counter:a"], "idle")
+
+    class Broken(Counter):
+        async def activate(self) -> None:
+            raise RuntimeError("no")
+
+    host._kinds._factories["counter"] = Broken
+    with pytest.raises(DeadLetterError, match="RuntimeError"):
+        await client.ask("counter:a", {"by": 2}, "add")
+    host._kinds._factories["counter"] = Counter
+    assert await client.ask("counter:a", {"by": 2}, "add") == 4
+    assert len(await client.list("dead_letter")) == 1

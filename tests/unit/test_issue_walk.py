@@ -300,12 +300,18 @@ async def test_an_escalation_reaches_a_person_at_once() -> None:
 
 async def test_a_persons_comment_leads_to_another_try_with_new_bounces() -> None:
     """Else a rejection throws the work away, or the second try has no reviewer."""
-    walk = await Walk().until_approval()
+    walk = await (await Walk().submitted()).classified()
+    for _ in range(BOUNCES_MAX + 1):
+        await walk.worked()
+        await walk.completed("reviewed", opinion("request_changes"))
     await walk.decided(False, "Use a decimal.")
     assert walk.kinds[-1] == "code"
     [note] = walk.jobs()[-1]["payload"]["notes"]
     assert note == {"source": "person", "text": "Use a decimal."}
     assert walk.record["status"] == "queued"
+    await walk.worked(OTHER_HASH)
+    await walk.completed("reviewed", opinion("request_changes"))
+    assert walk.kinds[-1] == "code", "the reviewer may send it back again"
     await walk.worked(OTHER_HASH)
     await walk.completed("reviewed", opinion())
     assert [review["status"] for review in walk.reviews] == ["rejected", "pending"]

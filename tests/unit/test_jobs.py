@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from runtime.agent import AgentState, BaseAgent
-from runtime.client import Client
+from runtime.agent import AgentState, BaseAgent, job_terms
+from runtime.client import Client, Write
 from runtime.errors import JobWaiting
 from runtime.job import AgentJob, JobResult
 from runtime.message import Message
@@ -41,7 +41,7 @@ def worker(world: World) -> type[BaseAgent]:
         kind = "worker"
 
         class State(AgentState):
-            seen: list[str] = []
+            seen: list[str] = []  # noqa: RUF012 - pydantic copies defaults
 
         async def receive_message(self, message: Message) -> object:
             if message.message_type == "start":
@@ -259,3 +259,16 @@ async def test_a_paused_scheduler_starts_nothing_and_remembers_it(troupe, world)
     assert world.calls == []
     await client.ask("scheduler:main", {"by": "ann"}, "scheduler.resume")
     await until(client, "job_1", "completed")
+
+
+async def test_a_job_for_nobody_fails_and_says_so(troupe, world) -> None:
+    """A job whose agent can't exist would stay running and hold its slot for ever."""
+    client = troupe.client()
+    job = AgentJob.new(
+        id="job_1", organization_id="acme", agent_type="ghost", now_ms=0, reply_to="worker:boss"
+    )
+    write = Write("job", "job_1", job.to_json(), job_terms(job), 0)
+    await client.send("scheduler:main", {"jobId": "job_1"}, "job.queued", writes=[write])
+    record = await until(client, "job_1", "failed")
+    assert "No agent class" in record.error
+    assert (await client.ask("scheduler:main", {}, "scheduler.status"))["running"] == 0

@@ -33,8 +33,8 @@ def test_a_snapshot_and_its_tail_are_the_whole_journal(states, cut) -> None:
         current = state
     cut = min(cut, len(states))
     base = (copy.deepcopy(states[cut - 1]), 1) if cut else None
-    assert fold(None, events, 1, {}, {}) == states[-1]
-    assert fold(base, events[cut:], 1, {}, {}) == states[-1]
+    assert fold(None, events, 1, {}) == states[-1]
+    assert fold(base, events[cut:], 1, {}) == states[-1]
 
 
 @given(STATES, STATES)
@@ -53,7 +53,7 @@ def test_an_old_state_is_lifted_where_the_schema_changes() -> None:
         1: lambda s: {"first": s["name"].split()[0], "last": s["name"].split()[1]},
         2: lambda s: {**s, "title": ""},
     }
-    assert fold(None, events, 3, upcasters, {}) == {"first": "bea", "last": "lee", "title": ""}
+    assert fold(None, events, 3, upcasters) == {"first": "bea", "last": "lee", "title": ""}
 
 
 def test_lists_that_grow_are_recorded_by_what_was_added() -> None:

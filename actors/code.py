@@ -18,6 +18,7 @@ from actors.rounds import OwnTool
 from actors.tools import ToolOutput
 from actors.tools.text import visible
 from actors.untrusted import data_block, nonce
+from actors.words import step_words
 from actors.working import Attempt, WorkingAgent
 from runtime.job import Artifact, JobResult, StepContext
 
@@ -56,7 +57,6 @@ class CodeAgent(WorkingAgent):
             "ask_human": partial(_ask_human, attempt),
         }
         ending = await self.converse(attempt, fields, own)
-        await attempt.job.progress(95, "Wrapping up", ending.summary)
         return await self._result(attempt, ending)
 
     async def _result(self, attempt: Attempt, ending: Ending) -> JobResult:
@@ -110,7 +110,7 @@ class _SelfReview:
         if self._shown_in not in (None, this_round):
             raise Ending("finished", data=said)
         self._shown_in = this_round
-        change = await self._agent.change(attempt, key)
+        change = await self._agent.change(attempt, key, step_words("finish", said))
         return ToolOutput(render("self_review", change=change))
 
 
@@ -122,6 +122,7 @@ async def _ask_human(attempt: Attempt, key: str, said: dict[str, Any]) -> ToolOu
 
 async def _keep(attempt: Attempt, context: StepContext) -> dict[str, Any]:
     """The patch and the delta of the whole change, kept under their hashes."""
+    await attempt.job.progress(95, "Wrapping up")
     workspace = await attempt.bench.ready()
     base, final = attempt.started.tree, workspace.current_tree
     assert final is not None

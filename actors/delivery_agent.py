@@ -40,7 +40,6 @@ class DeliveryAgent(BaseAgent):
         work, review = assignment.work, assignment.review
         assert work is not None, "a delivery is asked for with the work"
         assert review is not None, "a delivery is asked for with its review"
-        await job.progress(20, "Delivering")
         deliver_once = partial(self._deliver, job, assignment, work, review)
         request = {"artifactHash": review.artifact_hash, "review": review.id}
         said = await job.step("deliver", deliver_once, kind="external", request=request)
@@ -51,6 +50,7 @@ class DeliveryAgent(BaseAgent):
     async def _deliver(
         self, job: Job, assignment: Assignment, work: Work, review: Review, context: StepContext
     ) -> dict[str, Any]:
+        await job.progress(20, "Delivering", "Delivering")
         settings = self.services.settings
         if not await asyncio.to_thread(settings.allows_repository, work.repository):
             raise HopelessError(f"The operator does not allow this repository: {work.repository}")

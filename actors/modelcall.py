@@ -10,7 +10,7 @@ Waiting is durable: the job gives its slot back.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final
 
@@ -60,7 +60,7 @@ class WindowFullError(Exception):
 
 
 class ModelCalls:
-    """Asks the model for one job."""
+    """Asks the model for one job; `begun` is awaited before each call that is really made."""
 
     def __init__(
         self,
@@ -70,6 +70,7 @@ class ModelCalls:
         account: Account,
         people: People,
         model: str,
+        begun: Callable[[], Awaitable[None]],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._job = job
@@ -78,6 +79,7 @@ class ModelCalls:
         self._account = account
         self._people = people
         self._model = model
+        self._begun = begun
         self._monotonic = monotonic
 
     async def ask(self, key: str, conversation: Conversation, max_tokens: int) -> ModelAnswer:
@@ -118,6 +120,7 @@ class ModelCalls:
     ) -> Json:
         if self._model != conversation.model:
             return {"model": self._model}
+        await self._begun()
         heard = await self._people.news()
         request = self._people.asked(conversation, heard).request(max_tokens)
         twice_usd = self._client.reserve_usd(request) if context.repeated else None

@@ -30,6 +30,10 @@ from runtime.job import JobResult, StepContext
 
 KILLED: Final = 137
 """Exit code of a test run that did not come to its end."""
+_TESTING: Final = {
+    "base": (5, "Running the tests without the change"),
+    "final": (10, "Running the tests with the change"),
+}
 _VERDICTS: Final = {
     "approve": "The reviewer would merge it.",
     "request_changes": "The reviewer asks for changes.",
@@ -62,7 +66,6 @@ class ReviewAgent(WorkingAgent):
         assert proposed is not None, "a review is asked for with the work"
         before = await self._tests(attempt, "base", proposed.base_tree)
         after = await self._tests(attempt, "final", proposed.final_tree)
-        await attempt.job.progress(30, "Checking the gates", "Checking the gates")
         said = await attempt.job.step(
             "gates", partial(self._gates, attempt, proposed, before, after)
         )
@@ -82,18 +85,20 @@ class ReviewAgent(WorkingAgent):
     async def _tests(self, attempt: Attempt, name: str, tree: str) -> SuiteVerdict | None:
         if attempt.started.policy.commands.test is None:
             return None
-        words = "Running the tests" if name == "final" else "Running the tests without the change"
-        await attempt.job.progress(20 if name == "final" else 10, words, words)
         said = await attempt.job.step(
             f"tests-{name}",
-            partial(self._run_tests, attempt, tree),
+            partial(self._run_tests, attempt, name, tree),
             kind="workspace",
             request={"tree": tree},
         )
         return SuiteVerdict(said["exitCode"], said["passed"], said["failed"])
 
-    async def _run_tests(self, attempt: Attempt, tree: str, context: StepContext) -> dict[str, Any]:
+    async def _run_tests(
+        self, attempt: Attempt, name: str, tree: str, context: StepContext
+    ) -> dict[str, Any]:
         """Run the policy's test command on a tree; whatever it leaves behind is put back."""
+        percent, words = _TESTING[name]
+        await attempt.job.progress(percent, words, words)
         workspace = await attempt.bench.ready()
         try:
             await workspace.restore(tree)
@@ -125,6 +130,7 @@ class ReviewAgent(WorkingAgent):
         after: SuiteVerdict | None,
         context: StepContext,
     ) -> dict[str, Any]:
+        await attempt.job.progress(20, "Checking the gates", "Checking the gates")
         workspace = await attempt.bench.ready()
         patch = await self._patch(attempt, proposed)
         changes = await workspace.changes(proposed.base_tree, proposed.final_tree)

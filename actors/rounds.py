@@ -25,11 +25,12 @@ from actors.endings import Ending
 from actors.errors import SnapshotRefusedError
 from actors.modelcall import ModelCalls, SwitchedError, WindowFullError
 from actors.models.request import STOP_REASONS, Json, ModelAnswer, canonical, encodable
+from actors.progress import Progress
 from actors.prompts import render
 from actors.stuck import StuckDetector
 from actors.tools import ToolOutput
 from actors.toolset import Toolset
-from actors.words import THINKING, step_words
+from actors.words import step_words
 from runtime.job import Job, StepContext
 
 CALLS_MAX: Final = 20
@@ -41,11 +42,10 @@ INCOMPLETE_MAX: Final = 1
 STUCK_NUDGES_MAX: Final = 1
 COMPACTIONS_MAX: Final = 1
 """Segments begun because the model's window was full."""
-PROGRESS_FIRST: Final = 10
-PROGRESS_LAST: Final = 90
-PROGRESS_HALFWAY_ROUNDS: Final = 5
 
 
+LiveTool = Callable[[str, Any], Awaitable[Json]]
+"""(name, arguments) -> what is recorded."""
 OwnTool = Callable[[str, Any], Awaitable[ToolOutput]]
 """(step key, arguments) -> what the model is answered; raises Ending to end the conversation."""
 
@@ -64,6 +64,7 @@ class Rounds:
         own: Mapping[str, OwnTool],
         max_tokens: int,
         change: Callable[[str], Awaitable[str]],
+        progress: Progress,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """
@@ -81,14 +82,13 @@ class Rounds:
         self._own = own
         self._max_tokens = max_tokens
         self._change = change
+        self._progress = progress
         self._monotonic = monotonic
         self._stuck = StuckDetector()
         self._stuck_nudges = 0
         self._nudges = 0
         self._incomplete = 0
         self._compactions = 0
-        self._told = ""
-        """The last words put into the log; repeated ones are left out."""
 
     async def run(self) -> Ending:
         """Go on until there is an end; the only ways out else are the runtime's (JobControl)."""
@@ -111,7 +111,7 @@ class Rounds:
         if (over := self._account.used_up()) is not None:
             raise Ending(*over)
         self._account.rounds += 1
-        await self._progress(THINKING)
+        self._progress.round = self.round
         key = f"round-{self.round}/model"
         try:
             answer = await self._calls.ask(key, self._conversation, self._max_tokens)
@@ -211,17 +211,14 @@ class Rounds:
             return ToolOutput(f"There is no tool {name!r:.80}; there are: {known}", True)
         if wrong := self._tools.wrong(name, arguments):
             return ToolOutput(wrong, True)
-        await self._progress(step_words(name, arguments))
         if kind == "control":
             return await self._own[name](key, arguments)
         request: Json = {"tool": name, "input": hashlib.sha256(canonical(arguments)).hexdigest()}
         if kind == "workspace":
             request["tree"] = self._bench.tree
         tool = self._changing if kind == "workspace" else self._reading
-        said = await self._job.step(
-            key, partial(self._timed, partial(tool, name, arguments)), kind=kind, request=request
-        )
-        return self._recorded(said)
+        live = partial(self._live, name, arguments, tool)
+        return self._recorded(await self._job.step(key, live, kind=kind, request=request))
 
     def _recorded(self, said: Json) -> ToolOutput:
         """Go on from what the journal says of a call."""
@@ -233,18 +230,17 @@ class Rounds:
 
     # Inside a step's call
 
-    async def _timed(
-        self, tool: Callable[[StepContext], Awaitable[Json]], context: StepContext
-    ) -> Json:
+    async def _live(self, name: str, arguments: Any, tool: LiveTool, context: StepContext) -> Json:
+        await self._progress.say(step_words(name, arguments))
         began = self._monotonic()
-        said = await tool(context)
+        said = await tool(name, arguments)
         return encodable({**said, "ms": round((self._monotonic() - began) * 1000)})
 
-    async def _reading(self, name: str, arguments: Any, context: StepContext) -> Json:
+    async def _reading(self, name: str, arguments: Any) -> Json:
         output = await self._tools.run(name, arguments, await self._bench.ready())
         return _said(output)
 
-    async def _changing(self, name: str, arguments: Any, context: StepContext) -> Json:
+    async def _changing(self, name: str, arguments: Any) -> Json:
         """Run a tool that may change the tree, and record what the tree is after it.
 
         What an earlier call of a killed run has left is put back by the bench.
@@ -257,13 +253,6 @@ class Rounds:
             text = f"{output.text}\n\nThe files were put back as they were: {error}"
             return _said(ToolOutput(text, True, data=output.data))
         return _said(output, delta)
-
-    async def _progress(self, words: str) -> None:
-        done = self.round / (self.round + PROGRESS_HALFWAY_ROUNDS)
-        percent = PROGRESS_FIRST + round((PROGRESS_LAST - PROGRESS_FIRST) * done)
-        told = words in (THINKING, self._told)
-        await self._job.progress(percent, words, None if told else words)
-        self._told = self._told if words == THINKING else words
 
 
 def _said(output: ToolOutput, delta: Delta | None = None) -> Json:

@@ -124,7 +124,6 @@ class TriageAgent(BaseAgent):
     async def process_task(self, job: Job) -> JobResult:
         issue = AgentIssue.model_validate(job.record.payload["issue"])
         rules = Classification.model_validate(job.record.payload["rules"])
-        await job.progress(10, "Classifying")
         said = await job.step("model", partial(self._ask, job, issue), kind="external")
         found, summary = rules, f"Classified by rules: {said.get('failed')}"
         if "text" in said:
@@ -138,6 +137,7 @@ class TriageAgent(BaseAgent):
         )
 
     async def _ask(self, job: Job, issue: AgentIssue, context: StepContext) -> dict[str, Any]:
+        await job.progress(10, "Classifying", "Classifying")
         marker = nonce(job.record.id)
         text = f"Title: {issue.title}\n\n{issue.description}"
         client = self.services.model

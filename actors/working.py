@@ -30,6 +30,7 @@ from actors.mirror import RepositorySource
 from actors.modelcall import ModelCalls
 from actors.people import People
 from actors.policy import RepositoryPolicy
+from actors.progress import Progress
 from actors.prompts import render
 from actors.records import AgentIssue
 from actors.rounds import OwnTool, Rounds
@@ -37,6 +38,7 @@ from actors.services import HopelessError, Services
 from actors.tools.text import shortened, visible
 from actors.toolset import Toolset
 from actors.untrusted import data_block, nonce
+from actors.words import THINKING
 from runtime.agent import BaseAgent
 from runtime.ids import AgentId
 from runtime.job import Job, JobResult, StepContext
@@ -64,6 +66,7 @@ class Attempt:
     bench: Bench
     started: Started
     people: People
+    progress: Progress
 
 
 class WorkingAgent(BaseAgent, ABC):
@@ -96,7 +99,8 @@ class WorkingAgent(BaseAgent, ABC):
                 await self.services.need_model_for(started.tree)
                 if work is not None:
                     bench.advanced(Delta(work.base_tree, work.final_tree, None, work.delta))
-                return await self.work(Attempt(job, assignment, bench, started, People(job)))
+                people, progress = People(job), Progress(job)
+                return await self.work(Attempt(job, assignment, bench, started, people, progress))
         finally:
             await bench.close()
 
@@ -158,6 +162,7 @@ class WorkingAgent(BaseAgent, ABC):
             account,
             attempt.people,
             self.model_name(attempt.started.policy),
+            partial(attempt.progress.say, THINKING),
             services.monotonic,
         )
         rounds = Rounds(
@@ -170,6 +175,7 @@ class WorkingAgent(BaseAgent, ABC):
             own,
             config.max_tokens,
             partial(self.change, attempt),
+            attempt.progress,
             services.monotonic,
         )
         try:
@@ -207,10 +213,11 @@ class WorkingAgent(BaseAgent, ABC):
             return settings.model
         return chosen.model
 
-    async def change(self, attempt: Attempt, key: str) -> str:
+    async def change(self, attempt: Attempt, key: str, words: str = "Looking at the change") -> str:
         """The present change, as it is shown to the model; empty if there is none."""
 
         async def look(context: StepContext) -> str:
+            await attempt.progress.say(words)
             workspace = await attempt.bench.ready()
             assert attempt.bench.tree is not None
             diff = visible(await workspace.diff(attempt.started.tree, attempt.bench.tree))

@@ -160,3 +160,15 @@ async def test_a_persons_words_are_heard_before_the_next_call_and_stay(tmp_path)
         models = [key for key in work.durable.steps if key.endswith("/model")]
         heard = [work.durable.result(key)["heard"] for key in models]
         assert [texts for texts in heard if texts] == [["Mind the tests."]]
+
+
+async def test_a_resumed_job_does_not_tell_its_progress_again(tmp_path):
+    """Else every restart fills the log and the feed with what people have read already."""
+    async with case(tmp_path, *SOLVED) as work:
+        await work.run()
+        told = work.durable.record.logs
+        assert [line.message for line in told] == [
+            "Running the tests", "Editing cart.py", "Running the tests", "Reviewing its own change",
+        ]  # fmt: skip
+        await work.run()
+        assert work.durable.record.logs == told

@@ -42,6 +42,10 @@ class RepositoryEmptyError(WorkspaceError):
     """The repository has no commit yet; commit something first."""
 
 
+class RepositoryUnsafeError(WorkspaceError):
+    """The repository holds objects that are damaged or made to do harm; git says which."""
+
+
 class BaseRefUnknownError(WorkspaceError):
     """The repository has no such branch, tag or commit; push it, or name another base."""
 

@@ -34,6 +34,9 @@ TIMEOUT_S = 60.0
 CHUNK_BYTES = 1 << 16
 REF_LENGTH_MAX = 240
 ERROR_CHARS_MAX = 600
+DISK_FULL = ("No space left on device", "Disk quota exceeded", "unable to write file",
+             "unable to write new index file")  # fmt: skip
+"""What git says when a write fails; a file that may not be opened is told differently."""
 
 LOCAL_UPLOAD_PACK = "git -c safe.directory='*' -c pack.window=0 upload-pack"
 """Reads a local repository whoever owns it; upload-pack runs nothing of its configuration.
@@ -278,7 +281,7 @@ def _judge(args: Sequence[str], output: GitOutput, codes: Sequence[int]) -> GitO
     if output.exit_code in codes:
         return output
     said = decode(output.stderr)[-ERROR_CHARS_MAX:].strip()
-    if "No space left on device" in said or "Disk quota exceeded" in said:
+    if any(sign in said for sign in DISK_FULL):
         raise DiskFullError(said)
     raise GitError(_name(args), f"exit code {output.exit_code}", said)
 

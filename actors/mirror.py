@@ -28,6 +28,7 @@ from actors.errors import (
     RepositoryBusyError,
     RepositoryEmptyError,
     RepositoryUnknownError,
+    RepositoryUnsafeError,
 )
 from actors.git import LOCAL_UPLOAD_PACK, Git, Transport, check_ref
 
@@ -115,7 +116,7 @@ async def mirror(
 
     Raises:
         RepositoryUnknownError, NotARepositoryError, RepositoryEmptyError,
-        BaseRefUnknownError, RepositoryBusyError, DiskFullError.
+        RepositoryUnsafeError, BaseRefUnknownError, RepositoryBusyError, DiskFullError.
     """
     location = source.location
     git = Git(root / "mirrors" / f"{hashlib.sha256(location.encode()).hexdigest()[:32]}.git")
@@ -269,6 +270,8 @@ async def _ask(
     except GitError as error:
         if source.transport == "file" and "not appear to be a git repository" in str(error):
             raise NotARepositoryError(location) from error
+        if "fsck error" in str(error):
+            raise RepositoryUnsafeError(source.url_or_path, str(error.args[-1])) from error
         raise RepositoryUnknownError(source.url_or_path, str(error)) from error
     return output.text
 

@@ -28,6 +28,8 @@ SETTLE_S = 0.05
 """A killed sandbox gives the lock up a moment before its last process is gone."""
 TOOL_TIMEOUT_S = 300.0
 ROOMS_MAX = 100
+BATCH = 500
+"""Names in one command line."""
 
 
 @dataclass
@@ -158,9 +160,20 @@ async def remove(path: Path) -> None:
 
 async def remove_inside(root: Path, names: Sequence[str]) -> None:
     """Remove files and trees, named from `root`."""
+    await _in_batches(("rm", "-rf", "--one-file-system", "--"), root, names, ())
+
+
+async def remove_empty_inside(root: Path, names: Sequence[str]) -> None:
+    """Remove directories below and including these that hold nothing."""
+    await _in_batches(("find",), root, names, ("-depth", "-type", "d", "-empty", "-delete"))
+
+
+async def _in_batches(
+    before: Sequence[str], root: Path, names: Sequence[str], after: Sequence[str]
+) -> None:
     paths = [encode(f"{root}/{name}") for name in names]
-    for begin in range(0, len(paths), 500):
-        await tool("rm", "-rf", "--one-file-system", "--", *paths[begin : begin + 500])
+    for begin in range(0, len(paths), BATCH):
+        await tool(*before, *paths[begin : begin + BATCH], *after)
 
 
 async def tool(*argv: str | bytes, output_bytes_max: int = 1 << 20) -> bytes:

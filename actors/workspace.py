@@ -85,7 +85,7 @@ class Workspace:
 
         Raises:
             RepositoryUnknownError, NotARepositoryError, RepositoryEmptyError,
-            BaseRefUnknownError, RepositoryBusyError, DiskFullError.
+            RepositoryUnsafeError, BaseRefUnknownError, RepositoryBusyError, DiskFullError.
         """
         if not _JOB_ID.fullmatch(job_id):
             raise WorkspaceError("not a usable job id", repr(job_id[:128]))
@@ -177,7 +177,7 @@ class Workspace:
             try:
                 await self._remove_holes()
                 await self._check_out(tree)
-                await self.git.run("clean", "-ffdq", timeout_s=CHECKOUT_TIMEOUT_S)
+                await holes.remove_untracked(self.git, self.tree_path)
             except DiskFullError:
                 raise
             except (GitError, WorkspaceError):

@@ -127,15 +127,19 @@ def workspace(asked: dict[str, Any]) -> bool:
 
 
 def leave_behind() -> None:
-    """Start a daemon that goes on writing; the run's end must stop it."""
+    """Start a daemon that goes on writing, and wait until it does; the run's end must stop it."""
+    begun, begin = os.pipe()
     if os.fork():
+        os.close(begin)
+        os.read(begun, 1)
         return
     os.setsid()
     if os.fork():
         os._exit(0)
-    for fd in range(3):
-        os.close(fd)
     out = os.open("/workspace/daemon", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.write(out, b".")
+    for fd in (0, 1, 2, begun, begin):
+        os.close(fd)
     end = time.monotonic() + DAEMON_S  # where nothing stops it, it must not go on for ever
     while time.monotonic() < end:
         os.write(out, b".")

@@ -19,14 +19,16 @@ from actors.errors import SandboxRefusedError
 
 _LOAD, _JUMP_EQUAL, _JUMP_BITS, _RETURN = 0x20, 0x15, 0x45, 0x06
 _ALLOW, _ERRNO, _KILL = 0x7FFF0000, 0x00050000, 0x80000000
-_NUMBER_AT, _ARCH_AT, _FIRST_AT, _SECOND_AT = 0, 4, 16, 24
+_NUMBER_AT, _ARCH_AT, _FIRST_AT, _SECOND_AT, _THIRD_AT = 0, 4, 16, 24, 32
 _X32_BIT = 0x40000000
 
 NAMESPACE_FLAGS = 0x7E020000
 """CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET."""
-SOCKET_FAMILIES = (1, 2, 10, 16)
-"""unix, IPv4, IPv6 (both only loopback, by the network namespace), netlink. No vsock:
-its addresses are the machine's, whatever the network namespace."""
+SOCKET_FAMILIES = (1, 2, 10)
+"""unix, IPv4, IPv6 (both only loopback, by the network namespace). No vsock: its addresses
+are the machine's, whatever the network namespace."""
+NETLINK = 16
+"""Only its protocol 0, which libraries ask for the machine's addresses."""
 TERMINAL_REQUESTS = (0x5412, 0x541C)
 """TIOCSTI and TIOCLINUX."""
 
@@ -119,15 +121,18 @@ def program(machine: str) -> bytes:
     for request in TERMINAL_REQUESTS:
         requests += _refuse(_JUMP_EQUAL, request, errno.EPERM)
     code += _unless(_IOCTL[column], _SECOND_AT, requests)
-    families = [
-        word
-        for family in SOCKET_FAMILIES
-        for word in (_word(_JUMP_EQUAL, family, 0, 1), _word(_RETURN, _ALLOW))
-    ]
-    families.append(_word(_RETURN, _ERRNO | errno.EAFNOSUPPORT))
-    code += _unless(_SOCKET[column], _FIRST_AT, families)
+    code += _unless(_SOCKET[column], _FIRST_AT, _sockets())
     code.append(_word(_RETURN, _ALLOW))
     return b"".join(code)
+
+
+def _sockets() -> list[bytes]:
+    allow, refuse = _word(_RETURN, _ALLOW), _word(_RETURN, _ERRNO | errno.EAFNOSUPPORT)
+    code: list[bytes] = []
+    for family in SOCKET_FAMILIES:
+        code += [_word(_JUMP_EQUAL, family, 0, 1), allow]
+    code += [_word(_JUMP_EQUAL, NETLINK, 1, 0), refuse]
+    return [*code, _word(_LOAD, _THIRD_AT), _word(_JUMP_EQUAL, 0, 0, 1), allow, refuse]
 
 
 def _word(operation: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:

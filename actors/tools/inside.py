@@ -208,6 +208,8 @@ def save(name: str, content: bytes, mode: int) -> None:
     """Write a file whole or not at all."""
     if name == ".":
         raise Refused("The path names the repository itself.")
+    if ".git" in name.casefold().split("/"):
+        raise Refused("Nothing named .git can be written; the history is kept elsewhere.")
     with opened_parent(name, make=True) as (parent, leaf):
         try:
             if stat.S_ISDIR(os.stat(leaf, dir_fd=parent, follow_symlinks=False).st_mode):

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from actors.errors import GitError
+from actors.errors import GitError, SnapshotRefusedError
 from actors.sandbox import Completed, Sandbox
 from actors.tools import definitions as tools
 from actors.tools import junit
@@ -26,7 +26,8 @@ from actors.tools.text import shortened, visible
 from actors.workspace import Workspace
 
 TEST_TIMEOUT_S = 900.0
-OUTPUT_BYTES_MAX = 4 << 20
+OUTPUT_BYTES_MAX = 1 << 20
+"""Kept of what one command prints."""
 COMMAND_BYTES_MAX = 120_000
 """Linux takes no longer argument."""
 LOG_COMMITS = 20
@@ -132,7 +133,12 @@ class ToolBox:
             return _wrong(" ".join(wrong))
         if tools.kind(name) == "control":
             return ToolOutput("", data=dict(input))
-        output = await self._handler(name)(name, input)
+        try:
+            output = await self._handler(name)(name, input)
+        except GitError as error:  # an operand that git does not take
+            return _wrong(str(error.args[-1]))
+        except SnapshotRefusedError as error:
+            return _wrong(str(error))
         self.remember(output)
         return output
 
@@ -221,9 +227,7 @@ class ToolBox:
 
     async def _git_diff(self, name: str, asked: dict[str, Any]) -> ToolOutput:
         tree = self._workspace.current_tree or await self._workspace.snapshot()
-        paths = asked.get("paths", ())
-        if any(wrong := _unusable(path) for path in paths):
-            return _wrong(wrong)
+        paths = [_in_tree(path) for path in asked.get("paths", ())]
         diff = await self._workspace.diff(self._workspace.base_tree, tree, paths)
         return _output(visible(diff) or "Nothing has changed.")
 
@@ -242,13 +246,8 @@ class ToolBox:
         )  # fmt: skip
 
     async def _ask_git(self, *args: str, path: str | None) -> ToolOutput:
-        if path is not None and (wrong := _unusable(path)):
-            return _wrong(wrong)
-        operands = [] if path is None else [path.removeprefix("/workspace/").removeprefix("./")]
-        try:
-            said = await self._workspace.git.run(*args, *operands)
-        except GitError as error:
-            return _wrong(visible(str(error.args[-1])))
+        operands = [] if path is None else [_in_tree(path)]
+        said = await self._workspace.git.run(*args, *operands)
         return _output(visible(said.stdout) or "Nothing.")
 
     async def _artifact_read(self, name: str, asked: dict[str, Any]) -> ToolOutput:
@@ -281,6 +280,17 @@ def _output(
 ) -> ToolOutput:
     short, full = shortened(text)
     return ToolOutput(short, is_error, full, data or {}, changed)
+
+
+def _in_tree(path: str) -> str:
+    """A path from the repository's root as git takes it.
+
+    Raises:
+        GitError: no command could take it.
+    """
+    if wrong := _unusable(path):
+        raise GitError(wrong)
+    return path.removeprefix("/workspace/") or "."
 
 
 def _unusable(argument: str) -> str:

@@ -79,6 +79,8 @@ def test_only_harmless_socket_families_exist(machine: str, number: int) -> None:
     open_families = [family for family in range(64) if decide(machine, number, family) == ALLOWED]
     assert open_families == [1, 2, 10, 16]
     assert decide(machine, number, 40) == refused(errno.EAFNOSUPPORT)
+    for protocol in (2, 9, 12, 21):  # of netlink: only routes
+        assert decide(machine, number, 16, 3, protocol) == refused(errno.EAFNOSUPPORT)
 
 
 @pytest.mark.parametrize(("machine", "number"), [("x86_64", 16), ("aarch64", 29)])

@@ -124,6 +124,17 @@ async def test_ignored_files_are_scratch_and_stay(tmp_path: Path) -> None:
     assert (space.tree_path / "node_modules/x/index.js").exists()
 
 
+async def test_a_restore_removes_what_the_state_does_not_have(tmp_path: Path) -> None:
+    """A command that is run again would meet what its first run had left: `mkdir` would fail."""
+    space = await workspace(tmp_path, {".gitignore": "*.o\n", "src/a": "1"})
+    put(space.tree_path, {"src/new/b": "1", "src/new/b.o": "1", "scratch/c.o": "1", "-d": "1"})
+    put(space.tree_path, {":(top)x": "1", "*": "1"})
+    (space.tree_path / "src" / "empty" / "deep").mkdir(parents=True)
+    await space.restore(space.base_tree)
+    left = sorted(str(path.relative_to(space.tree_path)) for path in space.tree_path.rglob("*"))
+    assert left == [".gitignore", "scratch", "scratch/c.o", "src", "src/a"]
+
+
 @pytest.mark.parametrize("with_commit", [True, False])
 @pytest.mark.parametrize("where", [".", "nested", "src"])
 async def test_a_repository_inside_the_workspace_is_refused(

@@ -1,0 +1,57 @@
+"""docs/guarantees.md and docs/operations.md say what the code and the tests are."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+GUARANTEES = (ROOT / "docs" / "guarantees.md").read_text()
+OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
+
+
+def test_every_guarantee_names_a_test_that_exists() -> None:
+    """A promise would outlive the test that keeps it."""
+    defined = set()
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        defined |= set(re.findall(r"def (test_\w+)", path.read_text()))
+    named = set(re.findall(r"`(test_\w+)`", GUARANTEES))
+    assert len(named) > 25
+    assert named - defined == set()
+
+
+def strings(pattern: str) -> set[str]:
+    """String constants of the runtime and the department that look like this."""
+    found = set()
+    for package in ("runtime", "actors"):
+        for path in (ROOT / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    found |= set(re.findall(pattern, node.value))
+    return found
+
+
+def test_every_log_action_is_in_the_table() -> None:
+    """An operator would search the documentation for a name in the log and find nothing."""
+    actions = set()
+    for package in ("runtime", "actors"):
+        for path in (ROOT / package).rglob("*.py"):
+            actions |= set(re.findall(r'"action": "([a-z_.]+)"', path.read_text()))
+    assert actions
+    assert {action for action in actions if f"`{action}`" not in OPERATIONS} == set()
+
+
+def test_every_public_event_is_in_the_table() -> None:
+    """A client would meet an event nobody has described."""
+    events = strings(r"^(?:agent|job|issue|review|scheduler):[a-z]+$")
+    events -= {"scheduler:main", "triage:main"}
+    assert events
+    assert {event for event in events if f"`{event}`" not in OPERATIONS} == set()
+
+
+def test_every_environment_variable_is_in_the_table() -> None:
+    """A setting nobody can find is no setting."""
+    names = strings(r"^(?:TROUPE|ANTHROPIC|SCHEDULER)_[A-Z_]+$") | {"PORT"}
+    internal = {"TROUPE_SUPERVISED", "TROUPE_SETTINGS", "TROUPE_SCRIPTED_URL"}
+    assert {name for name in names - internal if f"`{name}`" not in OPERATIONS} == set()

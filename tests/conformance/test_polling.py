@@ -157,9 +157,12 @@ async def test_a_parked_poll_wakes_when_a_lease_lapses(store, desk, clock):
     rival = await Desk(store, "o2", "host-2").register(lease_s=0.2)
     await rival.take(A)
     await desk.give("m")
+    await desk.give("told before", to=B)
+    assert (await store.poll("o1", 0, 10, LONG_S)).ready == 1
+    await rival.take(B)
     waiting = await started(store, store.poll("o1", 0, 10, LONG_S))
     clock.advance(0.3)
-    assert (await soon(waiting)).ready == 1
+    assert (await soon(waiting)).ready == 2
 
 
 async def test_ready_agents_end_a_poll_once(store, desk):

@@ -14,7 +14,7 @@ import pytest
 
 from runtime.clock import ManualClock
 from runtime.errors import StoreError, StoreFullError, StoreLockedError, StoreUnavailableError
-from runtime.store import rules, sqlite_agents, sqlite_file, sqlite_worker
+from runtime.store import rules, sqlite_agents, sqlite_file, sqlite_inbox, sqlite_worker
 from runtime.store.contract import Ack, Commit, Committed, Event, FeedEvent, Fence, Put, Send
 from runtime.store.sqlite import SqliteStore
 from runtime.store.sqlite_bulk import QUERIES
@@ -407,6 +407,26 @@ async def test_agents_with_messages_are_never_forgotten(path, monkeypatch):
     await store.commit([message("m", f"acme/counter:{number}") for number in range(50)])
     await store.claim("o1", 100, [f"acme/other:{number}" for number in range(50)])
     assert len(await store.claim("o1", 100)) == 50
+    await store.close()
+
+
+@pytest.mark.parametrize("settle_every", [1, 3, 1000])
+async def test_what_is_pending_is_found_again_wherever_it_is_kept(path, monkeypatch, settle_every):
+    """After a restart a message would be lost, or one that is done be handled again."""
+    monkeypatch.setattr(sqlite_inbox, "SETTLE_EVERY", settle_every)
+    store = await opened(path)
+    fence = Fence(await store.register("o1", "host-1", 10), 1)
+    await store.claim("o1", 1, [A])
+    for number in range(8):
+        await store.commit([message(f"m{number}")])
+    for number in (0, 5, 7):
+        await store.commit([Commit("acme", A, fence, acks=(Ack(f"m{number}"),))])
+    await store.commit([message("m8")])
+    for _ in range(2):
+        assert [one.message_id[1] for one in await store.inbox(A, 0, 10)] == list("123468")
+        assert [one.message_id[1] for one in await store.history(A, 2, 10)] == list("2345678")
+        await store.close()
+        store = await opened(path)
     await store.close()
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import click
 
@@ -14,6 +17,7 @@ from actors.commands.settings import CommandSettings
 from runtime.cluster import Running, running
 from runtime.cluster import down as stop
 from runtime.cluster import up as start
+from runtime.cluster.exposure import listeners
 
 SCRIPTED_NOTICE: Final = (
     "No model is configured: the scripted one answers, and only for the shipped sample.\n"
@@ -103,15 +107,28 @@ async def status(session: Session) -> int:
         url = api.url
     found = None if session.settings.url else running(session.data)
     if session.out.as_json:
-        here = wire(found) if found else {"url": url}
+        here: dict[str, Any] = wire(found) if found else {"url": url}
+        if found:
+            here["ports"] = [
+                asdict(one) for one in listeners(found.data, urlsplit(found.url).port or 0)
+            ]
         session.out.result(
             {**here, "health": health, "scheduler": scheduler, "reviewsPending": len(reviews)}
         )
     else:
         if found:
             say_running(session.out, found)
+            await _say_ports(session.out, found)
         _say_health(session.out, url, health, scheduler, len(reviews))
     return 0 if health["status"] == "ok" else 1
+
+
+async def _say_ports(out: Output, found: Running) -> None:
+    """Which TCP ports are open, and what guards each."""
+    port = urlsplit(found.url).port or 0
+    for one in await asyncio.to_thread(listeners, found.data, port):
+        where = "this machine only" if one.loopback else "all interfaces"
+        out.say(f"port {one.port:<6} {where:<18} {one.guard:<28} {one.process}")
 
 
 def wire(found: Running) -> dict[str, Any]:

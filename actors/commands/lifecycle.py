@@ -17,7 +17,7 @@ from actors.commands.settings import CommandSettings
 from runtime.cluster import Running, running
 from runtime.cluster import down as stop
 from runtime.cluster import up as start
-from runtime.cluster.exposure import listeners
+from runtime.cluster.exposure import Listener, listeners
 
 SCRIPTED_NOTICE: Final = (
     "No model is configured: the scripted one answers, and only for the shipped sample.\n"
@@ -109,9 +109,7 @@ async def status(session: Session) -> int:
     if session.out.as_json:
         here: dict[str, Any] = wire(found) if found else {"url": url}
         if found:
-            here["ports"] = [
-                asdict(one) for one in listeners(found.data, urlsplit(found.url).port or 0)
-            ]
+            here["ports"] = [asdict(one) for one in _ports(found)]
         session.out.result(
             {**here, "health": health, "scheduler": scheduler, "reviewsPending": len(reviews)}
         )
@@ -123,10 +121,13 @@ async def status(session: Session) -> int:
     return 0 if health["status"] == "ok" else 1
 
 
+def _ports(found: Running) -> list[Listener]:
+    return listeners(found.data, urlsplit(found.url).port or 0)
+
+
 async def _say_ports(out: Output, found: Running) -> None:
     """Which TCP ports are open, and what guards each."""
-    port = urlsplit(found.url).port or 0
-    for one in await asyncio.to_thread(listeners, found.data, port):
+    for one in await asyncio.to_thread(_ports, found):
         where = "this machine only" if one.loopback else "all interfaces"
         out.say(f"port {one.port:<6} {where:<18} {one.guard:<28} {one.process}")
 

@@ -8,10 +8,15 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 from runtime.cluster.processes import marked
 
+METRICS = ("monitor.py", "dashboard.py", "ray::DashboardAgent")
+"""Processes of Ray of which some port serves metrics to whoever asks."""
+PROBE_S = 0.5
 _LISTEN = "0A"
 """The state of a listening socket in /proc/net/tcp (include/net/tcp_states.h)."""
 
@@ -47,8 +52,22 @@ def _guard(title: str, port: int, http_port: int) -> str:
     if port == http_port:
         return "API keys"
     if "scripted" in title:
-        return "none: a script, on loopback"
+        return "none: a script"
+    if title in METRICS and _serves_metrics(port):
+        return "none: metrics"
     return "Ray's token"
+
+
+def _serves_metrics(port: int) -> bool:
+    """Whether the port answers for metrics without a token; asked, because Ray's ports move."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=PROBE_S)
+    try:
+        connection.request("GET", "/metrics")
+        return connection.getresponse().status == HTTPStatus.OK
+    except (OSError, HTTPException):
+        return False
+    finally:
+        connection.close()
 
 
 def _listening() -> dict[str, tuple[str, int]]:

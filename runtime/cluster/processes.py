@@ -21,19 +21,35 @@ TERM_WAIT_S = 5.0
 
 
 def marked(root: Path) -> list[int]:
-    """Pids of this user's processes that belong to the deployment at `root`, but this one."""
+    """Pids of this user's processes that belong to the deployment at `root`, but this one.
+
+    The children of a marked process belong to it too: some clear their
+    environment (sandboxes) or write over it (Ray's agents, to set a title).
+    """
     mark = f"{MARKER}={root}".encode()
-    found = []
+    parents: dict[int, int] = {}
+    found: set[int] = set()
     for folder in Path("/proc").iterdir():
-        if not folder.name.isdigit() or int(folder.name) == os.getpid():
+        if not folder.name.isdigit():
             continue
         try:
-            environment = (folder / "environ").read_bytes()
+            parents[int(folder.name)] = _parent(folder)
+            if mark in (folder / "environ").read_bytes().split(b"\0"):
+                found.add(int(folder.name))
         except OSError:
             continue
-        if mark in environment.split(b"\0"):
-            found.append(int(folder.name))
-    return found
+    for pid in list(parents):
+        line = [pid]
+        while line[-1] in parents and line[-1] not in found:
+            line.append(parents[line[-1]])
+        if line[-1] in found:
+            found.update(line)
+    return sorted(found - {os.getpid()})
+
+
+def _parent(folder: Path) -> int:
+    """The second field after the command's name, which may hold anything but ends with `)`."""
+    return int((folder / "stat").read_text().rpartition(")")[2].split()[1])
 
 
 def end_all(root: Path) -> int:

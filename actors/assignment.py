@@ -73,7 +73,7 @@ class ReviewOpinion(WireModel):
 
     gates: GateReport
     automated: AutomatedReview | None = None
-    """Absent when a gate refused first."""
+    """Absent when a gate refused first, or when the repository wants no opinion."""
 
 
 def notes_of(opinion: ReviewOpinion) -> tuple[Note, ...]:

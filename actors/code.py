@@ -19,7 +19,7 @@ from actors.tools import ToolOutput
 from actors.tools.text import visible
 from actors.untrusted import data_block, nonce
 from actors.words import step_words
-from actors.working import Attempt, WorkingAgent
+from actors.working import Attempt, WorkingAgent, not_allowed
 from runtime.job import Artifact, JobResult, StepContext
 
 PATCH_TYPE: Final = "text/x-diff"
@@ -50,6 +50,8 @@ class CodeAgent(WorkingAgent):
     )
 
     async def work(self, attempt: Attempt) -> JobResult:
+        if (refused := not_allowed(attempt, self.agent)) is not None:
+            return refused
         reviewing = _SelfReview(self, attempt)
         fields = {"facts": self.facts(attempt), "notes": _notes(attempt)}
         own: dict[str, OwnTool] = {
@@ -82,7 +84,7 @@ class CodeAgent(WorkingAgent):
             summary=visible(summary),
             confidence=said.get("confidence"),
             tests_run=tuple(visible(test) for test in said.get("tests_run", ())),
-            residual_risk=said.get("residual_risk"),
+            residual_risk=visible(said.get("residual_risk", "")) or None,
             model=self.model_name(attempt.started.policy),
         )
         return JobResult(
@@ -110,8 +112,8 @@ class _SelfReview:
         if self._shown_in not in (None, this_round):
             raise Ending("finished", data=said)
         self._shown_in = this_round
-        change = await self._agent.change(attempt, key, step_words("finish", said))
-        return ToolOutput(render("self_review", change=change))
+        doing = step_words("finish", said)
+        return ToolOutput(await self._agent.change(attempt, key, doing, "self_review"))
 
 
 async def _ask_human(attempt: Attempt, key: str, said: dict[str, Any]) -> ToolOutput:

@@ -8,11 +8,15 @@ segment begins: the task again, what was done so far, and the present change.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from actors.models.request import Json, ModelRequest
+from actors.prompts import fill
 
+WORDS: Final = ("nudge", "stuck", "segment", "steering")
+"""Prompts that the harness says on occasion."""
 DONE_LINES_MAX: Final = 60
 """Calls that a new segment is told of, the latest ones."""
 
@@ -26,6 +30,8 @@ class Conversation:
     tools: list[Json]
     task: str
     purpose: str
+    words: Mapping[str, str]
+    """What the harness says on occasion, by name, as it was when the job began."""
     messages: list[Json] = field(init=False)
     segments: int = 1
     _done: list[str] = field(default_factory=list)
@@ -63,6 +69,10 @@ class Conversation:
     def note(self, line: str) -> None:
         """Remember in a line what was done, for the next segment."""
         self._done.append(line)
+
+    def word(self, name: str, **values: str) -> str:
+        """Words of the harness, filled in."""
+        return fill(self.words[name], values)
 
     @property
     def done(self) -> str:

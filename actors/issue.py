@@ -163,7 +163,8 @@ class IssueAgent(IssueRecord):
         if not self._is_present_job(message):
             return
         if message.message_type == "job.started":
-            self._move("processing")
+            if self._issue.status != "processing":
+                self._move("processing")
         else:
             self._move("pending", reason=message.content.get("reason"))
 
@@ -204,8 +205,8 @@ class IssueAgent(IssueRecord):
     def _reviewed(self, result: JobResult) -> None:
         opinion = ReviewOpinion.model_validate(result.data)
         refused = opinion.gates.verdict == "failed"
-        unwanted = opinion.automated is None or opinion.automated.verdict == "request_changes"
-        if unwanted and self.state.bounces < BOUNCES_MAX:
+        unwanted = opinion.automated and opinion.automated.verdict == "request_changes"
+        if (refused or unwanted) and self.state.bounces < BOUNCES_MAX:
             self.state.bounces += 1
             self._work("code", notes_of(opinion))
         elif refused:

@@ -102,7 +102,9 @@ class IssueRecord(BaseAgent):
 
     def _fail(self, reason: str, error: str) -> None:
         """The present job failed for good; only its retry goes on."""
-        self._change(resolution=Resolution(outcome=reason, summary=error))
+        patch = self.state.work.artifact_hash if self.state.work else None
+        resolution = Resolution(outcome=reason, summary=error, patch_artifact=patch)
+        self._change(resolution=resolution)
         self._move("failed", reason=reason)
 
     def _change(self, **fields: Any) -> None:

@@ -11,7 +11,6 @@ from copy import copy
 from typing import Any, Final
 
 from actors.conversation import Conversation
-from actors.prompts import render
 from actors.tools.text import visible
 from actors.untrusted import one_line
 from runtime.errors import JobWaiting
@@ -80,7 +79,7 @@ class People:
 
 def _tell(conversation: Conversation, texts: list[str]) -> None:
     for text in texts:
-        conversation.say(render("steering", message=text))
+        conversation.say(conversation.word("steering", message=text))
 
 
 def _text(said: Any) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from actors.endings import Ending
 from actors.tools import ToolOutput
 from actors.tools.text import visible
-from actors.working import Attempt, WorkingAgent
+from actors.working import Attempt, WorkingAgent, not_allowed
 from runtime.job import Artifact, JobResult, StepContext
 
 
@@ -31,6 +31,8 @@ class ResearchAgent(WorkingAgent):
     )
 
     async def work(self, attempt: Attempt) -> JobResult:
+        if (refused := not_allowed(attempt, self.agent)) is not None:
+            return refused
         ending = await self.converse(attempt, {"facts": self.facts(attempt)}, {"report": _report})
         if ending.outcome != "reported":
             return JobResult(outcome=ending.outcome, summary=ending.summary)

@@ -73,6 +73,8 @@ class ReviewAgent(WorkingAgent):
         if gates.verdict == "failed":
             opinion = ReviewOpinion(gates=gates)
             return _result("refused_by_gate", _refusal(gates), opinion)
+        if not attempt.started.policy.allows(self.agent):
+            return _result("reviewed", "The gates found nothing.", ReviewOpinion(gates=gates))
         ending = await self.converse(
             attempt, await self._fields(attempt, gates), {"review": _review}
         )

@@ -26,7 +26,6 @@ from actors.errors import SnapshotRefusedError
 from actors.modelcall import ModelCalls, SwitchedError, WindowFullError
 from actors.models.request import STOP_REASONS, Json, ModelAnswer, canonical, encodable
 from actors.progress import Progress
-from actors.prompts import render
 from actors.stuck import StuckDetector
 from actors.tools import ToolOutput
 from actors.toolset import Toolset
@@ -136,7 +135,7 @@ class Rounds:
     async def _new_segment(self, model: str | None) -> None:
         change = await self._change(f"segment-{self._conversation.segments + 1}/change")
         done = self._conversation.done or "nothing yet"
-        told = render("segment", done=done, change=change or "none yet")
+        told = self._conversation.word("segment", done=done, change=change or "none yet")
         self._conversation.restart(told, model)
 
     # Act
@@ -171,7 +170,7 @@ class Rounds:
         self._nudges += 1
         if self._nudges > NUDGES_MAX:
             raise Ending("no_tool_calls")
-        self._conversation.say(render("nudge", ends=next(iter(self._own))))
+        self._conversation.say(self._conversation.word("nudge", ends=next(iter(self._own))))
 
     async def _run_all(self, calls: list[Json], broken: set[str]) -> None:
         """Run a round's calls one after another; their answers go into one message."""
@@ -187,7 +186,7 @@ class Rounds:
                 said = self._observe(call, output) or said
             text = output.text
             if said is not None and number == len(calls):
-                text += "\n\n" + render("stuck", reason=said)
+                text += "\n\n" + self._conversation.word("stuck", reason=said)
             results.append(tool_result(call["id"], text, output.is_error))
         self._conversation.results(results)
 

@@ -32,7 +32,7 @@ from actors.settings import DepartmentSettings
 from runtime.clock import Clock, SystemClock
 from runtime.errors import JobFailedError, JobWaiting
 
-WAIT_S: Final = {DiskFullError: 60.0, RepositoryBusyError: 30.0, SandboxRefusedError: 300.0}
+WAIT_S: Final = {DiskFullError: 60.0, RepositoryBusyError: 30.0, SandboxRefusedError: 30.0}
 _WAITS: Final = {
     DiskFullError: "disk_full",
     RepositoryBusyError: "repository_busy",

@@ -22,7 +22,7 @@ from typing import Any, Final, Literal
 from actors.assignment import Assignment
 from actors.bench import Bench, Delta
 from actors.budget import Account, Budget
-from actors.conversation import Conversation
+from actors.conversation import WORDS, Conversation
 from actors.endings import OUTCOMES, Ending
 from actors.errors import RepositoryUnknownError
 from actors.gates.trees import list_tree, read_policy
@@ -31,7 +31,7 @@ from actors.modelcall import ModelCalls
 from actors.people import People
 from actors.policy import RepositoryPolicy
 from actors.progress import Progress
-from actors.prompts import render
+from actors.prompts import render, words
 from actors.records import AgentIssue
 from actors.rounds import OwnTool, Rounds
 from actors.services import HopelessError, Services
@@ -94,8 +94,6 @@ class WorkingAgent(BaseAgent, ABC):
         try:
             with self.services.troubles():
                 started = await self._start(job, assignment, bench)
-                if not started.policy.allows(self.agent):
-                    return JobResult(outcome="not_allowed", summary=OUTCOMES["not_allowed"])
                 await self.services.need_model_for(started.tree)
                 if work is not None:
                     bench.advanced(Delta(work.base_tree, work.final_tree, None, work.delta))
@@ -151,8 +149,8 @@ class WorkingAgent(BaseAgent, ABC):
             own: the control tools, see Rounds.
         """
         toolset = self.toolset(attempt, self.tools, self.read_only)
-        words = await attempt.job.step("task", partial(self._begin, attempt, toolset, fields))
-        conversation = Conversation(purpose=self.agent, **words)
+        begun = await attempt.job.step("task", partial(self._begin, attempt, toolset, fields))
+        conversation = Conversation(purpose=self.agent, **begun)
         config, services = attempt.job.record.config, self.services
         account = Account(Budget.of(config, attempt.started.policy.budgets))
         calls = ModelCalls(
@@ -203,6 +201,7 @@ class WorkingAgent(BaseAgent, ABC):
             "system": render(f"{self.agent}_system"),
             "tools": toolset.definitions(),
             "task": task,
+            "words": {name: words(name) for name in WORDS},
         }
 
     def model_name(self, policy: RepositoryPolicy) -> str:
@@ -213,18 +212,29 @@ class WorkingAgent(BaseAgent, ABC):
             return settings.model
         return chosen.model
 
-    async def change(self, attempt: Attempt, key: str, words: str = "Looking at the change") -> str:
-        """The present change, as it is shown to the model; empty if there is none."""
+    async def change(
+        self,
+        attempt: Attempt,
+        key: str,
+        doing: str = "Looking at the change",
+        around: str | None = None,
+    ) -> str:
+        """The present change, as it is shown to the model; empty if there is none.
+
+        Args:
+            doing: what people are told meanwhile.
+            around: a prompt to put it into, as its field `change`.
+        """
 
         async def look(context: StepContext) -> str:
-            await attempt.progress.say(words)
+            await attempt.progress.say(doing)
             workspace = await attempt.bench.ready()
             assert attempt.bench.tree is not None
             diff = visible(await workspace.diff(attempt.started.tree, attempt.bench.tree))
             text, whole = shortened(diff)
             if whole is not None:
                 await attempt.job.artifact("code_change", f"{key}.diff", whole, "text/x-diff")
-            return text
+            return text if around is None else render(around, change=text)
 
         return str(await attempt.job.step(key, look, request={"tree": attempt.bench.tree}))
 
@@ -235,12 +245,24 @@ class WorkingAgent(BaseAgent, ABC):
         lines = [
             f"- {started.files} files, commit {started.commit[:12]}",
             f"- tests are run with `{test}`" if test else "- there is no test command",
+            *(f"- checks: `{check}`" for check in _checks(started.policy)),
             *(f"- {assumed}" for assumed in started.policy.assumptions[:ASSUMPTIONS_MAX]),
         ]
         protected = ", ".join(started.policy.protected_paths)
         if protected:
             lines.append(f"- not to be changed: {protected}")
         return "\n".join(visible(line) for line in lines)
+
+
+def not_allowed(attempt: Attempt, agent: str) -> JobResult | None:
+    """The result of a job that the repository's policy does not want; None if it does."""
+    if attempt.started.policy.allows(agent):
+        return None
+    return JobResult(outcome="not_allowed", summary=OUTCOMES["not_allowed"])
+
+
+def _checks(policy: RepositoryPolicy) -> list[str]:
+    return [command for command in (policy.commands.lint, policy.commands.types) if command]
 
 
 def issue_text(issue: AgentIssue) -> str:

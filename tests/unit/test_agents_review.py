@@ -10,7 +10,7 @@ from actors.assignment import ReviewOpinion
 from actors.code import CodeAgent
 from actors.review import ReviewAgent
 from runtime.errors import JobFailedError
-from tests.agents import FINISH, SOLVED, case, use
+from tests.agents import CART, FINISH, SOLVED, case, use
 from tests.workshop import needs_sandbox
 
 pytestmark = needs_sandbox
@@ -58,6 +58,18 @@ async def test_tests_that_still_fail_are_refused(tmp_path):
         reviewed = await work.next(ReviewAgent, await work.run()).run()
         assert reviewed.outcome == "refused_by_gate"
         assert "tests" in reviewed.summary
+
+
+async def test_a_repository_that_wants_no_opinion_gets_gates_and_a_person(tmp_path):
+    """Else switching the reviewer off sends all work back, or strands it."""
+    policy = CART[".troupe.yaml"] + "agents:\n  review:\n    enabled: false\n"
+    async with case(tmp_path, *SOLVED, files={**CART, ".troupe.yaml": policy}) as work:
+        calls = await work.run() and await work.calls()
+        reviewed = await work.next(ReviewAgent, await work.run()).run()
+        assert reviewed.outcome == "reviewed"
+        assert opinion(reviewed).gates.verdict == "passed"
+        assert opinion(reviewed).automated is None
+        assert await work.calls() == calls
 
 
 async def test_a_reviewer_without_an_opinion_leaves_it_to_a_person(tmp_path):

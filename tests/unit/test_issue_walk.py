@@ -188,6 +188,8 @@ async def test_every_change_is_told_in_the_issues_room() -> None:
         "issue:queued", "issue:processing", "review:requested", "issue:review",
         "review:approved", "issue:processing", "issue:completed",
     ]  # fmt: skip
+    assert await walk.deliver("job.started", {"jobId": walk.job}, "scheduler:main") is None
+    assert len(walk.events) == len(told), "what is over is not told again"
     feed = [event for commit in walk.commits for event in commit.feed]
     assert all("issue:issue_1" in event.rooms for event in feed)
 
@@ -288,6 +290,14 @@ async def test_what_a_gate_refuses_ends_refused_and_reaches_nobody() -> None:
     await walk.completed("refused_by_gate", opinion(None, "failed"))
     assert (walk.record["status"], walk.record["reason"]) == ("failed", "refused_by_gate")
     assert walk.reviews == []
+
+
+async def test_gates_without_an_opinion_reach_a_person() -> None:
+    """Else a repository without a reviewer has its work sent back for no reason."""
+    walk = await (await Walk().submitted()).classified()
+    await walk.worked()
+    await walk.completed("reviewed", opinion(None))
+    assert walk.record["status"] == "review"
 
 
 async def test_an_escalation_reaches_a_person_at_once() -> None:

@@ -272,6 +272,18 @@ async def test_another_model_goes_on_in_a_new_segment(tmp_path):
         assert len(recent[3]["messages"]) == 1, "it begins with the task"
 
 
+async def test_a_new_release_goes_on_with_the_words_the_job_began_with(tmp_path, monkeypatch):
+    """Else an upgrade fails every job at work, because its history reads differently."""
+    talk = {"text": "I think about it."}
+    async with case(tmp_path, talk, FIX, FINISH, FINISH) as work:
+        await work.server.faults({"kind": "status", "status": 529, "retryAfter": "60", "nth": 4})
+        with pytest.raises(JobWaiting):
+            await work.run()
+        work.services.clock.advance(60)
+        monkeypatch.setattr("actors.prompts.words", lambda name: "Other words: $change")
+        assert await work.outcome() == "finished"
+
+
 async def test_a_policy_can_forbid_an_agent(tmp_path):
     """Else an owner's no is not heard."""
     policy = CART[".troupe.yaml"] + "agents:\n  code:\n    enabled: false\n"

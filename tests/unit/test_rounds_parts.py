@@ -24,7 +24,7 @@ moves = st.one_of(
 
 
 def conversation() -> Conversation:
-    return Conversation("model", "system", [{"name": "read"}], "the task", "code")
+    return Conversation("model", "system", [{"name": "read"}], "the task", "code", {})
 
 
 def blocks_of(messages) -> list:

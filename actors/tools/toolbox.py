@@ -177,7 +177,7 @@ class ToolBox:
         if wrong := _unusable(command) or _unusable(cwd):
             return _wrong(wrong)
         done = await self._sandbox.run(
-            ["bash", "-c", BASH, "bash", cwd, command],
+            ["bash", "-c", command] if cwd == "." else ["bash", "-c", BASH, "bash", cwd, command],
             workspace=self._workspace.tree_path,
             read_only=self._read_only,
             timeout_s=asked.get("timeout_s", tools.COMMAND_TIMEOUT_S),

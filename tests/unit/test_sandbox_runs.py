@@ -183,6 +183,34 @@ async def test_a_host_that_dies_while_a_sandbox_is_made_leaves_nothing(tree: Pat
     assert ((tree / "ran").stat().st_size if ran else 0) == ran
 
 
+DYING_AT_THE_GATE = """
+import asyncio, os, signal, sys
+from pathlib import Path
+from actors.sandbox.process import SandboxProcess
+from tests.workshop import SANDBOX, bash
+
+asyncio.run(SANDBOX.probe())
+SandboxProcess._open_gate = lambda self: os.kill(os.getpid(), signal.SIGKILL)
+asyncio.run(bash(Path(sys.argv[1]), f"echo ran >> ran; sleep {sys.argv[2]}"))
+"""
+
+
+async def test_a_command_whose_host_is_dead_is_not_begun(tree: Path) -> None:
+    """It would change a tree that has another owner by then."""
+    marker = "31536000.45"
+    died = subprocess.run(
+        [sys.executable, "-c", DYING_AT_THE_GATE, str(tree), marker],
+        cwd=Path(__file__).parents[2], check=False,
+    )  # fmt: skip
+    assert died.returncode == -signal.SIGKILL
+    for _ in range(500):
+        if not processes_with(marker) or (tree / "ran").exists():
+            break
+        await asyncio.sleep(0.01)
+    assert not processes_with(marker)
+    assert names(tree) == ["a.txt"]
+
+
 async def test_a_living_sandbox_is_no_orphan(tree: Path) -> None:
     """A host that starts would kill the commands of the others on its machine."""
     running = asyncio.ensure_future(bash(tree, "echo begun > begun; sleep 0.3; echo done"))

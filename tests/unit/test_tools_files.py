@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.tools import ToolBox, ToolOutput
+from actors.tools import ToolBox, ToolOutput, inside
 from actors.workspace import Workspace
 from tests.workshop import names, needs_sandbox, processes_with, put, toolbox, workspace
 
@@ -251,6 +251,25 @@ async def test_closing_ends_the_helper_and_lets_the_workspace_go(
     again = await workspace(tmp_path)
     assert again.tree_path == space.tree_path
     again.release()
+
+
+def test_a_link_that_was_swapped_in_is_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the check of a path and its use, a link could take its place."""
+    put(tmp_path, {"outside/f": "secret", "root/real/f": "x"})
+    monkeypatch.setattr(inside, "ROOT", str(tmp_path / "root"))
+    (tmp_path / "root/dir").symlink_to(tmp_path / "outside")
+    (tmp_path / "root/real/leaf").symlink_to(tmp_path / "outside/f")
+    monkeypatch.setattr(inside, "canonical", lambda path: path)  # as it was when checked
+    assert inside.load("real/f")[1] == b"x"
+    for path in ("dir/f", "real/leaf"):
+        with pytest.raises(OSError, match=r"directory|symbolic links"):
+            inside.load(path)
+    with pytest.raises(OSError, match="directory"):
+        inside.save("dir/f", b"x", 0o644)
+    inside.save("real/leaf", b"y", 0o644)
+    assert (tmp_path / "outside/f").read_text() == "secret"
 
 
 async def test_a_long_file_is_shortened_and_kept_whole(space: Workspace, box: ToolBox) -> None:

@@ -35,6 +35,11 @@ class StoreProcess:
         ready = await asyncio.wait_for(self._process.stdout.readline(), 30)
         assert ready == b"serving\n", "the store did not start"
 
+    def cpu_s(self) -> float:
+        """Processor time it has used."""
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     async def kill(self) -> None:
         """SIGKILL: no handler runs, nothing is flushed."""
         os.kill(self._process.pid, signal.SIGKILL)

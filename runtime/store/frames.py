@@ -4,9 +4,9 @@
     request   [id, method, payload]       payload and answer as in `wire`
     answer    [id, answer]
 
-What is sent within one turn of the event loop goes out in one write.  A frame
-that is too long, or a peer that does not read, ends the connection: nothing
-here grows without a bound.
+The first thing that is sent within a turn of the event loop goes out at once,
+the rest of that turn in one write.  A frame that is too long, or a peer that
+does not read, ends the connection: nothing here grows without a bound.
 """
 
 from __future__ import annotations
@@ -52,23 +52,32 @@ class Frames(asyncio.Protocol):
         self.transport: asyncio.Transport
         self._loop = asyncio.get_running_loop()
         self._received = bytearray()
-        self._unsent: list[bytes] = []
+        self._unsent: list[bytes] | None = None
+        """Frames of this turn of the loop after its first; None: nothing was sent yet."""
 
     def frame_received(self, body: bytes) -> None:
         raise NotImplementedError
 
     def send(self, message: Request | Answer) -> None:
-        """Send with everything else of this turn of the loop; raises nothing."""
+        """Send now or with the rest of this turn of the loop; raises nothing."""
         body = encode(message)
-        if not self._unsent:
+        frame = len(body).to_bytes(_HEADER, "big") + body
+        if self._unsent is None:
+            self._unsent = []
             self._loop.call_soon(self._flush)
-        self._unsent += (len(body).to_bytes(_HEADER, "big"), body)
+            self._write(frame)
+        else:
+            self._unsent.append(frame)
 
     def _flush(self) -> None:
-        unsent, self._unsent = b"".join(self._unsent), []
+        unsent, self._unsent = self._unsent, None
+        if unsent:
+            self._write(b"".join(unsent))
+
+    def _write(self, data: bytes) -> None:
         if self.transport.is_closing():
             return
-        self.transport.write(unsent)
+        self.transport.write(data)
         if self.transport.get_write_buffer_size() > UNSENT_BYTES_MAX:
             self.transport.abort()
 

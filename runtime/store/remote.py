@@ -3,8 +3,9 @@
 `CodedStore` is the contract over any `Transport`; `RemoteStore` is that over
 the Unix socket of this machine's store.  A commit whose outcome is unknown, or
 a claim, raises StoreUnavailableError; what may be done twice is repeated here,
-a few times.  Commits that are made in one turn of the event loop travel as one
-call; each still has its own answer.
+a few times.  A commit goes out at once when no other is on its way; those that
+are made in one turn of the event loop meanwhile travel as one call, and each
+still has its own answer.
 """
 
 from __future__ import annotations
@@ -55,6 +56,8 @@ class CodedStore:
         self._transport = transport
         self._gathered: list[_Call] = []
         self._sending: set[asyncio.Task[None]] = set()
+        self._on_their_way = 0
+        """Calls of `commit` that the transport has."""
         self._closed = False
 
     async def commit(self, commits: Sequence[Commit]) -> list[Committed | Refused]:
@@ -63,9 +66,12 @@ class CodedStore:
         call = _Call([msgspec.Raw(encode(commit)) for commit in commits])
         if call.size_bytes > COMMIT_BYTES_MAX:
             raise ValueError(f"{call.size_bytes} bytes in one call, at most {COMMIT_BYTES_MAX}")
-        if not self._gathered:
-            asyncio.get_running_loop().call_soon(self._send_gathered)
-        self._gathered.append(call)
+        if not self._on_their_way:
+            await self._send([call])
+        else:
+            if not self._gathered:
+                asyncio.get_running_loop().call_soon(self._send_gathered)
+            self._gathered.append(call)
         return await call.future
 
     async def register(self, owner: str, name: str, lease_s: float) -> str:
@@ -172,6 +178,7 @@ class CodedStore:
 
     async def _send(self, calls: list[_Call]) -> None:
         payload = encode(([commit for call in calls for commit in call.commits],))
+        self._on_their_way += 1
         try:
             self._check_open()
             body = await self._transport.call(wire.COMMIT.name, payload, 0.0)
@@ -188,6 +195,8 @@ class CodedStore:
             for call in calls:
                 call.succeed(answers[: len(call.commits)])
                 del answers[: len(call.commits)]
+        finally:
+            self._on_their_way -= 1
 
 
 class _Call:

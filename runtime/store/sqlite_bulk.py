@@ -60,8 +60,9 @@ class Bulk:
 
     def run(self, cursor: Cursor, given: Sequence[Row]) -> None:
         """Execute for all rows, in their order."""
-        for text, values in self._chunks(given):
-            cursor.execute(text, values)
+        if given:
+            for text, values in self._chunks(given):
+                cursor.execute(text, values)
 
     def read(self, cursor: Cursor, given: Sequence[Row]) -> list[Row]:
         """What a query answers for all rows, in their order."""

@@ -120,10 +120,12 @@ class Worker:
     def _submit(self, call: Call) -> asyncio.Future[Any]:
         if self._calls >= CALLS_WAITING_MAX:
             raise StoreUnavailableError(f"{self._calls} calls are waiting")
-        if not self._gathered:
-            self._loop.call_soon(self._hand_over)
         self._gathered.append(call)
         self._calls += 1
+        if self._calls == 1:
+            self._hand_over()  # the thread is idle: why wait for company
+        elif len(self._gathered) == 1:
+            self._loop.call_soon(self._hand_over)
         return call.future
 
     def _hand_over(self) -> None:

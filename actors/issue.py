@@ -85,7 +85,7 @@ class IssueAgent(IssueRecord):
         handler = self._handlers.get(message.message_type)
         before = self.state.model_copy()
         if handler is None or not _may_say(message):
-            logger.warning(
+            logger.info(
                 "%s ignores %s from %s",
                 self.agent_id,
                 message.message_type,

@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 from actors.budget import Account
 from actors.conversation import Conversation
@@ -126,11 +126,12 @@ class ModelCalls:
         twice_usd = self._client.reserve_usd(request) if context.repeated else None
         began = self._monotonic()
         said = await self._complete(request, number)
-        took = {"ms": round((self._monotonic() - began) * 1000)}
+        said["ms"] = round((self._monotonic() - began) * 1000)
+        said["heard"] = heard if "answer" in said else []
         if twice_usd is not None:
             # The killed run may have been answered and charged; nobody can be asked.
-            took["possibleDuplicateUsd"] = twice_usd  # type: ignore[assignment]
-        return {**said, **took, "heard": heard if "answer" in said else []}
+            said["possibleDuplicateUsd"] = twice_usd
+        return said
 
     async def _complete(self, request: ModelRequest, number: int) -> Json:
         try:
@@ -162,5 +163,5 @@ class ModelCalls:
 
 
 def _too_long(error: ModelRequestError) -> bool:
-    words: Any = error.message.lower()
+    words = error.message.lower()
     return error.status == 413 or "prompt is too long" in words or "context window" in words

@@ -165,6 +165,7 @@ class SandboxProcess:
     def _exited(self, fd: int) -> None:
         self._loop.remove_reader(fd)
         self._popen.wait()
+        self._close_status()
         self.kill()  # what the command left running in the background
         self.exited.set()
         if len(self._pidfds) == 1:  # it never had a first process
@@ -186,17 +187,24 @@ class SandboxProcess:
                 self._plan.on_over(self._plan.group)
 
     def _read_status(self) -> None:
-        chunk = os.read(self._status_read, STATUS_BYTES_MAX)
+        """Take what bubblewrap tells of itself: its first process, and the exit code."""
+        try:
+            chunk = os.read(self._status_read, STATUS_BYTES_MAX)
+        except BlockingIOError:
+            return
         if not chunk:
             self._loop.remove_reader(self._status_read)
-            os.close(self._status_read)
-            if not self._first.done():
-                self._first.set_exception(SandboxError("bubblewrap ended before it began"))
-            return
         self._status += chunk
         if not self._first.done() and b"\n" in self._status:
             line = json.loads(self._status.split(b"\n")[0])
             self._first.set_result(int(line["child-pid"]))
+
+    def _close_status(self) -> None:
+        self._read_status()  # the exit code may have come together with the end
+        self._loop.remove_reader(self._status_read)
+        os.close(self._status_read)
+        if not self._first.done():
+            self._first.set_exception(SandboxError("bubblewrap ended before it began"))
 
 
 def _launch(plan: Plan) -> tuple[subprocess.Popen[bytes], int, int]:

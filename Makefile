@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-TEST_SECONDS_MAX := 590
+PYTEST = timeout --foreground --signal=INT --kill-after=20 420 $(BIN)/python -m pytest
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .PHONY: help install run stop test check verify bench python packages
@@ -20,8 +20,8 @@ stop: ## stop what `make run` started
 	@if [ -x $(BIN)/troupe ]; then $(BIN)/troupe down; else echo "Troupe is not installed here, so nothing runs."; fi
 
 test: packages $(VENV)/.tests ## everything a change must pass; under ten minutes
-	timeout --foreground --signal=INT --kill-after=20 $(TEST_SECONDS_MAX) \
-	  $(BIN)/python -m pytest -m "not slow and not live"
+	$(PYTEST) -n 2 -m "not ray and not slow and not live"
+	$(PYTEST) -m "ray and not slow and not live"
 
 check: $(VENV)/.checks ## lint, format, strict types
 	$(BIN)/ruff check .

@@ -86,7 +86,8 @@ def end(job: AgentJob, revision: int, status: JobStatus, reason: str, now_ms: in
 
 def wait(job: AgentJob, revision: int, resume_at_ms: int | None, now_ms: int) -> Decision:
     """The job waits without a slot; its own host has written so, and this adds until when."""
-    job, decision = change(job, revision, not_before_ms=resume_at_ms or 0)
+    attempts = job.attempts - 1  # waiting is no attempt
+    job, decision = change(job, revision, attempts=attempts, not_before_ms=resume_at_ms or 0)
     _tell(decision, job, "waiting", {"reason": job.reason}, revision, now_ms)
     return decision
 

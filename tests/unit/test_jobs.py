@@ -244,7 +244,8 @@ async def test_a_waiting_job_holds_no_slot_and_goes_on_when_signalled(troupe, wo
     assert (status["running"], status["waiting"]) == (0, 1)
     signal = {"jobId": "job_1", "name": "answer", "content": {"text": "yes"}}
     await client.ask("worker:boss", signal, "signal")
-    await until(client, "job_1", "completed")
+    record = await until(client, "job_1", "completed")
+    assert record.attempts == 1
 
 
 async def test_a_paused_scheduler_starts_nothing_and_remembers_it(troupe, world) -> None:

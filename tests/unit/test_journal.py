@@ -12,7 +12,9 @@ from runtime.journal import apply, diff, encode, fold
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=3),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=2), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=2), inner, max_size=4)
+    ),
     max_leaves=12,
 )
 STATES = st.dictionaries(st.text(max_size=2), JSON, max_size=5)

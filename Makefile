@@ -32,7 +32,8 @@ verify: packages $(VENV)/.tests ## the larger kill and fault tests
 	$(BIN)/python -m pytest -m "slow and not live"
 
 bench: packages $(VENV)/.tests ## measure the figures of docs/guarantees.md
-	$(BIN)/python -m pytest tests/benchmarks -s
+	$(BIN)/python -m tests.benchmarks.bench_store
+	$(BIN)/python -m tests.benchmarks.bench_rounds
 
 python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \

@@ -30,6 +30,7 @@ from runtime.ids import Ids, split
 from runtime.joblane import JobLane
 from runtime.journal import State, diff, fold
 from runtime.message import BROADCAST_PREFIX, Message
+from runtime.patience import patiently
 from runtime.store import contract
 from runtime.store.contract import Ack, Commit, Committed, Fence, Put, Retry, Snapshot, Store
 from runtime.turn import Turn, to_json
@@ -40,6 +41,8 @@ TURN_TIMEOUT_S = 60.0
 """A handler that takes longer has failed."""
 DELIVERIES_MAX = 5
 """Tries of one message before it becomes a dead letter."""
+LONG_INBOX = 32
+"""From this many messages on a claim's answer may have been cut (32 MiB of 1 MiB each)."""
 BROADCAST_MAX = contract.BATCH_MAX
 """Agents one broadcast reaches."""
 
@@ -102,9 +105,26 @@ class Activation:
         self._adopt_committed()
         self._set_context()
         await self.agent.activate()
-        self.offer(*claimed.inbox)
+        self.offer(*claimed.inbox, *await self._rest(claimed.inbox))
         self._claimed = None  # type: ignore[assignment]  # loaded: not needed, and it may be large
         self._task = asyncio.create_task(self._run(), name=f"turns:{self.address}")
+
+    async def _rest(
+        self, inbox: tuple[contract.StoredMessage, ...]
+    ) -> list[contract.StoredMessage]:
+        """What of a long inbox the claim's answer had no room for; no poll brings it again."""
+        rest: list[contract.StoredMessage] = []
+        last = inbox[-1] if len(inbox) >= LONG_INBOX else None
+        while last is not None:
+            after = last.seq
+            page = await patiently(
+                lambda after=after: self.host.store.inbox(  # type: ignore[misc]
+                    self.address, after, contract.BATCH_MAX
+                )
+            )
+            rest.extend(page)
+            last = page[-1] if page else None
+        return rest
 
     async def stop(self, reason: DeactivationReason) -> None:
         """Leave memory; a running job is left where it is, to be resumed elsewhere."""

@@ -230,3 +230,13 @@ async def test_a_state_that_cannot_be_loaded_is_tried_again_then_given_up(troupe
     host._kinds._factories["counter"] = Counter
     assert await client.ask("counter:a", {"by": 2}, "add") == 4
     assert len(await client.list("dead_letter")) == 1
+
+
+async def test_a_long_inbox_is_handled_to_its_end(troupe) -> None:
+    """What a claim's answer has no room for would wait for ever."""
+    client = troupe.client()
+    await troupe.kill_host("host-0")
+    for _ in range(1_100):
+        await client.send("counter:a", {"by": 1}, "add")
+    await troupe.start_host("host-0")
+    assert (await client.ask("counter:a", {}, "read"))["total"] == 1_100

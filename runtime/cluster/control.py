@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runtime.cluster.processes import end_all, is_held, marked
-from runtime.cluster.settings import ClusterError, ClusterSettings, DataDir, State
+from runtime.cluster.settings import MARKER, ClusterError, ClusterSettings, DataDir, State
 from runtime.errors import NotRunningError
 from runtime.store.contract import Store
 from runtime.store.remote import RemoteStore
@@ -24,6 +24,7 @@ from runtime.store.remote import RemoteStore
 UP_WAIT_S = 120.0
 DOWN_WAIT_S = 40.0
 POLL_S = 0.1
+REPLACE_S = 1.0
 LOG_TAIL_LINES = 15
 
 
@@ -78,6 +79,8 @@ def up(
         return already
     directory.root.mkdir(parents=True, exist_ok=True, mode=0o700)
     directory.logs.mkdir(exist_ok=True, mode=0o700)
+    if is_held(directory.lock):
+        time.sleep(REPLACE_S)  # one that is just replacing itself lets go for a moment
     process = None if is_held(directory.lock) else _spawn(settings, env)
     return _await_ready(directory, process, on_progress)
 
@@ -94,7 +97,7 @@ def _spawn(settings: ClusterSettings, env: Mapping[str, str] | None) -> subproce
             stdout=log,
             stderr=log,
             cwd=directory.root,
-            env=dict(env if env is not None else os.environ),
+            env={**(os.environ if env is None else env), MARKER: str(directory.root)},
             start_new_session=True,
         )
 

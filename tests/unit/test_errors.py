@@ -27,9 +27,10 @@ def every_error() -> list[type[TroupeError]]:
 
 def arguments(kind: type[TroupeError]) -> int:
     """How many of three arguments the class takes."""
-    if kind.__init__ is BaseException.__init__ or kind.__init__ is Exception.__init__:
+    try:
+        parameters = inspect.signature(kind).parameters.values()
+    except ValueError:  # BaseException's own
         return 3
-    parameters = inspect.signature(kind).parameters.values()
     if any(p.kind is p.VAR_POSITIONAL for p in parameters):
         return 3
     return len(parameters)

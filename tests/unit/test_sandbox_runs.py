@@ -13,6 +13,7 @@ import pytest
 
 from actors.errors import DiskFullError, SandboxError
 from actors.sandbox import Limits, Sandbox, kill_orphans
+from actors.sandbox.limits import Group, Groups
 from tests.workshop import (
     SANDBOX,
     bash,
@@ -248,6 +249,24 @@ async def test_memory_of_all_processes_together_is_limited(tree: Path) -> None:
     assert b"fits" not in done.stdout and done.stopped == "memory"
 
 
+def test_both_kinds_of_control_groups_are_written_as_the_kernel_reads_them(tmp_path: Path) -> None:
+    """Memory would be limited on half of the machines only."""
+    for v2, files in {
+        True: {"memory.max": "7", "memory.swap.max": "0", "cgroup.procs": "42"},
+        False: {"memory.limit_in_bytes": "7", "memory.memsw.limit_in_bytes": "7", "tasks": "42"},
+    }.items():
+        group = Group(tmp_path / str(v2), v2)
+        group.directory.mkdir()
+        group.limit(7)
+        group.add(42)
+        assert {path.name: path.read_text() for path in group.directory.iterdir()} == files
+    (tmp_path / "True" / "memory.events").write_text("low 0\noom 3\noom_kill 2\n")
+    (tmp_path / "False" / "memory.oom_control").write_text("under_oom 0\noom_kill 0\n")
+    assert Group(tmp_path / "True", True).out_of_memory()
+    assert not Group(tmp_path / "False", False).out_of_memory()
+    assert Groups.detect(tmp_path / "none") is None
+
+
 async def test_the_number_of_processes_is_limited(tree: Path) -> None:
     """A fork bomb would take the whole machine down."""
     sandbox = Sandbox(Limits(processes_max=20))
@@ -255,6 +274,14 @@ async def test_the_number_of_processes_is_limited(tree: Path) -> None:
     done = await sandbox.run([sandbox.toolchain.python, "-c", bomb], workspace=tree, timeout_s=20)
     assert b"BlockingIOError" in done.stderr
     assert 1 < done.stdout.count(b".") < 20
+
+
+async def test_every_limit_holds_for_the_command_itself(tree: Path) -> None:
+    """A limit could be set on a process that the command does not come from."""
+    sandbox = Sandbox(Limits(open_files_max=77, processes_max=88, file_bytes_max=99 << 10))
+    done = await sandbox.run(["bash", "-c", "ulimit -Hn -Hu -Hf -Hc -Hl"], workspace=tree)
+    values = [line.split()[-1] for line in done.stdout.decode().splitlines()]
+    assert values == ["77", "88", "99", "0", "64"]
 
 
 async def test_the_size_of_a_file_and_of_scratch_is_limited(tree: Path) -> None:
@@ -332,6 +359,5 @@ async def test_a_run_leaves_no_file_open(tree: Path) -> None:
     if groups is not None:
         await bash(tree, "true")  # what was not empty yet is tried again with the next run
         assert (
-            len([name for name in names(groups.parents[0]) if name.startswith(f"{os.getpid()}-")])
-            <= 1
+            len([name for name in names(groups.parent) if name.startswith(f"{os.getpid()}-")]) <= 1
         )

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from actors.errors import SandboxError, SandboxMissingError, SandboxRefusedError
-from actors.sandbox.limits import Limits, rlimits
+from actors.sandbox.limits import Limits
 
 WORKSPACE = "/workspace"
 SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
@@ -54,7 +54,6 @@ class Programs:
     """What a sandbox is made with, each from an absolute path of the system."""
 
     bwrap: str
-    prlimit: str
     setpriv: str
 
     @classmethod
@@ -65,13 +64,12 @@ class Programs:
             SandboxMissingError: there is no bubblewrap.
             SandboxRefusedError: util-linux is not installed.
         """
-        bwrap = shutil.which("bwrap", path=path)
+        bwrap, setpriv = (shutil.which(name, path=path) for name in ("bwrap", "setpriv"))
         if bwrap is None:
             raise SandboxMissingError()
-        found = [shutil.which(name, path=path) for name in ("prlimit", "setpriv")]
-        if found[0] is None or found[1] is None:
-            raise SandboxRefusedError("prlimit and setpriv: `apt-get install util-linux`")
-        return cls(bwrap, found[0], found[1])
+        if setpriv is None:
+            raise SandboxRefusedError("setpriv: `apt-get install util-linux`")
+        return cls(bwrap, setpriv)
 
 
 @dataclass(frozen=True)
@@ -172,14 +170,9 @@ def options(
 
 
 def inner(
-    argv: Sequence[str],
-    owner: int | None,
-    programs: Programs,
-    limits: Limits,
-    grouped: bool,
-    interactive: bool,
+    argv: Sequence[str], owner: int | None, programs: Programs, interactive: bool
 ) -> list[str]:
-    """The command with what drops its rights and sets its limits in front.
+    """The command with what drops its rights in front.
 
     Before all, a gate: a line must come in on standard input, else the command is not
     run. It comes only from a host that is alive then, because bubblewrap does not see
@@ -192,8 +185,7 @@ def inner(
             programs.setpriv, f"--reuid={owner}", f"--regid={owner}", "--clear-groups",
             "--inh-caps=-all", "--bounding-set=-all", "--no-new-privs", "--",
         ]  # fmt: skip
-    limited = [programs.prlimit, *rlimits(limits, grouped), "--", *argv]
-    return ["/bin/sh", "-c", gate, "sh", *drop, *limited]
+    return ["/bin/sh", "-c", gate, "sh", *drop, *argv]
 
 
 def _namespaces(owner: int | None) -> list[str]:

@@ -1,14 +1,17 @@
-"""Limits: what one run in the sandbox may use, and the control groups that hold it to that.
+"""Limits: what one run in the sandbox may use, and what holds it to that.
 
-A control group counts all processes of a run together; where none can be made
-the same numbers hold per process (by rlimits) and the probe says so.  A group
-lives as long as its run.  Time and output are `process` and `streams`' business.
+Memory is counted for all processes of a run together by a control group, which
+lives as long as its run; where none can be made the same number holds per
+process, and the probe says so.  All else is held by rlimits, which the kernel
+counts per job, because each job has a user of its own.  Time and output are
+`process` and `streams`' business.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import resource
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count, islice
@@ -16,6 +19,7 @@ from pathlib import Path
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 PARENT = "troupe"
+LOCKED_BYTES_MAX = 1 << 16
 GROUPS_MAX = 1_000_000
 _numbers = count()
 """Of this process; all its sandboxes draw from it."""
@@ -38,35 +42,49 @@ class Limits:
     """Left on the workspace's disk; a command that eats into it is killed."""
 
 
-def rlimits(limits: Limits, grouped: bool) -> list[str]:
-    """The options of prlimit(1)."""
-    options = [
-        f"--nofile={limits.open_files_max}",
-        f"--fsize={limits.file_bytes_max}",
-        f"--nproc={limits.processes_max}",
-        "--core=0",
-        "--memlock=65536",
-    ]
-    # With a group, an address space limit would only break runtimes that reserve much.
-    return options if grouped else [*options, f"--as={limits.memory_bytes}"]
+def set_rlimits(pid: int, limits: Limits, grouped: bool) -> None:
+    """Limit a process and all that it starts from now on."""
+    values = {
+        resource.RLIMIT_NOFILE: limits.open_files_max,
+        resource.RLIMIT_FSIZE: limits.file_bytes_max,
+        resource.RLIMIT_NPROC: limits.processes_max,
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_MEMLOCK: LOCKED_BYTES_MAX,
+    }
+    if not grouped:  # with a group, it would only break runtimes that reserve much
+        values[resource.RLIMIT_AS] = limits.memory_bytes
+    for which, value in values.items():
+        _, hard = resource.prlimit(pid, which)
+        lower = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.prlimit(pid, which, (lower, lower))
 
 
-@dataclass
+@dataclass(frozen=True)
 class Group:
-    """The control group of one run: one directory (v2), or one a controller (v1)."""
+    """The control group of one run."""
 
-    directories: list[Path]
+    directory: Path
     v2: bool
 
     def add(self, pid: int) -> None:
         """Everything that `pid` starts from now on is counted here."""
-        for directory in self.directories:
-            # `pid` has one thread; moving a thread spares v1 a lock that all processes share.
-            (directory / ("cgroup.procs" if self.v2 else "tasks")).write_text(str(pid))
+        # `pid` has one thread; moving a thread spares v1 a lock that all processes share.
+        (self.directory / ("cgroup.procs" if self.v2 else "tasks")).write_text(str(pid))
+
+    def limit(self, memory_bytes: int) -> None:
+        """Set the most that it may use; there is no swap on top."""
+        most, with_swap, swap_bytes = (
+            ("memory.max", "memory.swap.max", 0)
+            if self.v2
+            else ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes", memory_bytes)
+        )
+        (self.directory / most).write_text(str(memory_bytes))
+        with suppress(OSError):  # no swap accounting: then there is no swap to use
+            (self.directory / with_swap).write_text(str(swap_bytes))
 
     def out_of_memory(self) -> bool:
         """Whether the kernel killed something in it for want of memory."""
-        file = self.directories[0] / ("memory.events" if self.v2 else "memory.oom_control")
+        file = self.directory / ("memory.events" if self.v2 else "memory.oom_control")
         with suppress(OSError):
             return any(
                 line.startswith("oom_kill ") and line != "oom_kill 0"
@@ -77,8 +95,7 @@ class Group:
     def remove(self) -> bool:
         """False if something is still in it."""
         try:
-            for directory in self.directories:
-                directory.rmdir()
+            self.directory.rmdir()
         except FileNotFoundError:
             return True
         except OSError:
@@ -88,23 +105,22 @@ class Group:
 
 @dataclass
 class Groups:
-    """Makes the groups of this process; `missing` says why when it can't."""
+    """Makes the groups of this process."""
 
+    parent: Path
     v2: bool
-    parents: list[Path]
     _leftover: list[Group] = field(default_factory=list)
 
     @classmethod
     def detect(cls, root: Path = CGROUP_ROOT) -> Groups | None:
-        """The controllers this process may use; None if memory and processes can't be held."""
+        """What this process may use; None if it can't hold the memory of a run."""
         v2 = (root / "cgroup.controllers").exists()
-        parents = [root / PARENT] if v2 else [root / "memory" / PARENT, root / "pids" / PARENT]
-        groups = cls(v2, parents)
+        groups = cls((root if v2 else root / "memory") / PARENT, v2)
         try:
-            for parent in parents:
-                parent.mkdir(exist_ok=True)
+            groups.parent.mkdir(exist_ok=True)
             if v2:
-                (parents[0] / "cgroup.subtree_control").write_text("+memory +pids")
+                _delegate(root)
+                _delegate(groups.parent)
             groups._sweep()
             groups.make(Limits()).remove()
         except OSError:
@@ -112,42 +128,39 @@ class Groups:
         return groups
 
     def make(self, limits: Limits) -> Group:
-        """A new, empty group with these limits."""
+        """A new, empty group with these limits.
+
+        Raises:
+            OSError: the kernel would not make one.
+        """
         self._leftover = [group for group in self._leftover if not group.remove()]
         group = self._create()
-        memory, pids = group.directories[0], group.directories[-1]
-        if self.v2:
-            (memory / "memory.max").write_text(str(limits.memory_bytes))
-            with suppress(OSError):  # no swap accounting: then there is no swap to use
-                (memory / "memory.swap.max").write_text("0")
-        else:
-            (memory / "memory.limit_in_bytes").write_text(str(limits.memory_bytes))
-            with suppress(OSError):
-                (memory / "memory.memsw.limit_in_bytes").write_text(str(limits.memory_bytes))
-        (pids / "pids.max").write_text(str(limits.processes_max))
+        group.limit(limits.memory_bytes)
         return group
-
-    def _create(self) -> Group:
-        for number in islice(_numbers, GROUPS_MAX):
-            group = Group([parent / f"{os.getpid()}-{number}" for parent in self.parents], self.v2)
-            try:
-                for directory in group.directories:
-                    directory.mkdir()
-            except FileExistsError:  # of an earlier process with our number
-                continue
-            return group
-        raise OSError(errno.EEXIST, "no control group could be made")
 
     def end(self, group: Group) -> None:
         """Remove a group; one that is not empty yet is tried again with the next."""
         if not group.remove():
             self._leftover.append(group)
 
+    def _create(self) -> Group:
+        for number in islice(_numbers, GROUPS_MAX):
+            directory = self.parent / f"{os.getpid()}-{number}"
+            with suppress(FileExistsError):  # of an earlier process with our number
+                directory.mkdir()
+                return Group(directory, self.v2)
+        raise OSError(errno.EEXIST, "no control group could be made")
+
     def _sweep(self) -> None:
         """Remove the empty groups of processes that are gone."""
-        for parent in self.parents:
-            for directory in parent.iterdir():
-                owner = directory.name.partition("-")[0]
-                if owner.isdecimal() and not Path("/proc", owner).exists():
-                    with suppress(OSError):
-                        directory.rmdir()
+        for directory in self.parent.iterdir():
+            owner = directory.name.partition("-")[0]
+            if owner.isdecimal() and not Path("/proc", owner).exists():
+                with suppress(OSError):
+                    directory.rmdir()
+
+
+def _delegate(directory: Path) -> None:
+    """Let the groups below a v2 group limit memory, if that is not so already."""
+    with suppress(OSError):
+        (directory / "cgroup.subtree_control").write_text("+memory")

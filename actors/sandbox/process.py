@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from actors.errors import SandboxError
 from actors.sandbox.command import SYSTEM_PATH, Descriptors, accounts
-from actors.sandbox.limits import Group
+from actors.sandbox.limits import Group, Limits, set_rlimits
 
 START_TIMEOUT_S = 30.0
 STATUS_BYTES_MAX = 1 << 14
@@ -35,6 +35,7 @@ class Plan:
     inner: Sequence[str]
     owner: int | None
     seccomp: bytes
+    limits: Limits
     group: Group | None
     on_over: Callable[[Group], None]
     """Called with the group when nothing is in it any more."""
@@ -115,6 +116,7 @@ class SandboxProcess:
             async with asyncio.timeout(START_TIMEOUT_S):
                 first = await self._first
             self._watch(first, self._gone)
+            set_rlimits(first, self._plan.limits, self._plan.group is not None)
             if self._plan.group is not None:
                 self._plan.group.add(first)
             os.write(self._block_write, b"x")

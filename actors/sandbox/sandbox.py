@@ -19,7 +19,7 @@ from typing import Literal
 
 from actors.errors import DiskFullError, SandboxError
 from actors.sandbox.command import Box, Programs, Toolchain, inner, options, owner_of
-from actors.sandbox.limits import Groups, Limits
+from actors.sandbox.limits import Group, Groups, Limits
 from actors.sandbox.orphans import kill_orphans
 from actors.sandbox.probe import SandboxReport, judge, question
 from actors.sandbox.process import Plan, SandboxProcess
@@ -180,9 +180,7 @@ class Sandbox:
         assert self._programs is not None, "probed"
         owner = owner_of(box.workspace)
         groups = self._groups
-        command = inner(
-            argv, owner, self._programs, self.limits, groups is not None, interactive
-        )  # fmt: skip
+        command = inner(argv, owner, self._programs, interactive)
         if any("\0" in word for word in command):
             raise SandboxError("a NUL in the command")
         return Plan(
@@ -191,12 +189,19 @@ class Sandbox:
             inner=command,
             owner=owner,
             seccomp=self._seccomp,
-            group=groups.make(self.limits) if groups is not None else None,
+            group=self._group(),
+            limits=self.limits,
             on_over=groups.end if groups is not None else lambda group: None,
             hold=hold,
             merge=merge,
             interactive=interactive,
         )
+
+    def _group(self) -> Group | None:
+        try:
+            return self._groups.make(self.limits) if self._groups is not None else None
+        except OSError as error:
+            raise SandboxError(f"no control group: {error}") from error
 
     async def _run(
         self,

@@ -11,17 +11,17 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from ray import serve
+
 from actors.department import kinds
 from actors.intake.routes import routers
-from ray import serve
-from runtime.console.app import create_app
-from runtime.store.remote import RemoteStore
-
 from actors.settings import DepartmentSettings
 from runtime.clock import SystemClock
 from runtime.cluster import http, placement
+from runtime.console.app import create_app
 from runtime.ids import Ids
 from runtime.kinds import Factory
+from runtime.store.remote import RemoteStore
 
 
 def agents() -> dict[str, Factory]:
@@ -39,7 +39,7 @@ def build() -> Any:
     return create_app(store, clock, Ids(clock), routers=routers(os.environ))
 
 
-app = serve.deployment(
+deployment: Any = serve.deployment(
     serve.ingress(build)(),
     name="Api",
     num_replicas=http.from_environment().replicas,
@@ -47,4 +47,5 @@ app = serve.deployment(
     ray_actor_options={"num_cpus": 0},
     graceful_shutdown_timeout_s=5,
     health_check_period_s=2,
-).bind()
+)
+app = deployment.bind()

@@ -110,7 +110,7 @@ class GatePolicy(_Section):
 class DeliveryPolicy(_Section):
     """How approved work reaches the owner."""
 
-    mode: Literal["branch", "pullRequest"] = "branch"
+    mode: Literal["branch"] = "branch"
 
 
 class Budgets(_Section):

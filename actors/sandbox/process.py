@@ -9,6 +9,7 @@ to run in which surroundings comes from `command`.
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import json
 import os
 import signal
@@ -24,6 +25,7 @@ from actors.sandbox.limits import Group, Limits, set_rlimits
 START_TIMEOUT_S = 30.0
 STATUS_BYTES_MAX = 1 << 14
 COMPLAINT_BYTES_MAX = 2_000
+PR_SET_CHILD_SUBREAPER = 36
 
 
 @dataclass(frozen=True)
@@ -184,6 +186,9 @@ class SandboxProcess:
             for fd in self._pidfds:
                 os.close(fd)
             self._pidfds.clear()
+            if self._first.done() and not self._first.exception():
+                with suppress(ChildProcessError):  # bubblewrap has waited for it
+                    os.waitpid(self._first.result(), os.WNOHANG)
             if self._plan.group is not None:
                 self.out_of_memory = self._plan.group.out_of_memory()
                 self._plan.on_over(self._plan.group)
@@ -207,6 +212,15 @@ class SandboxProcess:
         os.close(self._status_read)
         if not self._first.done():
             self._first.set_exception(SandboxError("bubblewrap ended before it began"))
+
+
+def adopt_orphans() -> None:
+    """Let this process wait for the processes that its children leave behind.
+
+    bubblewrap often ends before the sandbox's first process does; where process 1 of a
+    container waits for nobody, each run would leave a dead entry in the process table.
+    """
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def _launch(plan: Plan) -> tuple[subprocess.Popen[bytes], int, int]:

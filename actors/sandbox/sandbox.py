@@ -22,7 +22,7 @@ from actors.sandbox.command import Box, Programs, Toolchain, inner, options, own
 from actors.sandbox.limits import Group, Groups, Limits
 from actors.sandbox.orphans import kill_orphans
 from actors.sandbox.probe import SandboxReport, judge, question
-from actors.sandbox.process import Plan, SandboxProcess
+from actors.sandbox.process import Plan, SandboxProcess, adopt_orphans
 from actors.sandbox.seccomp import program
 from actors.sandbox.streams import HeadTail, Reader, Writer
 
@@ -86,6 +86,7 @@ class Sandbox:
             if self._report is None:
                 self._programs = Programs.find()
                 self._seccomp = program(os.uname().machine)
+                adopt_orphans()
                 kill_orphans()
                 self._groups = Groups.detect()
                 async with question(self.toolchain) as asked:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from actors.errors import DiskFullError, SandboxError
 from actors.sandbox import Limits, Sandbox, kill_orphans
 from actors.sandbox.limits import Group, Groups
+from actors.sandbox.process import SandboxProcess
 from tests.workshop import (
     SANDBOX,
     bash,
@@ -343,6 +345,23 @@ async def test_a_tree_that_belongs_to_no_job_is_refused(tmp_path: Path) -> None:
     """A command would run as root, or as a person."""
     with pytest.raises(SandboxError, match="belongs to user 0"):
         await SANDBOX.run(["true"], workspace=tmp_path)
+
+
+async def test_a_run_leaves_no_dead_process(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a container whose first process waits for nobody, the process table would fill."""
+    started: list[int] = []
+    watch = SandboxProcess._watch
+
+    def noting(self: SandboxProcess, pid: int, ended: Callable[[int], None]) -> None:
+        started.append(pid)
+        watch(self, pid, ended)
+
+    monkeypatch.setattr(SandboxProcess, "_watch", noting)
+    for command in ("true", "sleep 5 & true", "kill -9 $$"):
+        await bash(tree, command)
+    await bash(tree, "sleep 5", timeout_s=0.05)
+    assert len(started) == 8
+    assert not [pid for pid in started if Path(f"/proc/{pid}").exists()]
 
 
 async def test_a_run_leaves_no_file_open(tree: Path) -> None:

@@ -92,8 +92,8 @@ class ClusterSettings(msgspec.Struct, frozen=True):
     """Of the HTTP API, on loopback."""
     hosts: int = 2
     """Agent hosts, 1..64."""
-    replicas: int = 1
-    """Serve replicas of the API."""
+    replicas: int = 2
+    """Serve replicas of the API; one can die without anybody noticing."""
     agents: str = ""
     """`module:function` that makes the factories of the agents' kinds."""
     application: str = ""

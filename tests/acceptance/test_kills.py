@@ -9,25 +9,21 @@ import json
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 import urllib.request
 
 import pytest
 
 from runtime.cluster.settings import State
-from tests.acceptance.deployment import Deployment, deployed, git
+from tests.acceptance.deployment import Deployment, git
 
 pytestmark = pytest.mark.ray
 
 KILLS = int(os.environ.get("TROUPE_KILLS", "30"))
 SEED = int(os.environ.get("TROUPE_SEED", "7"))
-KINDS = ("host", "host", "scheduler", "store", "replica")
-
-
-@pytest.fixture(scope="module")
-def troupe(tmp_path_factory):
-    with deployed(tmp_path_factory.mktemp("kills")) as deployment:
-        yield deployment
+KINDS = ("host", "host", "host", "scheduler", "scheduler", "store", "store", "replica")
 
 
 def model_calls(troupe: Deployment) -> dict:
@@ -95,25 +91,53 @@ def kill_while(
             return kills
         if kills < most:
             kills += troupe.kill(chance.choice(KINDS))
-        time.sleep(chance.uniform(0.2, 1.5))
+        time.sleep(chance.uniform(0.1, 1.0))
     raise AssertionError(found)
+
+
+def busy_host(troupe: Deployment) -> int:
+    """The process of a host that runs a job just now."""
+    program = (
+        "import json, ray\n"
+        "from runtime import connect\n"
+        "connect()\n"
+        "hosts = [ray.get_actor(f'host-{n}', namespace='troupe') for n in (0, 1)]\n"
+        "busy = [h for h in hosts if ray.get(h.status.remote())['jobs']]\n"
+        "print(json.dumps([ray.get(h.pid.remote()) for h in busy]))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=troupe.env, capture_output=True, text=True, timeout=60
+    )
+    return json.loads(done.stdout)[0]
+
+
+def stale_commits(troupe: Deployment) -> int:
+    return troupe.call("GET", "/api/health")["store"]["refused"].get("stale_epoch", 0)
 
 
 def test_a_paused_host_is_fenced_when_it_wakes(troupe: Deployment) -> None:
     """A process that slept through its lease would write over its successor."""
-    repository = troupe.repository("paused")
-    issue = troupe.submit(repository, externalId="paused")
-    troupe.until(
-        f"/api/issues/{issue}", lambda found: (found.get("job") or {}).get("progress", 0) > 10
-    )
-    hosts = troupe.pids("host")
-    for pid in hosts[:1]:
-        os.kill(pid, signal.SIGSTOP)
+    expected, _ = walk(troupe, "before-the-pause")
+    names = ["paused-0", "paused-1", "paused-2"]
+    repositories = [troupe.repository(name) for name in names]
+    issues = [
+        troupe.submit(repository, externalId=name)
+        for repository, name in zip(repositories, names, strict=True)
+    ]
+    for issue in issues:
+        troupe.until(f"/api/issues/{issue}", lambda found: found["status"] == "processing")
+    before = stale_commits(troupe)
+    pid = busy_host(troupe)
+    os.kill(pid, signal.SIGSTOP)
     try:
-        troupe.approve(issue)
+        for issue in issues:
+            troupe.until(f"/api/issues/{issue}", lambda found: found["status"] == "review")
     finally:
-        os.kill(hosts[0], signal.SIGCONT)
-    final_tree(troupe, issue, repository)
+        os.kill(pid, signal.SIGCONT)
+    troupe.until("/api/health", lambda _: stale_commits(troupe) > before, within_s=30)
+    for issue, repository in zip(issues, repositories, strict=True):
+        troupe.approve(issue)
+        assert final_tree(troupe, issue, repository) == expected
 
 
 def test_after_every_process_was_killed_up_goes_on(troupe: Deployment) -> None:

@@ -7,15 +7,9 @@ import sys
 
 import pytest
 
-from tests.acceptance.deployment import ROOT, Deployment, deployed, git
+from tests.acceptance.deployment import ROOT, Deployment, git
 
 pytestmark = pytest.mark.ray
-
-
-@pytest.fixture(scope="module")
-def troupe(tmp_path_factory):
-    with deployed(tmp_path_factory.mktemp("walk")) as deployment:
-        yield deployment
 
 
 def test_an_issue_becomes_a_reviewed_branch(troupe: Deployment) -> None:

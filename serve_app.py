@@ -17,11 +17,13 @@ from actors.department import kinds
 from actors.intake.routes import routers
 from actors.settings import DepartmentSettings
 from runtime.clock import SystemClock
-from runtime.cluster import http, placement
+from runtime.cluster import http
 from runtime.console.app import create_app
 from runtime.ids import Ids
 from runtime.kinds import Factory
 from runtime.store.remote import RemoteStore
+
+AGENTS = "serve_app:agents"
 
 
 def agents() -> dict[str, Factory]:
@@ -31,9 +33,9 @@ def agents() -> dict[str, Factory]:
 
 def build() -> Any:
     """The HTTP application of one replica."""
-    settings = http.from_environment()
+    settings = http.from_environment(AGENTS)
     if "TROUPE_SETTINGS" not in os.environ:
-        placement.ensure(settings)
+        http.stand_alone(settings)
     clock = SystemClock()
     store = RemoteStore(settings.directory.socket)
     return create_app(store, clock, Ids(clock), routers=routers(os.environ))
@@ -42,7 +44,7 @@ def build() -> Any:
 deployment: Any = serve.deployment(
     serve.ingress(build)(),
     name="Api",
-    num_replicas=http.from_environment().replicas,
+    num_replicas=http.from_environment(AGENTS).replicas,
     max_ongoing_requests=http.REQUESTS_MAX,
     ray_actor_options={"num_cpus": 0},
     graceful_shutdown_timeout_s=5,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import logging
 import os
@@ -9,6 +10,8 @@ import os
 from ray import serve
 from ray.serve.config import HTTPOptions
 
+from runtime.cluster import placement
+from runtime.cluster.operator import ensure_admin_key
 from runtime.cluster.settings import ClusterSettings
 
 logger = logging.getLogger(__name__)
@@ -26,7 +29,29 @@ def deploy(settings: ClusterSettings) -> None:
     serve.run(application, name=APPLICATION, route_prefix="/", _local_testing_mode=False)
 
 
-def from_environment() -> ClusterSettings:
-    """The settings a replica was started with, else those of the environment."""
+def from_environment(agents: str) -> ClusterSettings:
+    """The settings a replica was started with; without a supervisor those of the environment.
+
+    Args:
+        agents: `module:function` of the agents' factories, where no supervisor has said so.
+    """
     text = os.environ.get("TROUPE_SETTINGS")
-    return ClusterSettings.from_json(text) if text else ClusterSettings.from_env(os.environ)
+    if text:
+        return ClusterSettings.from_json(text)
+    return ClusterSettings.from_env(os.environ, agents=agents)
+
+
+def stand_alone(settings: ClusterSettings) -> None:
+    """What the supervisor does elsewhere: create the actors and the operator's key.
+
+    For an application that `serve run` or `serve deploy` has started on a Ray
+    of the operator's own. Called on a replica's loop; idempotent.
+    """
+    settings.directory.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    placement.ensure(settings)
+    work = asyncio.get_running_loop().create_task(ensure_admin_key(settings.directory))
+    _working.add(work)
+    work.add_done_callback(_working.discard)
+
+
+_working: set[asyncio.Task[None]] = set()

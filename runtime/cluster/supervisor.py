@@ -24,19 +24,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from runtime.clock import SystemClock
+from runtime.cluster.operator import ensure_admin_key
 from runtime.cluster.processes import end_all, held
 from runtime.cluster.settings import (
-    DEFAULT_ORGANIZATION,
     MARKER,
     NAMESPACE,
     ClusterError,
     ClusterSettings,
     State,
 )
-from runtime.keys import Keys, Role
-from runtime.patience import patiently
-from runtime.store.remote import RemoteStore
 
 logger = logging.getLogger(__name__)
 
@@ -99,25 +95,8 @@ class Supervisor:
         self._say("starting", "Starting Ray")
         await self._start_head()
         await asyncio.to_thread(self._deploy)
-        await self._admin_key()
+        await ensure_admin_key(self._directory)
         self._say("ready", "Troupe is running")
-
-    async def _admin_key(self) -> None:
-        """Make the key of whoever runs Troupe here, if there is none that still opens it."""
-        clock = SystemClock()
-        store = RemoteStore(self._directory.socket)
-        keys = Keys(store, clock)
-        file = self._directory.admin_key
-        try:
-            token = _content(file)
-            if token and await patiently(lambda: keys.authenticate(token)) is not None:
-                return
-            token, _ = await keys.create(DEFAULT_ORGANIZATION, Role.ADMIN, "local admin")
-            file.unlink(missing_ok=True)
-            file.touch(mode=0o600)
-            file.write_text(token + "\n")
-        finally:
-            await store.close()
 
     def _prepare_folders(self) -> None:
         shutil.rmtree(self._directory.ray_temp, ignore_errors=True)

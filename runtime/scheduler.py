@@ -18,7 +18,6 @@ What it holds in memory is rebuilt from the job records at every start.
 from __future__ import annotations
 
 import asyncio
-import heapq
 import json
 import logging
 from collections.abc import Callable
@@ -32,9 +31,10 @@ from runtime.errors import InvalidMessageError, StoreUnavailableError
 from runtime.group import GroupCommitter
 from runtime.ids import SCHEDULER, SYSTEM, Ids, split
 from runtime.job import AgentJob, JobStatus
+from runtime.jobtable import JobTable
 from runtime.message import Message
 from runtime.patience import patiently
-from runtime.schedule.queue import JobQueue, Limits
+from runtime.schedule.queue import Limits
 from runtime.store.contract import (
     BATCH_MAX,
     Ack,
@@ -80,12 +80,7 @@ class Scheduler:
         self._ids = ids
         self._random = random
         self._backoff = backoff or Backoff()
-        self._queue = JobQueue(limits or Limits())
-        self._due: list[tuple[int, str]] = []
-        """(time, job id) of jobs that wait for their time: retries and timed waits."""
-        self._waiting: dict[str, int | None] = {}
-        """Jobs without a slot -> when they are due, None: only a message makes them ready."""
-        self._paused: set[str] = set()
+        self._jobs = JobTable(limits or Limits())
         self._control = {"paused": False, "draining": False, "by": "", "at": ""}
         self._service: dict[str, dict[str, float]] = {}
         self._fence = Fence("", 0)
@@ -122,23 +117,20 @@ class Scheduler:
                 )
                 self._cursor = poll.cursor
                 await self._handle_all(poll.messages)
-                await self._release_due()
+                for job_id in self._jobs.take_due(self._clock.now_ms()):
+                    await self._release(job_id)
         finally:
             renewing.cancel()
             await self._group.close()
 
     def status(self) -> dict[str, Any]:
         """Counts and state, as `GET /api/scheduler/status` answers them."""
-        running, queued = self._queue.running, len(self._queue)
-        state = "PAUSED" if self._control["paused"] else "RUNNING" if running or queued else "IDLE"
+        counts = self._jobs.counts()
+        busy = counts["running"] or counts["queued"]
         return {
-            "state": state,
+            "state": "PAUSED" if self._control["paused"] else "RUNNING" if busy else "IDLE",
             "draining": bool(self._control["draining"]),
-            "running": running,
-            "queued": queued,
-            "waiting": len(self._waiting),
-            "paused": len(self._paused),
-            "maxConcurrent": self._queue.limits.total,
+            **counts,
             "changedBy": self._control["by"],
             "changedAt": self._control["at"],
             "owner": self.owner,
@@ -184,7 +176,8 @@ class Scheduler:
             self._service = json.loads(service.body)
         for status in (JobStatus.PENDING, JobStatus.RUNNING, JobStatus.WAITING, JobStatus.PAUSED):
             for document in await self._all_jobs(status):
-                self._admit(AgentJob.model_validate_json(document.body))
+                job = AgentJob.model_validate_json(document.body)
+                self._jobs.admit(job, self._clock.now_ms())
 
     async def _all_jobs(self, status: JobStatus) -> list[Document]:
         found: list[Document] = []
@@ -200,17 +193,6 @@ class Scheduler:
             if len(page) < BATCH_MAX:
                 return found
             after = page[-1].key
-
-    def _admit(self, job: AgentJob) -> None:
-        """Put a job where its record says it is."""
-        if job.status is JobStatus.RUNNING:
-            self._queue.start(job.id, job.organization_id)
-        elif job.status is JobStatus.PAUSED:
-            self._paused.add(job.id)
-        elif job.status is JobStatus.WAITING or job.not_before_ms > self._clock.now_ms():
-            self._wait_until(job.id, job.not_before_ms or None)
-        else:
-            self._queue.add(decisions.place_of(job))
 
     # Messages
 
@@ -271,12 +253,12 @@ class Scheduler:
     # What each message about a job leads to
 
     def _job_queued(self, job: AgentJob, revision: int, message: Message) -> Decision:
-        if job.status is JobStatus.PENDING and job.id not in self._waiting:
-            self._queue.add(decisions.place_of(job))
+        if job.status is JobStatus.PENDING and not self._jobs.is_waiting(job.id):
+            self._jobs.queued(job)
         return Decision()
 
     def _job_ended(self, job: AgentJob, revision: int, message: Message) -> Decision:
-        self._queue.end(job.id)
+        self._jobs.ended(job.id)
         match message.content["outcome"]:
             case "failed":
                 error = message.content.get("error") or job.error
@@ -284,10 +266,10 @@ class Scheduler:
                 return self._failed(job, revision, bool(message.content.get("final")))
             case "waiting":
                 resume_at_ms = message.content.get("resumeAtMs")
-                self._wait_until(job.id, resume_at_ms)
+                self._jobs.wait_until(job.id, resume_at_ms)
                 return decisions.wait(job, revision, resume_at_ms, self._clock.now_ms())
             case "paused":
-                self._paused.add(job.id)
+                self._jobs.paused(job.id)
                 return Decision()
             case _:
                 return decisions.measure(self._service, job)
@@ -298,7 +280,7 @@ class Scheduler:
             return decisions.end(job, revision, JobStatus.FAILED, job.reason or "error", now_ms)
         wait_s = self._backoff.wait_s(job.attempts, self._random)
         not_before_ms = now_ms + round(wait_s * 1000)
-        self._wait_until(job.id, not_before_ms)
+        self._jobs.wait_until(job.id, not_before_ms)
         _, decision = decisions.change(
             job, revision, status=JobStatus.PENDING, not_before_ms=not_before_ms
         )
@@ -311,11 +293,9 @@ class Scheduler:
 
     def _requeue(self, job: AgentJob, revision: int, **changed: Any) -> Decision:
         """Back into the queue, at its old place."""
-        self._waiting.pop(job.id, None)
-        self._paused.discard(job.id)
         pending = {"status": JobStatus.PENDING, "reason": None, "not_before_ms": 0, **changed}
         job, decision = decisions.change(job, revision, **pending)
-        self._queue.add(decisions.place_of(job))
+        self._jobs.queued(job)
         return decision
 
     def _job_signal(self, job: AgentJob, revision: int, message: Message) -> Decision:
@@ -330,7 +310,7 @@ class Scheduler:
             return refuse("already_ended", f"{job.id} is {job.status.value}")
         if job.status is JobStatus.RUNNING:
             return decisions.ask_host(job, "cancel", message.message_id, now_ms)
-        self._forget(job.id)
+        self._jobs.forget(job.id)
         return decisions.end(job, revision, JobStatus.CANCELLED, "cancelled", now_ms)
 
     def _job_pause(self, job: AgentJob, revision: int, message: Message) -> Decision:
@@ -338,8 +318,7 @@ class Scheduler:
             return decisions.ask_host(job, "pause", message.message_id, self._clock.now_ms())
         if job.status not in (JobStatus.PENDING, JobStatus.WAITING):
             return refuse("wrong_status", f"{job.id} is {job.status.value}")
-        self._forget(job.id)
-        self._paused.add(job.id)
+        self._jobs.paused(job.id)
         _, decision = decisions.change(job, revision, status=JobStatus.PAUSED, reason="paused")
         return decision
 
@@ -358,11 +337,6 @@ class Scheduler:
         """Forget an earlier request to pause or cancel, so that the next run is not met by it."""
         decision.puts.append(Put("asked", job.id, job.organization_id, None))
         return decision
-
-    def _forget(self, job_id: str) -> None:
-        self._queue.remove(job_id)
-        self._waiting.pop(job_id, None)
-        self._paused.discard(job_id)
 
     def _scheduler_control(self, organization: str, message: Message) -> Decision:
         verb = message.message_type.removeprefix("scheduler.")
@@ -387,7 +361,7 @@ class Scheduler:
     async def _dispatch(self) -> None:
         """Start as many jobs as the limits allow."""
         while not self._control["paused"]:
-            chosen = self._queue.next()
+            chosen = self._jobs.next()
             if chosen is None:
                 return
             await self._start(chosen.job_id)
@@ -399,7 +373,7 @@ class Scheduler:
         job = AgentJob.model_validate_json(document.body)
         if job.status is not JobStatus.PENDING:
             return
-        self._queue.start(job.id, job.organization_id)
+        self._jobs.started(job)
         refused = await self._commit(decisions.start(job, document.revision, self._clock.now_ms()))
         if refused is not None:
             await self._check(job.id)
@@ -408,42 +382,28 @@ class Scheduler:
         """A start was refused: it had landed, or the record changed; go by the record."""
         document = await patiently(lambda: self._store.get("job", job_id))
         if document is None:
-            self._queue.end(job_id)
+            self._jobs.ended(job_id)
             return
         job = AgentJob.model_validate_json(document.body)
         if job.status is not JobStatus.RUNNING:
-            self._queue.end(job_id)
-            self._admit(job)
+            self._jobs.ended(job_id)
+            self._jobs.admit(job, self._clock.now_ms())
 
     # Time
 
-    def _wait_until(self, job_id: str, at_ms: int | None) -> None:
-        self._waiting[job_id] = at_ms
-        if at_ms is not None:
-            heapq.heappush(self._due, (at_ms, job_id))
-
     def _wait_s(self) -> float:
-        if not self._due:
+        due_ms = self._jobs.next_due_ms()
+        if due_ms is None:
             return POLL_WAIT_S
-        left_ms = self._due[0][0] - self._clock.now_ms()
-        return min(POLL_WAIT_S, max(0.0, left_ms / 1000))
-
-    async def _release_due(self) -> None:
-        """Queue the jobs whose time has come."""
-        now_ms = self._clock.now_ms()
-        while self._due and self._due[0][0] <= now_ms:
-            at_ms, job_id = heapq.heappop(self._due)
-            if self._waiting.get(job_id, -1) != at_ms:
-                continue
-            del self._waiting[job_id]
-            await self._release(job_id)
+        return min(POLL_WAIT_S, max(0.0, (due_ms - self._clock.now_ms()) / 1000))
 
     async def _release(self, job_id: str) -> None:
+        """Queue a job whose time has come."""
         document = await patiently(lambda: self._store.get("job", job_id))
         if document is None:
             return
         job = AgentJob.model_validate_json(document.body)
         if job.status is JobStatus.PENDING:
-            self._queue.add(decisions.place_of(job))
-        else:
+            self._jobs.queued(job)
+        elif job.status is JobStatus.WAITING:
             await self._commit(self._requeue(job, document.revision))

@@ -1,0 +1,96 @@
+"""Where each job is that has not ended: queued, running, waiting or paused. In memory only.
+
+It is rebuilt from the jobs' records at every start of the scheduler, and holds
+nothing that they do not say.
+"""
+
+from __future__ import annotations
+
+import heapq
+
+from runtime.decisions import place_of
+from runtime.job import AgentJob, JobStatus
+from runtime.schedule.queue import JobQueue, Limits, Place
+
+
+class JobTable:
+    """Places of jobs; every method is idempotent."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._queue = JobQueue(limits)
+        self._due: list[tuple[int, str]] = []
+        """(time, job id); an entry that `_waiting` does not confirm is stale."""
+        self._waiting: dict[str, int | None] = {}
+        """Jobs without a slot -> when they are due; None: only a message makes them ready."""
+        self._paused: set[str] = set()
+
+    def admit(self, job: AgentJob, now_ms: int) -> None:
+        """Put a job where its record says it is."""
+        if job.status is JobStatus.RUNNING:
+            self.started(job)
+        elif job.status is JobStatus.PAUSED:
+            self.paused(job.id)
+        elif job.status is JobStatus.WAITING or job.not_before_ms > now_ms:
+            self.wait_until(job.id, job.not_before_ms or None)
+        else:
+            self.queued(job)
+
+    def queued(self, job: AgentJob) -> None:
+        """It may run as soon as there is a slot, at its own place."""
+        self._waiting.pop(job.id, None)
+        self._paused.discard(job.id)
+        self._queue.add(place_of(job))
+
+    def started(self, job: AgentJob) -> None:
+        """It holds a slot."""
+        self._queue.start(job.id, job.organization_id)
+
+    def ended(self, job_id: str) -> None:
+        """It has let go of its slot."""
+        self._queue.end(job_id)
+
+    def paused(self, job_id: str) -> None:
+        self.forget(job_id)
+        self._paused.add(job_id)
+
+    def wait_until(self, job_id: str, at_ms: int | None) -> None:
+        """It waits without a slot; None: only a message makes it ready."""
+        self._waiting[job_id] = at_ms
+        if at_ms is not None:
+            heapq.heappush(self._due, (at_ms, job_id))
+
+    def forget(self, job_id: str) -> None:
+        """It is neither queued nor waiting nor paused any more."""
+        self._queue.remove(job_id)
+        self._waiting.pop(job_id, None)
+        self._paused.discard(job_id)
+
+    def is_waiting(self, job_id: str) -> bool:
+        return job_id in self._waiting
+
+    def next(self) -> Place | None:
+        """Take the next job that may start now."""
+        return self._queue.next()
+
+    def next_due_ms(self) -> int | None:
+        """When the next timed wait ends; it may be stale, never late."""
+        return self._due[0][0] if self._due else None
+
+    def take_due(self, now_ms: int) -> list[str]:
+        """Take the jobs whose wait has ended."""
+        found = []
+        while self._due and self._due[0][0] <= now_ms:
+            at_ms, job_id = heapq.heappop(self._due)
+            if self._waiting.get(job_id, -1) == at_ms:
+                del self._waiting[job_id]
+                found.append(job_id)
+        return found
+
+    def counts(self) -> dict[str, int]:
+        return {
+            "running": self._queue.running,
+            "queued": len(self._queue),
+            "waiting": len(self._waiting),
+            "paused": len(self._paused),
+            "maxConcurrent": self._queue.limits.total,
+        }

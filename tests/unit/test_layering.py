@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from runtime.store import contract, records
+
 ROOT = Path(__file__).resolve().parents[2]
 RUNTIME = sorted((ROOT / "runtime").rglob("*.py"))
 ACTORS = sorted((ROOT / "actors").rglob("*.py"))
@@ -92,3 +94,14 @@ def test_time_and_chance_come_in_as_parameters(path: Path) -> None:
     }
     forbidden = {"time.time", "time.time_ns", "datetime.now", "random.random", "uuid.uuid4"}
     assert calls & forbidden == set()
+
+
+def test_the_contract_gives_every_record() -> None:
+    """A store's author would have to know in which file a record happens to be written."""
+    written = {
+        name
+        for name, value in vars(records).items()
+        if getattr(value, "__module__", None) == records.__name__ or name in ("ABSENT", "ANY")
+    }
+    assert written <= set(contract.__all__)
+    assert all(getattr(contract, name) is getattr(records, name) for name in written)

@@ -102,6 +102,8 @@ class Box:
     env: Mapping[str, str] = field(default_factory=dict)
     ro_binds: Mapping[str, Path] = field(default_factory=dict)
     """Path inside to path outside."""
+    binds: Mapping[str, Path] = field(default_factory=dict)
+    """The same, to be written to; inside, the place is there already."""
 
 
 @dataclass(frozen=True)
@@ -231,6 +233,8 @@ def _workspace(box: Box, toolchain: Toolchain) -> list[str]:
     words += _bind("--ro-bind" if box.read_only else "--bind", box.workspace, WORKSPACE)
     for inside, outside in box.ro_binds.items():
         words += _bind("--ro-bind", outside, inside)
+    for inside, outside in box.binds.items():
+        words += ["--bind", str(outside), inside]
     # In a user namespace the command owns the root directory; here nobody writes to it.
     return [*words, "--remount-ro", "/", "--remount-ro", "/dev", "--chdir", WORKSPACE]
 

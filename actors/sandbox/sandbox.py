@@ -108,6 +108,7 @@ class Sandbox:
         env: Mapping[str, str] | None = None,
         output_bytes_max: int = OUTPUT_BYTES_MAX,
         extra_ro_binds: Mapping[str, Path] | None = None,
+        binds: Mapping[str, Path] | None = None,
         merge_streams: bool = False,
         hold: int | None = None,
     ) -> Completed:
@@ -120,6 +121,7 @@ class Sandbox:
             env: added to the sandbox's own environment; nothing of ours is inherited.
             output_bytes_max: kept of each stream: half from its head, half from its tail.
             extra_ro_binds: path inside to path outside.
+            binds: the same, to be written to; what they cover is there already.
             merge_streams: standard error in order with standard output.
             hold: an open file that stays open as long as anything of the run lives.
 
@@ -129,7 +131,7 @@ class Sandbox:
             DiskFullError: the workspace's disk is nearly full; nothing was run.
         """
         await self.probe()
-        box = self._box(workspace, read_only, env, extra_ro_binds)
+        box = self._box(workspace, read_only, env, extra_ro_binds, binds)
         return await self._run(
             argv, box, timeout_s=timeout_s, stdin=stdin, output_bytes_max=output_bytes_max,
             merge=merge_streams, hold=hold,
@@ -143,6 +145,7 @@ class Sandbox:
         workspace: Path,
         read_only: bool = False,
         extra_ro_binds: Mapping[str, Path] | None = None,
+        binds: Mapping[str, Path] | None = None,
         hold: int | None = None,
     ) -> AsyncIterator[SandboxProcess]:
         """A process to speak with over its standard input and output.
@@ -153,7 +156,7 @@ class Sandbox:
         Raises: as `run`.
         """
         await self.probe()
-        box = self._box(workspace, read_only, None, extra_ro_binds)
+        box = self._box(workspace, read_only, None, extra_ro_binds, binds)
         process = await SandboxProcess.start(self._plan(argv, box, hold, False, interactive=True))
         assert process.stderr is not None
         complaints = Reader(process.stderr, HeadTail(0), 1 << 60, process.kill)
@@ -170,10 +173,12 @@ class Sandbox:
         read_only: bool,
         env: Mapping[str, str] | None,
         ro_binds: Mapping[str, Path] | None,
+        binds: Mapping[str, Path] | None = None,
     ) -> Box:
         if _free_bytes(workspace) < self.limits.disk_free_bytes_min:
             raise DiskFullError(str(workspace.parent))
-        return Box(workspace, read_only, env or {}, {**self._ro_binds, **(ro_binds or {})})
+        read = {**self._ro_binds, **(ro_binds or {})}
+        return Box(workspace, read_only, env or {}, read, binds or {})
 
     def _plan(
         self, argv: Sequence[str], box: Box, hold: int | None, merge: bool, interactive: bool

@@ -51,6 +51,23 @@ async def test_a_read_only_workspace_can_not_be_written(tree: Path) -> None:
     assert (names(tree), (tree / "a.txt").read_text()) == (["a.txt"], "hello\n")
 
 
+async def test_a_folder_beside_the_workspace_is_seen_inside_it_and_may_be_written(
+    tree: Path, tmp_path: Path
+) -> None:
+    """Dependencies would have to lie in the tree, where they look like the agent's change."""
+    beside = tmp_path / "beside"
+    beside.mkdir()
+    (beside / "made").write_text("by setup\n")
+    os.chown(beside, tree.stat().st_uid, tree.stat().st_gid)
+    (tree / "lib").mkdir()
+    for read_only in (False, True):
+        binds = {"/workspace/lib": beside}
+        done = await bash(tree, "cat lib/made; echo 1 >> lib/new", read_only=read_only, binds=binds)
+        assert (done.exit_code, done.stdout) == (0, b"by setup\n")
+    assert (beside / "new").read_text() == "1\n1\n"
+    assert names(tree / "lib") == []
+
+
 async def test_standard_input_is_what_was_given_or_empty(tree: Path) -> None:
     """A command that reads its input would hang, or read ours."""
     large = os.urandom(300_000)

@@ -87,9 +87,11 @@ class Host:
         self._cursor = 0
         self._early: dict[str, list[StoredMessage]] = {}
         """Messages a poll has brought for agents that are claimed but not yet live here."""
+        self._refusing: set[str] = set()
+        """Agents that can't live here, held until their messages have been told so."""
         self._tasks: list[asyncio.Task[None]] = []
         self._ending: set[asyncio.Task[None]] = set()
-        self._draining = False
+        self._draining = asyncio.Event()
         self.moved = 0
         """Activations lost to somebody else's epoch so far."""
 
@@ -104,9 +106,20 @@ class Host:
             self._tasks.append(asyncio.create_task(loop(), name=f"{self.name}:{loop.__name__}"))
         logger.info("host %s is up", self.owner, extra={"action": "host.started"})
 
+    async def watch(self) -> None:
+        """Wait until the host has drained.
+
+        Raises:
+            Exception: what ended one of its loops; the host is of no use any more.
+        """
+        done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_EXCEPTION)
+        for task in done:
+            if not task.cancelled():
+                task.result()
+
     async def drain(self) -> None:
         """Stop claiming, let go of every agent; running jobs go on elsewhere. Idempotent."""
-        self._draining = True
+        self._draining.set()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -126,7 +139,7 @@ class Host:
             "jobs": jobs,
             "commitsRefused": self.group.refused,
             "moved": self.moved,
-            "draining": self._draining,
+            "draining": self._draining.is_set(),
         }
 
     # From outside
@@ -245,7 +258,7 @@ class Host:
                 activation.forget_done(poll.cursor)
             if poll.ready:
                 await self._claim_and_activate(None)
-            elif self._early:
+            if self._early:
                 await self._release_orphans()
 
     def _hand_over(self, messages: tuple[StoredMessage, ...]) -> None:
@@ -253,7 +266,7 @@ class Host:
             activation = self._active.get(message.recipient)
             if activation is not None:
                 activation.offer(message)
-            else:
+            elif message.recipient not in self._refusing:
                 self._early.setdefault(message.recipient, []).append(message)
 
     async def _claim(self) -> None:
@@ -270,8 +283,6 @@ class Host:
         async with self._claiming:
             for one in await self._claimed(limit, agents):
                 await self._activate(one)
-        if self._early:
-            await self._release_orphans()
 
     async def _claimed(self, limit: int, agents: list[str] | None) -> list[contract.Activation]:
         while True:
@@ -287,7 +298,7 @@ class Host:
             poll = await self.store.poll(self.owner, after, BATCH_MAX, 0.0)
             held = {message.recipient for message in poll.messages}
             await self.store.release(self.owner, sorted(held - self._active.keys()))
-            if len(poll.messages) < BATCH_MAX:
+            if not poll.messages:  # a short page may have been cut by its size
                 return
             after = poll.cursor
 
@@ -295,12 +306,12 @@ class Host:
         """Give up agents that this host holds but has not brought to life.
 
         They come from a claim whose answer was lost: a poll brings their
-        messages, and nobody here is waiting for them.
+        messages, and nobody here is waiting for them. What a claim under way
+        brings to life is none: the lock waits for it.
         """
         async with self._claiming:
-            orphans = [agent for agent in self._early if agent not in self._active]
-            if orphans:
-                await self._release(orphans)
+            if self._early:
+                await self._release(list(self._early))
 
     async def _retire(self) -> None:
         """Deactivate agents that have been idle; their state stays in the store."""
@@ -319,7 +330,11 @@ class Host:
         try:
             agent = await self._kinds.create(agent_id)
         except UnknownAgentKindError as error:
-            self._end(self._refuse(claimed, str(error), final=True))
+            self._refuse(claimed, str(error), final=True)
+            return
+        except Exception as error:  # the author's constructor
+            logger.exception("activation failed", extra={"agent": claimed.agent})
+            self._refuse(claimed, f"{type(error).__name__}: {error}", final=False)
             return
         activation = Activation(claimed, agent, self._incarnation, self)
         self._active[claimed.agent] = activation
@@ -329,13 +344,19 @@ class Host:
         except Exception as error:  # a state that can't be loaded, or the author's `activate`
             logger.exception("activation failed", extra={"agent": claimed.agent})
             del self._active[claimed.agent]
-            self._end(self._refuse(claimed, f"{type(error).__name__}: {error}", final=False))
+            self._refuse(claimed, f"{type(error).__name__}: {error}", final=False)
 
-    async def _refuse(self, claimed: contract.Activation, error: str, final: bool) -> None:
-        """The agent can't live here: after a while try again, at last give its messages up."""
+    def _refuse(self, claimed: contract.Activation, error: str, final: bool) -> None:
+        """The agent can't live here: tell its messages so, and let it go."""
+        self._early.pop(claimed.agent, None)
+        self._refusing.add(claimed.agent)
+        self._end(self._give_back(claimed, error, final))
+
+    async def _give_back(self, claimed: contract.Activation, error: str, final: bool) -> None:
+        """After a while let it be tried again; at last give its messages up."""
         tries = max((message.attempts for message in claimed.inbox), default=0) + 1
         if not final:
-            await asyncio.sleep(self.backoff.wait_s(tries, self.random))
+            await self._wait(self.backoff.wait_s(tries, self.random))
         now_ms = self.clock.now_ms()
         fence = contract.Fence(self._incarnation, claimed.epoch)
         for message in claimed.inbox:
@@ -347,6 +368,7 @@ class Host:
             await self.group.commit(Commit(organization, claimed.agent, fence, **fields))
             self.answered(message.message_id, claimed.agent)
         async with self._claiming:
+            self._refusing.discard(claimed.agent)
             await self._release([claimed.agent])
 
     async def _deactivate(self, activation: Activation, reason: DeactivationReason) -> None:
@@ -357,6 +379,14 @@ class Host:
         async with self._claiming:
             self._active.pop(activation.address, None)
             await self._release([activation.address])
+
+    async def _wait(self, seconds: float) -> None:
+        """Wait, but no longer than this host is there."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._draining.wait()
+        except TimeoutError:
+            pass
 
     def _end(self, coroutine: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(coroutine)

@@ -18,6 +18,7 @@ import msgspec
 from runtime.agent import BaseAgent
 from runtime.errors import UnknownAgentKindError
 from runtime.ids import SYSTEM, AgentId, kind_of
+from runtime.patience import patiently
 from runtime.store.contract import Commit, Put, Store
 
 Factory = Callable[[AgentId], BaseAgent]
@@ -50,7 +51,7 @@ class Kinds:
         return factory(agent_id)
 
     async def _imported(self, kind: str) -> Factory:
-        document = await self._store.get("kind", kind)
+        document = await patiently(lambda: self._store.get("kind", kind))
         if document is None:
             raise UnknownAgentKindError(kind)
         record = msgspec.json.decode(document.body, type=KindRecord)

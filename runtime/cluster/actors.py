@@ -177,6 +177,7 @@ class AgentHost:
         )
         await self._core.start()
         self._ready.set()
+        await self._core.watch()
 
     async def ask(
         self,

@@ -7,10 +7,12 @@ import asyncio
 import pytest
 
 from runtime.agent import AgentState, BaseAgent
+from runtime.backoff import Backoff
 from runtime.client import Client
 from runtime.clock import SystemClock
 from runtime.errors import DeadLetterError, StoreUnavailableError
 from runtime.message import Message
+from runtime.store.contract import BATCH_MAX
 from runtime.store.memory import MemoryStore
 from tests.troupe import LocalTroupe
 
@@ -210,6 +212,163 @@ async def test_an_answer_lost_by_the_store_loses_no_agent(method) -> None:
         assert store.lost
     finally:
         await troupe.stop()
+
+
+class Between:
+    """A store on which something happens between `host-0`'s first claim and its answer."""
+
+    def __init__(self, store) -> None:
+        self._store = store
+        self.polled = asyncio.Event()
+        """A poll has brought `host-0` a message."""
+        self.claimed = asyncio.Event()
+        self.then = self.polled.wait
+        """Awaited before the claim is answered."""
+        self.last = False
+        """Whether `host-0` is given nothing after its first claim."""
+
+    def __getattr__(self, name: str):
+        return getattr(self._store, name)
+
+    async def claim(self, owner, limit, agents=None):
+        if not owner.startswith("host-0/"):
+            return await self._store.claim(owner, limit, agents)
+        if self.claimed.is_set():
+            return [] if self.last else await self._store.claim(owner, limit, agents)
+        answer = await self._store.claim(owner, limit, agents)
+        if answer:
+            self.claimed.set()
+            await self.then()
+        return answer
+
+    async def poll(self, owner, after, limit, wait_s):
+        poll = await self._store.poll(owner, after, limit, wait_s)
+        if poll.messages and owner.startswith("host-0/"):
+            self.polled.set()  # what it brings is handed over before anybody else runs
+        return poll
+
+
+@pytest.fixture
+async def between():
+    store = Between(MemoryStore(SystemClock()))
+    troupe = await LocalTroupe({"counter": Counter}, store=store).start()
+    yield store, troupe
+    await troupe.stop()
+
+
+def claims(host, agent: str) -> None:
+    """Have a host claim an agent without messages, as when another host was quicker with them."""
+    host._claim_these.add(agent)
+    host._claim_wanted.set()
+
+
+async def lost() -> None:
+    raise StoreUnavailableError("claim")
+
+
+async def test_a_message_that_overtakes_the_answer_of_a_claim_is_handled(between) -> None:
+    """A message that a poll brings before its agent is live would wait for ever."""
+    store, troupe = between
+    host = troupe.hosts["host-0"]
+    claims(host, "acme/counter:a")
+    async with asyncio.timeout(5):
+        await store.claimed.wait()
+        assert await troupe.client().ask("counter:a", {"by": 2}, "add") == 2
+    assert store.polled.is_set()
+    assert host._active["acme/counter:a"].fence.epoch == 1, "it was not given up and taken again"
+    assert host._early == {}
+    assert (await troupe.store.health()).refused == {}
+
+
+async def test_an_agent_held_by_a_claim_that_was_never_answered_is_given_up(between) -> None:
+    """No host would serve it: the one that holds it does not know, the others may not."""
+    store, troupe = between
+    store.then, store.last = lost, True
+    host = troupe.hosts["host-0"]
+    claims(host, "acme/counter:a")
+    async with asyncio.timeout(5):
+        await store.claimed.wait()
+        await troupe.start_host("host-1")
+        assert await troupe.client().ask("counter:a", {"by": 2}, "add") == 2
+    assert "acme/counter:a" in troupe.hosts["host-1"]._active
+    assert host._early == {}, "what another host does is none of this one's business"
+
+
+async def test_all_that_a_lost_claim_took_is_given_up(troupe) -> None:
+    """With a long inbox before them, the others of an unanswered claim would be held for ever."""
+    client = troupe.client()
+    await troupe.kill_host("host-0")
+    for _ in range(BATCH_MAX):
+        await client.send("counter:a", {"by": 1}, "add")
+    await client.send("counter:b", {"by": 1}, "add", message_id="behind")
+    store = Between(troupe.store)
+    store.then = lost
+    troupe.store = store
+    await troupe.start_host("host-0")
+    async with asyncio.timeout(10):
+        assert await client.answer("counter:b", "behind") == 1
+        assert (await client.ask("counter:a", {}, "read"))["total"] == BATCH_MAX
+
+
+class Fragile(Counter):
+    """Can't be made at all."""
+
+    made = 0
+
+    def __init__(self, agent_id) -> None:
+        type(self).made += 1
+        raise RuntimeError("no")
+
+
+async def test_an_agent_that_cannot_be_made_does_not_stop_its_host(troupe) -> None:
+    """One bad constructor would end the host's loop, and with it every agent there."""
+    host, client = troupe.hosts["host-0"], troupe.client()
+    host.random = lambda: 0.0
+    host._kinds._factories["fragile"] = Fragile
+    async with asyncio.timeout(10):
+        with pytest.raises(DeadLetterError, match="RuntimeError"):
+            await client.ask("fragile:a", {}, "add")
+        assert await client.ask("counter:a", {"by": 2}, "add") == 2
+
+
+async def test_new_messages_do_not_hurry_an_agent_that_cannot_live(troupe) -> None:
+    """Each message to a broken agent would cost a try at once, and none would ever be given up."""
+    host, client = troupe.hosts["host-0"], troupe.client()
+    tried = asyncio.Event()
+    tries: list[int] = []
+
+    class Fails(Counter):
+        async def activate(self) -> None:
+            tries.append(len(tries))
+            tried.set()
+            raise RuntimeError("no")
+
+    host._kinds._factories["counter"] = Fails
+    host.backoff = Backoff(base_s=60.0, cap_s=60.0)
+    host.random = lambda: 1.0
+    await client.send("counter:a", {}, "add")
+    async with asyncio.timeout(5):
+        await tried.wait()
+        await client.send("counter:a", {}, "add", message_id="second")
+        await client.send("other:a", {}, "add", message_id="known")  # its answer comes after
+        with pytest.raises(DeadLetterError):
+            await client.answer("other:a", "known")
+        assert tries == [0]
+        await host.drain()  # does not wait out the minute
+
+
+async def test_a_host_whose_loop_has_ended_says_so(troupe) -> None:
+    """A process that claims nothing any more would go on renewing its lease, and look well."""
+    host = troupe.hosts["host-0"]
+
+    async def broken(*_: object) -> None:
+        raise ValueError("no such thing")
+
+    watching = asyncio.create_task(host.watch())
+    host.store.poll = broken
+    await troupe.client().ask("counter:a", {"by": 2}, "add")  # ends the poll that is parked
+    with pytest.raises(ValueError, match="no such thing"):
+        await asyncio.wait_for(watching, 5)
 
 
 async def test_a_state_that_cannot_be_loaded_is_tried_again_then_given_up(troupe) -> None:

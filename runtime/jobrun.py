@@ -1,8 +1,10 @@
 """One run of `process_task`: steps, progress and the one commit of its end.
 
 Each step is durable before and after its call, so the run may be cut anywhere
-and begun again from the top.  While it lasts, its host owns the job's record;
-before and after, the scheduler does.
+and begun again from the top.  A result is written at once, in one commit with
+the intent of the next step when that follows without a pause: nothing is called
+before every earlier result is durable.  While the run lasts, its host owns the
+job's record; before and after, the scheduler does.
 """
 
 from __future__ import annotations
@@ -11,7 +13,8 @@ import asyncio
 import hashlib
 import json
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 from runtime.agent import job_terms
@@ -81,9 +84,12 @@ class JobRun:
         self._revision = revision
         self._steps = {step.key: step for step in steps}
         self._feed: list[FeedEvent] = []
+        self._ended: list[tuple[Intent | None, Result]] = []
+        """Steps whose results no commit has taken yet."""
         self._dirty = False
         self._flush: asyncio.Task[None] | None = None
         self._write_lock = asyncio.Lock()
+        self._writes: set[asyncio.Task[None]] = set()
         self._asked: str | None = None
         """`cancel` or `pause`, once asked for."""
         self._signalled = False
@@ -251,10 +257,8 @@ class JobRun:
             request=json.loads(body),
         )
         outcome = to_json(await call(context))
-        result = Result(self._record.id, key, outcome)
-        intents = (intent,) if kind == "pure" else ()
-        await self._commit(intents=intents, results=(result,))
         self._remember(intent, outcome)
+        self._write_soon(intent if kind == "pure" else None, outcome, key)
         return json.loads(outcome)
 
     async def progress(self, percent: int, current_step: str, message: str | None = None) -> None:
@@ -347,19 +351,55 @@ class JobRun:
     def _remember(self, intent: Intent, result: bytes) -> None:
         self._steps[intent.key] = Step(intent.key, intent.kind, intent.body, 0, 1, result, 0)
 
+    def _write_soon(self, intent: Intent | None, outcome: bytes, key: str) -> None:
+        """Have a result written with the next commit, which begins before anything is waited for.
+
+        A refusal is met again, and raised, by whatever the run commits next.
+        """
+        self._ended.append((intent, Result(self._record.id, key, outcome)))
+        self._writing(self._write_ended())
+
+    async def _write_ended(self) -> None:
+        await asyncio.sleep(0)  # a step that follows at once begins first, and takes it along
+        with suppress(LostError):
+            await self._commit_now(False)
+
     async def _commit(self, *, record: bool = False, **fields: Any) -> None:
-        """Commit with whatever progress has gathered.
+        """Commit with the results and the progress that have gathered.
+
+        Goes on to its end when the caller is cancelled: what it took would be lost else.
 
         Raises:
             LostError: refused, and it had not landed.
         """
+        await asyncio.shield(self._writing(self._commit_now(record, **fields)))
+
+    def _writing(self, commit: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(commit)
+        self._writes.add(task)
+        task.add_done_callback(self._writes.discard)
+        return task
+
+    async def _commit_now(
+        self,
+        record: bool,
+        puts: tuple[Put, ...] = (),
+        intents: tuple[Intent, ...] = (),
+        **fields: Any,
+    ) -> None:
         async with self._write_lock:
-            puts: tuple[Put, ...] = fields.pop("puts", ())
             if record or self._dirty:
                 puts = (*puts, self._record_put())
             feed, self._feed, self._dirty = tuple(self._feed), [], False
-            answer = await self._activation.write(puts=puts, feed=feed, **fields)
-            if isinstance(answer, Refused) and not await self._landed(puts, fields):
+            ended, self._ended = self._ended, []
+            intents = (*(intent for intent, _ in ended if intent is not None), *intents)
+            results = tuple(result for _, result in ended)
+            if not (puts or feed or intents or results or fields):
+                return  # another commit has taken it
+            answer = await self._activation.write(
+                puts=puts, feed=feed, intents=intents, results=results, **fields
+            )
+            if isinstance(answer, Refused) and not await self._landed(puts, results):
                 raise LostError(f"{answer.reason} {answer.detail}")
             self._revision += any(put.collection == "job" for put in puts)
 
@@ -374,7 +414,7 @@ class JobRun:
             self._revision,
         )
 
-    async def _landed(self, puts: tuple[Put, ...], fields: dict[str, Any]) -> bool:
+    async def _landed(self, puts: tuple[Put, ...], results: tuple[Result, ...]) -> bool:
         """Whether a refused commit is in the store after all: its call was repeated.
 
         The record's revision and the results are unique to this run's epoch, so
@@ -385,7 +425,6 @@ class JobRun:
             if put.collection == "job":
                 document = await patiently(lambda: store.get("job", self._record.id))
                 return document is not None and document.body == put.body
-        results: tuple[Result, ...] = fields.get("results", ())
         if results:
             steps = await patiently(lambda: store.steps(self._record.id))
             recorded = {step.key: step.result for step in steps}

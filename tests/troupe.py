@@ -69,7 +69,7 @@ class LocalTroupe:
             lane = activation.jobs
             run = lane._current
             tasks += [t for t in (activation._task, lane._task) if t is not None]
-            tasks += [t for t in ((run._work, run._flush) if run else ()) if t is not None]
+            tasks += [t for t in ((run._work, run._flush, *run._writes) if run else ()) if t]
         if host.group._pump is not None:
             tasks.append(host.group._pump)
         for task in tasks:

@@ -15,12 +15,17 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
+from typing import TypeVar
 
 from actors.errors import SandboxError
 from actors.sandbox.command import SYSTEM_PATH, Descriptors, accounts
 from actors.sandbox.limits import Group, Limits, set_rlimits
+
+T = TypeVar("T")
 
 START_TIMEOUT_S = 30.0
 STATUS_BYTES_MAX = 1 << 14
@@ -80,19 +85,36 @@ class SandboxProcess:
         Raises:
             SandboxError: bubblewrap could not be started; nothing was run.
         """
+        starting = asyncio.ensure_future(cls._started(plan))
         try:
-            process = cls(plan, *_launch(plan))
+            return await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            await asyncio.shield(asyncio.ensure_future(_abandon(starting)))
+            raise
+
+    @classmethod
+    async def _started(cls, plan: Plan) -> SandboxProcess:
+        try:
+            process = cls(plan, *await _on_spawner(lambda: _launch(plan)))
         except SandboxError:
             if plan.group is not None:
                 plan.on_over(plan.group)
             raise
-        starting = asyncio.ensure_future(process._begin())
         try:
-            await asyncio.shield(starting)
-        except BaseException:
-            await asyncio.shield(asyncio.ensure_future(process._abandon(starting)))
+            await process._begin()
+        except SandboxError:
+            await process.end()
             raise
         return process
+
+    async def end(self) -> None:
+        """Kill it, wait until nothing of it is left, and close its pipes."""
+        self.kill()
+        await self.exited.wait()
+        await self.gone.wait()
+        for fd in (self.stdin, self.stdout, self.stderr):
+            if fd is not None:
+                os.close(fd)
 
     def kill(self) -> None:
         """Kill all of it at once; `gone` follows."""
@@ -119,8 +141,9 @@ class SandboxProcess:
                 first = await self._first
             self._watch(first, self._gone)
             set_rlimits(first, self._plan.limits, self._plan.group is not None)
-            if self._plan.group is not None:
-                self._plan.group.add(first)
+            group = self._plan.group
+            if group is not None and group.v2:
+                await _on_spawner(lambda: group.add(first))
             os.write(self._block_write, b"x")
             self._open_gate()
         except (OSError, TimeoutError, SandboxError) as error:
@@ -138,19 +161,6 @@ class SandboxProcess:
         if not self._plan.interactive:
             os.close(self.stdin)
             self.stdin = None
-
-    async def _abandon(self, starting: asyncio.Future[None]) -> None:
-        """End what nobody waits for any more."""
-        # bubblewrap must come so far that its death reaches its child, then it is killed.
-        await asyncio.wait([starting])
-        if not starting.cancelled():
-            starting.exception()
-        self.kill()
-        await self.exited.wait()
-        await self.gone.wait()
-        for fd in (self.stdin, self.stdout, self.stderr):
-            if fd is not None:
-                os.close(fd)
 
     def _complaint(self) -> str:
         """What bubblewrap said when it could not begin."""
@@ -223,6 +233,27 @@ def adopt_orphans() -> None:
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
+async def _abandon(starting: asyncio.Future[SandboxProcess]) -> None:
+    """End what nobody waits for any more."""
+    # bubblewrap must come so far that its death reaches its child, then it is killed.
+    await asyncio.wait([starting])
+    if starting.exception() is None:
+        await starting.result().end()
+
+
+@cache
+def _spawner() -> ThreadPoolExecutor:
+    """The thread that starts every sandbox of this process.
+
+    It lives as long as the process, because a sandbox dies with the thread that started it.
+    """
+    return ThreadPoolExecutor(1, "sandbox")
+
+
+async def _on_spawner(work: Callable[[], T]) -> T:
+    return await asyncio.wrap_future(_spawner().submit(work))
+
+
 def _launch(plan: Plan) -> tuple[subprocess.Popen[bytes], int, int]:
     """Start bubblewrap, held before the command; with our ends of its two pipes."""
     status_read, status_write = os.pipe()
@@ -260,17 +291,20 @@ def _memory_file(content: bytes, made: list[int]) -> int:
 
 def _spawn(plan: Plan, argument_file: int, made: Sequence[int]) -> subprocess.Popen[bytes]:
     # The options travel in a file: the command line can be read inside, in /proc/1/cmdline.
-    return subprocess.Popen(
-        [plan.bwrap, "--args", str(argument_file), "--", *plan.inner],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT if plan.merge else subprocess.PIPE,
-        env={"PATH": SYSTEM_PATH},
-        cwd="/",
-        pass_fds=[*made, *([plan.hold] if plan.hold is not None else [])],
-        start_new_session=True,
-        bufsize=0,
-    )
+    def start() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [plan.bwrap, "--args", str(argument_file), "--", *plan.inner],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT if plan.merge else subprocess.PIPE,
+            env={"PATH": SYSTEM_PATH},
+            cwd="/",
+            pass_fds=[*made, *([plan.hold] if plan.hold is not None else [])],
+            start_new_session=True,
+            bufsize=0,
+        )
+
+    return start() if plan.group is None else plan.group.started(start)
 
 
 def _detach(pipe: object) -> int | None:

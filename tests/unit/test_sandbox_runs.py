@@ -272,12 +272,16 @@ def test_both_kinds_of_control_groups_are_written_as_the_kernel_reads_them(tmp_p
     """Memory would be limited on half of the machines only."""
     for v2, files in {
         True: {"memory.max": "7", "memory.swap.max": "0", "cgroup.procs": "42"},
-        False: {"memory.limit_in_bytes": "7", "memory.memsw.limit_in_bytes": "7", "tasks": "42"},
+        False: {"memory.limit_in_bytes": "7", "memory.memsw.limit_in_bytes": "7", "tasks": "0"},
     }.items():
         group = Group(tmp_path / str(v2), v2)
         group.directory.mkdir()
         group.limit(7)
-        group.add(42)
+        assert group.started(lambda: "it") == "it"
+        if v2:
+            group.add(42)
+        else:
+            assert (tmp_path / "tasks").read_text() == "0"  # the thread is out of it again
         assert {path.name: path.read_text() for path in group.directory.iterdir()} == files
     (tmp_path / "True" / "memory.events").write_text("low 0\noom 3\noom_kill 2\n")
     (tmp_path / "False" / "memory.oom_control").write_text("under_oom 0\noom_kill 0\n")

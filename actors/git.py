@@ -76,6 +76,13 @@ HARDENING = (
     "log.showSignature=false",
     "pack.threads=1",
 )
+CACHE = (
+    "-c", "core.fsync=none",
+    "-c", "core.looseCompression=1",
+    # Writing 5,000 entries anew for one that changed took 5 ms, twice a snapshot.
+    "-c", "core.splitIndex=true",
+)  # fmt: skip
+"""For a git dir that can be made again: fast instead of durable and small."""
 ENVIRONMENT = {
     "PATH": SYSTEM_PATH,
     "HOME": "/nonexistent",
@@ -183,8 +190,7 @@ class Git:
             GitTimeoutError: killed after `timeout_s`, with all it had started.
             DiskFullError: git found no space left.
         """
-        speed = () if self.durable else ("-c", "core.fsync=none", "-c", "core.looseCompression=1")
-        argv = [find_git(), *_settings(allow), *speed, *args]
+        argv = [find_git(), *_settings(allow), *(() if self.durable else CACHE), *args]
         process = await asyncio.create_subprocess_exec(
             *argv,
             stdin=asyncio.subprocess.PIPE if stdin else asyncio.subprocess.DEVNULL,

@@ -9,9 +9,9 @@ them: content beyond the threshold goes into a pack, so a pack is the sign.
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from actors.errors import (
@@ -21,6 +21,7 @@ from actors.errors import (
     SpecialFileError,
 )
 from actors.git import Git, decode, encode
+from actors.names import Names, Suspects
 from actors.room import remove_empty_inside, remove_inside, tool
 
 FILE_BYTES_MAX = 50 << 20
@@ -29,17 +30,15 @@ COMPLAINT_CHARS_MAX = 300
 UNREAD = "could not open directory"
 
 
-@dataclass
-class Suspects:
-    """Paths from the tree's root that may be holes."""
-
-    repositories: list[str] = field(default_factory=list)
-    """Each ends in `.git`."""
-    special: list[str] = field(default_factory=list)
-
-
-async def suspects(files: Path) -> Suspects:
+async def suspects(names: Names) -> Suspects:
     """Look at every name in a tree; links are not followed."""
+    try:
+        return await asyncio.to_thread(names.suspects)
+    except OSError:  # a path too long for the system, which `find` takes in parts
+        return await _found(names.root)
+
+
+async def _found(files: Path) -> Suspects:
     printed = await tool(
         "find", str(files),
         "(", "-name", ".git", "-printf", "r%P\\0", "-prune", ")", "-o",

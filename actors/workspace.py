@@ -37,12 +37,14 @@ from actors.errors import (
 from actors.export import Person, commit_environment, commit_message
 from actors.git import check_object, encode
 from actors.mirror import Mirror, RepositorySource, locked, mirror
+from actors.names import Names
 from actors.room import Room, disk_errors, enter, quiet_rooms_removed, remove, remove_inside
 
 ADD_TIMEOUT_S = 120.0
 CHECKOUT_TIMEOUT_S = 600.0
 FILES_ADDED_MAX = 50_000
 """Files in a tree beyond those of the base."""
+NAMES_BYTES_MAX = 512 << 20
 DELTA_BYTES_MAX = 256 << 20
 UNPACK_BYTES_MAX = 1 << 20
 """A larger delta is kept as a pack, a smaller one as loose objects."""
@@ -58,6 +60,7 @@ class Workspace:
         self._base = base
         self._room = room
         self._busy = asyncio.Lock()
+        self._names = Names(room.files)
         self._recorded_stamp = b""
         self.git = room.git(job / "git")
         """For reading commits and trees; never with the tree's own configuration."""
@@ -154,8 +157,7 @@ class Workspace:
                 if only is None or self.current_tree is None:
                     await self._add_all()
             await holes.refuse_large(self.git, self.tree_path, before)
-            if self._count_files() - self._base.files > FILES_ADDED_MAX:
-                raise TooManyFilesError(f"more than {FILES_ADDED_MAX} new files")
+            await self._refuse_many_files()
             if self.current_tree is None or self._index_stamp() != self._recorded_stamp:
                 self.current_tree = (await self.git.run("write-tree", "--missing-ok")).text
                 self._recorded_stamp = self._index_stamp()
@@ -303,21 +305,22 @@ class Workspace:
             )
         )  # fmt: skip
         try:
-            await holes.refuse_kinds(self.git, await holes.suspects(self.tree_path))
+            await holes.refuse_kinds(self.git, await holes.suspects(self._names))
             holes.refuse_unread((await adding).stderr)
         finally:
             adding.cancel()
             await asyncio.gather(adding, return_exceptions=True)
 
     async def _remove_holes(self) -> None:
-        found = await holes.suspects(self.tree_path)
+        found = await holes.suspects(self._names)
         await remove_inside(self.tree_path, [*found.repositories, *found.special])
 
     async def _check_out(self, tree: str) -> None:
         await self.git.run("read-tree", "--reset", "-u", tree, timeout_s=CHECKOUT_TIMEOUT_S)
         await self._room.give_to_job()
-        # Handing files over changed their status time; without this the next add reads them all.
-        await self.git.run("update-index", "-q", "--refresh", codes=(0, 1))
+        # Handing files over changed their status time; without this the next add reads them
+        # all, and each snapshot writes down again what is not in the shared part.
+        await self.git.run("update-index", "-q", "--refresh", "--split-index", codes=(0, 1))
 
     async def _compare(self, old: str, new: str, *how: str, paths: Sequence[str] = ()) -> bytes:
         check_object(old), check_object(new)
@@ -336,15 +339,35 @@ class Workspace:
             index.seek(-len(self.base_tree) // 2, os.SEEK_END)
             return index.read()
 
-    def _count_files(self) -> int:
-        """The number of entries, from the index's header."""
-        with (self._room.place / "index").open("rb") as index:
-            return int.from_bytes(index.read(12)[8:], "big")
+    async def _refuse_many_files(self) -> None:
+        """Refuse a tree of far more files than the base has.
+
+        The index is split: what most entries are lies in a shared file that is seldom
+        written.  The entries of both are more than there are, so counting them exactly
+        is left for when they seem too many.
+        """
+        limit = self._base.files + FILES_ADDED_MAX
+        if self._entries() <= limit:
+            return
+        listed = await self.git.run("ls-files", "-z", output_bytes_max=NAMES_BYTES_MAX)
+        if listed.stdout.count(b"\0") > limit:
+            raise TooManyFilesError(f"more than {FILES_ADDED_MAX} new files")
+
+    def _entries(self) -> int:
+        """Of the index and of the largest part that it may share, from their headers."""
+        shared = map(_entries, self.git.git_dir.glob("sharedindex.*"))
+        return _entries(self._room.place / "index") + max(shared, default=0)
 
 
 def _opening(job: Path) -> Path:
     """Locked while a job's workspace is opened or closed."""
     return job.parent / f".opening-{job.name}"
+
+
+def _entries(index: Path) -> int:
+    """The number of entries, from an index's header."""
+    with index.open("rb") as file:
+        return int.from_bytes(file.read(12)[8:], "big")
 
 
 @contextmanager

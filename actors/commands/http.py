@@ -48,6 +48,10 @@ _HINTS_BY_CODE: Final = {
         "Where Troupe was started, allow its folder or host and start it again: "
         "TROUPE_REPOSITORY_ROOTS=/a:/b or TROUPE_REPOSITORY_HOSTS=host,host troupe up"
     ),
+    "store_full": (
+        "Make room on the disk that holds Troupe's data, then run this again; "
+        "what was accepted before is kept, and can be read."
+    ),
     "artifact_changed": "Look at it again: troupe review show ID",
 }
 

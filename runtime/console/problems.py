@@ -30,6 +30,7 @@ from runtime.errors import (
     DeadLetterError,
     InvalidIdError,
     InvalidMessageError,
+    StoreFullError,
     StoreUnavailableError,
     TroupeError,
 )
@@ -44,6 +45,8 @@ HANG_UP: Final = {"Connection": "close"}
 """Has the server close the connection instead of reading a body that nobody wants."""
 RETRY_AFTER_S: Final = 1
 """What a client is asked to wait when the store did not answer."""
+ROOM_AFTER_S: Final = 60
+"""The same when the store is full: somebody has to make room."""
 
 _CODES: Final = {
     HTTPStatus.NOT_FOUND: ("not_found", "There is no such thing here."),
@@ -90,6 +93,11 @@ def unavailable(code: str, detail: str) -> ProblemError:
     return ProblemError(503, code, detail, None, {"Retry-After": str(RETRY_AFTER_S)})
 
 
+def _full(error: StoreFullError) -> ProblemError:
+    detail = "There is no room to keep this; nothing of it was accepted. Reading goes on."
+    return ProblemError(507, "store_full", detail, None, {"Retry-After": str(ROOM_AFTER_S)})
+
+
 def problem_of(error: Exception) -> ProblemError | None:
     """How an exception is answered; None: it is a fault of ours."""
     for kind, answer in _ANSWERS:
@@ -125,6 +133,7 @@ _ANSWERS: Final[tuple[tuple[type[Exception], Callable[[Any], ProblemError]], ...
     (ProblemError, lambda error: error),
     (RequestValidationError, _validation),
     (HTTPException, _http),
+    (StoreFullError, _full),  # before the error that it is a kind of
     (
         StoreUnavailableError,
         lambda _: unavailable("store_unavailable", "The store did not answer; try again."),

@@ -112,6 +112,22 @@ async def test_a_failure_of_troupe_itself_is_not_repeated(flaky: Flaky) -> None:
     assert len(flaky.asked) == 1
 
 
+async def test_a_store_without_room_is_said_with_what_to_do(flaky: Flaky) -> None:
+    """A command would wait for a server that answers, and not say what only a person can do."""
+    problem = {
+        "title": "Insufficient Storage", "status": 507, "code": "store_full",
+        "detail": "There is no room to keep this.",
+    }  # fmt: skip
+    answer = JSONResponse(problem, 507, {"Retry-After": "60"}, media_type=PROBLEM)
+    flaky.answers = [answer]
+    with served(flaky.app) as url:
+        async with connect(url, None, local=True) as http:
+            with pytest.raises(RefusedError, match="There is no room to keep this") as refused:
+                await Api(http).post("/api/issues", {})
+    assert "Make room" in str(refused.value.hint)
+    assert len(flaky.asked) == 1
+
+
 async def test_a_page_that_is_not_troupes_is_said_to_be_none(flaky: Flaky) -> None:
     """A wrong TROUPE_URL would end in a traceback."""
     flaky.answers = [PlainTextResponse("<html>welcome</html>")]

@@ -18,6 +18,7 @@ from runtime.console.headers import SECURITY
 from runtime.console.settings import ConsoleSettings
 from runtime.errors import CommitRefusedError, StoreUnavailableError
 from runtime.keys import Role
+from runtime.store import rules
 from runtime.store.memory import MemoryStore
 from tests.http import HttpTroupe, populate
 
@@ -142,6 +143,24 @@ async def test_a_store_that_is_out_is_said_at_once() -> None:
         ):
             check(answer, 503, "store_unavailable")
             assert int(answer.headers["retry-after"]) >= 1
+
+
+async def test_a_store_without_room_refuses_and_reads_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Would look like a store that is away: clients would retry what only room can mend."""
+    api = HttpTroupe()
+    world = await populate(api)
+    monkeypatch.setattr(rules, "PENDING_MAX", 1)  # one message waits already
+    async with await api.client() as ann:
+        before = (await api.store.health()).commits
+        answer = await ann.post("/api/issues", json={"source": "manual", "title": "t"})
+        check(answer, 507, "store_full")
+        assert int(answer.headers["retry-after"]) > 1
+        assert (await api.store.health()).commits == before
+        assert (await ann.get(f"/api/jobs/{world.job.id}")).status_code == 200
+        assert (await ann.get("/api/ready")).status_code == 200
+        monkeypatch.setattr(rules, "PENDING_MAX", 9)
+        answer = await ann.post("/api/issues", json={"source": "manual", "title": "t"})
+        assert answer.status_code == 202
 
 
 async def test_a_store_that_hangs_is_given_up() -> None:

@@ -7,12 +7,8 @@ led to.  To dispatch is to commit `status=running` together with the message
 the record's writer until `job.ended` comes back.  So nothing is lost between
 the two, and a second scheduler can run but not write.
 
-What it holds in memory is rebuilt from the job records at every start.
-
-    pending -> running -> completed | cancelled | failed
-       ^          |-> waiting -> pending        (job.ready, or its time has come)
-       |          |-> paused  -> pending        (job.resume)
-       '----------'                             (failed, with tries left, after a backoff)
+What it holds in memory is rebuilt from the job records at every start.  Where
+each job is, is `jobtable`'s; what each message about one leads to, `jobdesk`'s.
 """
 
 from __future__ import annotations
@@ -31,6 +27,7 @@ from runtime.errors import InvalidMessageError, StoreUnavailableError
 from runtime.group import GroupCommitter
 from runtime.ids import SCHEDULER, SYSTEM, Ids, split
 from runtime.job import AgentJob, JobStatus
+from runtime.jobdesk import JobDesk
 from runtime.jobtable import JobTable
 from runtime.message import Message
 from runtime.patience import patiently
@@ -78,24 +75,12 @@ class Scheduler:
         self._store = store
         self._clock = clock
         self._ids = ids
-        self._random = random
-        self._backoff = backoff or Backoff()
         self._jobs = JobTable(limits or Limits())
+        self._desk = JobDesk(self._jobs, clock, random, backoff or Backoff())
         self._control = {"paused": False, "draining": False, "by": "", "at": ""}
-        self._service: dict[str, dict[str, float]] = {}
         self._fence = Fence("", 0)
         self._group = GroupCommitter(store)
         self._cursor = 0
-        self._handlers: dict[str, Callable[[AgentJob, int, Message], Decision]] = {
-            "job.queued": self._job_queued,
-            "job.ended": self._job_ended,
-            "job.ready": self._job_ready,
-            "job.signal": self._job_signal,
-            "job.cancel": self._job_cancel,
-            "job.pause": self._job_pause,
-            "job.resume": self._job_resume,
-            "job.retry": self._job_retry,
-        }
 
     # Life
 
@@ -173,7 +158,7 @@ class Scheduler:
             self._control = json.loads(control.body)
         service = await patiently(lambda: self._store.get("stats", "service_times"))
         if service is not None:
-            self._service = json.loads(service.body)
+            self._desk.service = json.loads(service.body)
         for status in (JobStatus.PENDING, JobStatus.RUNNING, JobStatus.WAITING, JobStatus.PAUSED):
             for document in await self._all_jobs(status):
                 job = AgentJob.model_validate_json(document.body)
@@ -217,13 +202,14 @@ class Scheduler:
             return Decision(reply={"ok": True, **self.status()})
         if message.message_type.startswith("scheduler."):
             return self._scheduler_control(organization, message)
-        handler = self._handlers[message.message_type]
+        if not self._desk.knows(message.message_type):
+            raise KeyError(message.message_type)
         job_id = message.content["jobId"]
         document = await patiently(lambda: self._store.get("job", job_id))
         if document is None or organization not in (SYSTEM, document.organization):
             return refuse("not_found", job_id)
         job = AgentJob.model_validate_json(document.body)
-        return handler(job, document.revision, message)
+        return self._desk.decide(job, document.revision, message)
 
     async def _commit(self, decision: Decision, acks: tuple[Ack, ...] = ()) -> str | None:
         """Write one decision; the reason if it was refused (or had landed already)."""
@@ -250,93 +236,7 @@ class Scheduler:
         )
         return answer.reason
 
-    # What each message about a job leads to
-
-    def _job_queued(self, job: AgentJob, revision: int, message: Message) -> Decision:
-        if job.status is JobStatus.PENDING and not self._jobs.is_waiting(job.id):
-            self._jobs.queued(job)
-        return Decision()
-
-    def _job_ended(self, job: AgentJob, revision: int, message: Message) -> Decision:
-        self._jobs.ended(job.id)
-        match message.content["outcome"]:
-            case "failed":
-                error = message.content.get("error") or job.error
-                job = job.model_copy(update={"error": error})
-                return self._failed(job, revision, bool(message.content.get("final")))
-            case "waiting":
-                resume_at_ms = message.content.get("resumeAtMs")
-                self._jobs.wait_until(job.id, resume_at_ms)
-                return decisions.wait(job, revision, resume_at_ms, self._clock.now_ms())
-            case "paused":
-                self._jobs.paused(job.id)
-                return Decision()
-            case _:
-                return decisions.measure(self._service, job)
-
-    def _failed(self, job: AgentJob, revision: int, final: bool) -> Decision:
-        now_ms = self._clock.now_ms()
-        if final or job.attempts >= job.max_attempts:
-            return decisions.end(job, revision, JobStatus.FAILED, job.reason or "error", now_ms)
-        wait_s = self._backoff.wait_s(job.attempts, self._random)
-        not_before_ms = now_ms + round(wait_s * 1000)
-        self._jobs.wait_until(job.id, not_before_ms)
-        _, decision = decisions.change(
-            job, revision, status=JobStatus.PENDING, not_before_ms=not_before_ms
-        )
-        return decision
-
-    def _job_ready(self, job: AgentJob, revision: int, message: Message) -> Decision:
-        if job.status is not JobStatus.WAITING:
-            return Decision()
-        return self._requeue(job, revision)
-
-    def _requeue(self, job: AgentJob, revision: int, **changed: Any) -> Decision:
-        """Back into the queue, at its old place."""
-        pending = {"status": JobStatus.PENDING, "reason": None, "not_before_ms": 0, **changed}
-        job, decision = decisions.change(job, revision, **pending)
-        self._jobs.queued(job)
-        return decision
-
-    def _job_signal(self, job: AgentJob, revision: int, message: Message) -> Decision:
-        now_ms = self._clock.now_ms()
-        cause = f"signal:{message.message_id}"
-        send = decisions.to_agent(job, "job.signal", message.content, cause, now_ms)
-        return Decision(sends=[send], reply={"ok": True})
-
-    def _job_cancel(self, job: AgentJob, revision: int, message: Message) -> Decision:
-        now_ms = self._clock.now_ms()
-        if job.status.final:
-            return refuse("already_ended", f"{job.id} is {job.status.value}")
-        if job.status is JobStatus.RUNNING:
-            return decisions.ask_host(job, "cancel", message.message_id, now_ms)
-        self._jobs.forget(job.id)
-        return decisions.end(job, revision, JobStatus.CANCELLED, "cancelled", now_ms)
-
-    def _job_pause(self, job: AgentJob, revision: int, message: Message) -> Decision:
-        if job.status is JobStatus.RUNNING:
-            return decisions.ask_host(job, "pause", message.message_id, self._clock.now_ms())
-        if job.status not in (JobStatus.PENDING, JobStatus.WAITING):
-            return refuse("wrong_status", f"{job.id} is {job.status.value}")
-        self._jobs.paused(job.id)
-        _, decision = decisions.change(job, revision, status=JobStatus.PAUSED, reason="paused")
-        return decision
-
-    def _job_resume(self, job: AgentJob, revision: int, message: Message) -> Decision:
-        if job.status is not JobStatus.PAUSED:
-            return refuse("wrong_status", f"{job.id} is {job.status.value}")
-        return self._unasked(job, self._requeue(job, revision))
-
-    def _job_retry(self, job: AgentJob, revision: int, message: Message) -> Decision:
-        if job.status is not JobStatus.FAILED:
-            return refuse("wrong_status", f"{job.id} is {job.status.value}")
-        fresh = {"attempts": 0, "error": None, "result": None, "completed_at": None}
-        return self._unasked(job, self._requeue(job, revision, **fresh))
-
-    def _unasked(self, job: AgentJob, decision: Decision) -> Decision:
-        """Forget an earlier request to pause or cancel, so that the next run is not met by it."""
-        decision.puts.append(Put("asked", job.id, job.organization_id, None))
-        return decision
+    # The scheduler as a whole
 
     def _scheduler_control(self, organization: str, message: Message) -> Decision:
         verb = message.message_type.removeprefix("scheduler.")
@@ -406,4 +306,4 @@ class Scheduler:
         if job.status is JobStatus.PENDING:
             self._jobs.queued(job)
         elif job.status is JobStatus.WAITING:
-            await self._commit(self._requeue(job, document.revision))
+            await self._commit(self._desk.requeue(job, document.revision))

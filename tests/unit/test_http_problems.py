@@ -231,8 +231,9 @@ def codes_of_the_source() -> set[str]:
             found |= set(re.findall(r'ProblemError\(\s*\d+,\s*"(\w+)"', text))
             found |= set(re.findall(r'unavailable\(\s*"(\w+)"', text))
             found |= set(re.findall(r'invalid\(\s*[^,()]+,\s*"(\w+)"', text))
-    scheduler = (ROOT / "runtime" / "scheduler.py").read_text()
-    found |= set(re.findall(r'refuse\(\s*"(\w+)"', scheduler))
+    for name in ("scheduler.py", "jobdesk.py"):
+        text = (ROOT / "runtime" / name).read_text()
+        found |= set(re.findall(r'refuse\(\s*"(\w+)"', text))
     return found | {"not_found", "method_not_allowed"}
 
 

@@ -1,0 +1,151 @@
+"""What each message about a job leads to: the transitions of the queue's side, by message type.
+
+    pending -> running -> completed | cancelled | failed
+       ^          |-> waiting -> pending        (job.ready, or its time has come)
+       |          |-> paused  -> pending        (job.resume)
+       '----------'                             (failed, with tries left, after a backoff)
+
+A handler decides from the job's record as it was read and the message alone,
+notes in the table where the job is from now on, and answers what is to be
+written.  Reading, committing and dispatching are `scheduler`'s business; what a
+decision looks like in the store is `decisions`'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from runtime import decisions
+from runtime.backoff import Backoff
+from runtime.clock import Clock
+from runtime.decisions import Decision, refuse
+from runtime.job import AgentJob, JobStatus
+from runtime.jobtable import JobTable
+from runtime.message import Message
+from runtime.store.contract import Put
+
+
+class JobDesk:
+    """Decides about jobs; one for each life of a scheduler."""
+
+    def __init__(
+        self, jobs: JobTable, clock: Clock, random: Callable[[], float], backoff: Backoff
+    ) -> None:
+        self.service: dict[str, dict[str, float]] = {}
+        """Mean service times by kind of agent."""
+        self._jobs = jobs
+        self._clock = clock
+        self._random = random
+        self._backoff = backoff
+        self._handlers: dict[str, Callable[[AgentJob, int, Message], Decision]] = {
+            "job.queued": self._queued,
+            "job.ended": self._ended,
+            "job.ready": self._ready,
+            "job.signal": self._signal,
+            "job.cancel": self._cancel,
+            "job.pause": self._pause,
+            "job.resume": self._resume,
+            "job.retry": self._retry,
+        }
+
+    def knows(self, message_type: str) -> bool:
+        """Whether there is a message of this type about jobs."""
+        return message_type in self._handlers
+
+    def decide(self, job: AgentJob, revision: int, message: Message) -> Decision:
+        """What a message leads to.
+
+        Args:
+            revision: of the job's record, as it was read.
+
+        Raises:
+            KeyError, TypeError: the message is not of its type's form.
+        """
+        return self._handlers[message.message_type](job, revision, message)
+
+    def requeue(self, job: AgentJob, revision: int, **changed: Any) -> Decision:
+        """Back into the queue, at its old place."""
+        pending = {"status": JobStatus.PENDING, "reason": None, "not_before_ms": 0, **changed}
+        job, decision = decisions.change(job, revision, **pending)
+        self._jobs.queued(job)
+        return decision
+
+    def _queued(self, job: AgentJob, revision: int, message: Message) -> Decision:
+        if job.status is JobStatus.PENDING and not self._jobs.is_waiting(job.id):
+            self._jobs.queued(job)
+        return Decision()
+
+    def _ended(self, job: AgentJob, revision: int, message: Message) -> Decision:
+        self._jobs.ended(job.id)
+        match message.content["outcome"]:
+            case "failed":
+                error = message.content.get("error") or job.error
+                job = job.model_copy(update={"error": error})
+                return self._failed(job, revision, bool(message.content.get("final")))
+            case "waiting":
+                resume_at_ms = message.content.get("resumeAtMs")
+                self._jobs.wait_until(job.id, resume_at_ms)
+                return decisions.wait(job, revision, resume_at_ms, self._clock.now_ms())
+            case "paused":
+                self._jobs.paused(job.id)
+                return Decision()
+            case _:
+                return decisions.measure(self.service, job)
+
+    def _failed(self, job: AgentJob, revision: int, final: bool) -> Decision:
+        now_ms = self._clock.now_ms()
+        if final or job.attempts >= job.max_attempts:
+            return decisions.end(job, revision, JobStatus.FAILED, job.reason or "error", now_ms)
+        wait_s = self._backoff.wait_s(job.attempts, self._random)
+        not_before_ms = now_ms + round(wait_s * 1000)
+        self._jobs.wait_until(job.id, not_before_ms)
+        _, decision = decisions.change(
+            job, revision, status=JobStatus.PENDING, not_before_ms=not_before_ms
+        )
+        return decision
+
+    def _ready(self, job: AgentJob, revision: int, message: Message) -> Decision:
+        if job.status is not JobStatus.WAITING:
+            return Decision()
+        return self.requeue(job, revision)
+
+    def _signal(self, job: AgentJob, revision: int, message: Message) -> Decision:
+        now_ms = self._clock.now_ms()
+        cause = f"signal:{message.message_id}"
+        send = decisions.to_agent(job, "job.signal", message.content, cause, now_ms)
+        return Decision(sends=[send], reply={"ok": True})
+
+    def _cancel(self, job: AgentJob, revision: int, message: Message) -> Decision:
+        now_ms = self._clock.now_ms()
+        if job.status.final:
+            return refuse("already_ended", f"{job.id} is {job.status.value}")
+        if job.status is JobStatus.RUNNING:
+            return decisions.ask_host(job, "cancel", message.message_id, now_ms)
+        self._jobs.forget(job.id)
+        return decisions.end(job, revision, JobStatus.CANCELLED, "cancelled", now_ms)
+
+    def _pause(self, job: AgentJob, revision: int, message: Message) -> Decision:
+        if job.status is JobStatus.RUNNING:
+            return decisions.ask_host(job, "pause", message.message_id, self._clock.now_ms())
+        if job.status not in (JobStatus.PENDING, JobStatus.WAITING):
+            return refuse("wrong_status", f"{job.id} is {job.status.value}")
+        self._jobs.paused(job.id)
+        _, decision = decisions.change(job, revision, status=JobStatus.PAUSED, reason="paused")
+        return decision
+
+    def _resume(self, job: AgentJob, revision: int, message: Message) -> Decision:
+        if job.status is not JobStatus.PAUSED:
+            return refuse("wrong_status", f"{job.id} is {job.status.value}")
+        return self._unasked(job, self.requeue(job, revision))
+
+    def _retry(self, job: AgentJob, revision: int, message: Message) -> Decision:
+        if job.status is not JobStatus.FAILED:
+            return refuse("wrong_status", f"{job.id} is {job.status.value}")
+        fresh = {"attempts": 0, "error": None, "result": None, "completed_at": None}
+        return self._unasked(job, self.requeue(job, revision, **fresh))
+
+    def _unasked(self, job: AgentJob, decision: Decision) -> Decision:
+        """Forget an earlier request to pause or cancel, so that the next run is not met by it."""
+        decision.puts.append(Put("asked", job.id, job.organization_id, None))
+        return decision

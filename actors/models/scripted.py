@@ -34,6 +34,7 @@ from actors.models.scripted_faults import Fault, Faults, faulty_reply
 from actors.models.scripted_http import HttpRequest, HttpServer, Outcome
 from actors.models.scripted_reply import Reply, answer_reply, error_reply, json_reply
 from actors.models.wire import from_wire
+from runtime.clock import Clock, SystemClock
 
 SCRIPTS = Path(__file__).parent / "scripts"
 DIGESTS_MAX = 100_000
@@ -48,7 +49,8 @@ _RULES = TypeAdapter(tuple[Fault, ...])
 class Calls:
     """How often each request was made, and how it ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
         self._sum = _counts()
         self._by_digest: dict[str, dict[str, int]] = {}
         self._recent: deque[Json] = deque(maxlen=RECENT_MAX)
@@ -64,6 +66,8 @@ class Calls:
             "model": request.model,
             "maxTokens": request.max_tokens,
             "messages": [_sent(message) for message in body["messages"]],
+            "beganMs": self._clock.now_ms(),
+            "endedMs": None,
             "ending": None,
         }
         self._recent.append(entry)
@@ -72,6 +76,7 @@ class Calls:
 
         def ended(ending: str) -> None:
             entry["ending"] = ending
+            entry["endedMs"] = self._clock.now_ms()
             for each in (self._sum, counts):
                 each[ending] += 1
 
@@ -96,10 +101,15 @@ def _sent(message: Json) -> str:
 class ScriptedServer:
     """Plays scripts to whoever asks on the loopback."""
 
-    def __init__(self, scripts: tuple[Script, ...], faults_allowed: bool = False) -> None:
+    def __init__(
+        self,
+        scripts: tuple[Script, ...],
+        faults_allowed: bool = False,
+        clock: Clock = SystemClock(),  # noqa: B008 - it has no state
+    ) -> None:
         self._scripts = scripts
         self._faults = Faults()
-        self.calls = Calls()
+        self.calls = Calls(clock)
         self._http = HttpServer(self._handle)
         self._routes: dict[str, Callable[[bytes], Reply]] = {
             "GET /healthz": self._health,

@@ -17,7 +17,8 @@ import urllib.request
 import pytest
 
 from runtime.cluster.settings import State
-from tests.acceptance.deployment import Deployment, git
+from tests.acceptance.deployment import SAMPLE_ISSUE, Deployment, git
+from tests.acceptance.witness import Call, Kill, paid_twice, recorded_calls, unexplained
 
 pytestmark = pytest.mark.ray
 
@@ -26,20 +27,26 @@ SEED = int(os.environ.get("TROUPE_SEED", "7"))
 KINDS = ("host", "host", "host", "scheduler", "scheduler", "store", "store", "replica")
 
 
-def model_calls(troupe: Deployment) -> dict:
-    """What the scripted server has counted: the only witness of what was paid for."""
+def model_calls(troupe: Deployment) -> list[Call]:
+    """What the scripted server was asked, in order: the only witness of what was paid for."""
     state = State.read(troupe.data / "running.json")
     url = state.companions["scripted-model"]
     with urllib.request.urlopen(f"{url}/calls", timeout=10) as answer:
-        return json.load(answer)
+        return [Call(one["digest"], one["beganMs"]) for one in json.load(answer)["recent"]]
 
 
-def walk(troupe: Deployment, name: str) -> tuple[str, str]:
-    """One undisturbed walk; (its final tree, its issue)."""
+def submit(troupe: Deployment, repository, name: str) -> str:
+    """File the sample's issue so that no other issue leads to the same request to the model."""
+    told = f"{SAMPLE_ISSUE['description']}\n\nThis is {name}."
+    return troupe.submit(repository, externalId=name, description=told)
+
+
+def walk(troupe: Deployment, name: str) -> str:
+    """One undisturbed walk; its final tree."""
     repository = troupe.repository(name)
-    issue = troupe.submit(repository, externalId=name)
+    issue = submit(troupe, repository, name)
     troupe.approve(issue)
-    return final_tree(troupe, issue, repository), issue
+    return final_tree(troupe, issue, repository)
 
 
 def final_tree(troupe: Deployment, issue: str, repository) -> str:
@@ -53,45 +60,45 @@ def final_tree(troupe: Deployment, issue: str, repository) -> str:
 def test_random_kills_change_nothing_but_the_time_it_takes(troupe: Deployment) -> None:
     """A crash would lose an issue, change its outcome, or pay for a recorded call again."""
     chance = random.Random(SEED)
-    before = model_calls(troupe)["total"]
-    expected, _ = walk(troupe, "undisturbed")
-    calls_of_a_walk = model_calls(troupe)["total"] - before
-    kills = walks = 0
-    while kills < KILLS:
-        names = [f"killed-{walks}-{n}" for n in range(3)]
+    kills: list[Kill] = []
+    calls: set[Call] = set()
+    issues: list[str] = []
+    expected = walk(troupe, "undisturbed")
+    while len(kills) < KILLS:
+        names = [f"killed-{len(issues) + n}" for n in range(3)]
         repositories = [troupe.repository(name) for name in names]
-        issues = [
-            troupe.submit(repository, externalId=name)
-            for repository, name in zip(repositories, names, strict=True)
-        ]
-        walks += len(issues)
-        kills += kill_while(troupe, issues, "review", KILLS - kills, chance)
-        for issue in issues:
+        mine = [submit(troupe, *pair) for pair in zip(repositories, names, strict=True)]
+        issues += mine
+        kill_while(troupe, mine, "review", kills, chance)
+        for issue in mine:
             troupe.approve(issue)
-        kills += kill_while(troupe, issues, "completed", KILLS - kills, chance)
-        for issue, repository in zip(issues, repositories, strict=True):
+        kill_while(troupe, mine, "completed", kills, chance)
+        calls |= set(model_calls(troupe))
+        for issue, repository in zip(mine, repositories, strict=True):
             assert final_tree(troupe, issue, repository) == expected
             branches = git(repository, "branch", "--list", "troupe/*").split()
             assert len(branches) == 1, branches
-    extra = model_calls(troupe)["total"] - before - calls_of_a_walk * (walks + 1)
-    print(f"\nkills {kills}, walks {walks}, model calls paid for again {extra}")
-    assert 0 <= extra <= kills
+    recorded = {key: at for issue in issues for key, at in recorded_calls(troupe, issue).items()}
+    again = paid_twice(calls)
+    print(f"\nkills {len(kills)}, walks {len(issues)}, model calls paid for again {len(again)}")
+    assert {call.digest for call in calls} >= recorded.keys()
+    assert unexplained(again, kills, recorded) == []
     health = troupe.call("GET", "/api/health")
     assert health["store"]["durability"] == "power loss"
 
 
 def kill_while(
-    troupe: Deployment, issues: list[str], status: str, most: int, chance: random.Random
-) -> int:
+    troupe: Deployment, issues: list[str], status: str, kills: list[Kill], chance: random.Random
+) -> None:
     """SIGKILL one random process after another until all issues have a status."""
-    kills = 0
     deadline = time.monotonic() + 240
     while time.monotonic() < deadline:
         found = [troupe.call("GET", f"/api/issues/{issue}") for issue in issues]
         if all(one["status"] in (status, "completed", "failed") for one in found):
-            return kills
-        if kills < most:
-            kills += troupe.kill(chance.choice(KINDS))
+            return
+        kind = chance.choice(KINDS)
+        if len(kills) < KILLS and troupe.kill(kind):
+            kills.append(Kill(kind, time.time_ns() // 1_000_000))
         time.sleep(chance.uniform(0.1, 1.0))
     raise AssertionError(found)
 
@@ -118,7 +125,7 @@ def stale_commits(troupe: Deployment) -> int:
 
 def test_a_paused_host_is_fenced_when_it_wakes(troupe: Deployment) -> None:
     """A process that slept through its lease would write over its successor."""
-    expected, _ = walk(troupe, "before-the-pause")
+    expected = walk(troupe, "before-the-pause")
     names = ["paused-0", "paused-1", "paused-2"]
     repositories = [troupe.repository(name) for name in names]
     issues = [

@@ -22,6 +22,8 @@ Address = NewType("Address", str)
 
 SYSTEM = "system"
 """The organization of the scheduler and the registry; it may write to every other."""
+HOME = "default"
+"""The organization of whoever runs this installation: its admins control what is everybody's."""
 SCHEDULER = Address(f"{SYSTEM}/scheduler:main")
 
 KEY_LENGTH_MAX = 200

@@ -8,7 +8,9 @@ to find it by, its first 16 digits.  A revoked key is refused everywhere within
 `CACHE_TTL_S`: answers are remembered no longer than that.
 
 What a role may do is the business of `runtime.console`; that an agent's key,
-whatever its role, never decides a review is the routes'.
+whatever its role, never decides a review is the routes'.  What is everybody's
+(the scheduler) is controlled by admins of the organization `HOME` only: the one
+that `troupe up` makes its own key for.
 """
 
 from __future__ import annotations
@@ -26,8 +28,8 @@ from typing import Final
 from pydantic import Field
 
 from runtime.clock import Clock, iso
-from runtime.errors import CommitRefusedError, TroupeError
-from runtime.ids import SYSTEM, Ids, organization_id
+from runtime.errors import CommitRefusedError, InvalidIdError, TroupeError
+from runtime.ids import HOME, SYSTEM, Ids, organization_id
 from runtime.message import WireModel
 from runtime.store.contract import ANY, Commit, Document, Put, Refused, Store
 
@@ -71,6 +73,11 @@ class Principal:
     def is_agent(self) -> bool:
         """An agent may work with its role, but never decides a review."""
         return self.name.startswith(AGENT_PREFIX)
+
+    @property
+    def is_home(self) -> bool:
+        """Of the organization that runs this installation."""
+        return self.organization == HOME
 
 
 class Key(WireModel):
@@ -120,8 +127,12 @@ class Keys:
 
         Returns:
             The key, which can never be shown again, and its record.
+
+        Raises:
+            InvalidIdError: no organization can have this name, or it is `system`.
         """
-        organization_id(organization)
+        if organization_id(organization) == SYSTEM:
+            raise InvalidIdError(f"{SYSTEM} is Troupe itself")
         token = f"troupe_{self._random_bytes(32).hex()}"
         stored = StoredKey(
             id=self._ids.new("key"),

@@ -28,12 +28,12 @@ from pydantic import AfterValidator, Field
 
 from runtime.clock import Clock, iso
 from runtime.errors import TroupeError
-from runtime.ids import organization_id
+from runtime.ids import HOME, organization_id
 from runtime.message import WireModel
 from runtime.store.contract import ANY, BATCH_MAX, Commit, Document, Put, Refused, Store
 from runtime.turn import to_json
 
-DEFAULT_ORGANIZATION: Final = "default"
+DEFAULT_ORGANIZATION: Final = HOME
 COLLECTION: Final = "service"
 SERVICES_MAX: Final = 1_000
 """Services of one organization."""

@@ -25,7 +25,7 @@ from runtime.clock import Clock, iso
 from runtime.decisions import Decision, refuse
 from runtime.errors import InvalidMessageError, StoreUnavailableError
 from runtime.group import GroupCommitter
-from runtime.ids import SCHEDULER, SYSTEM, Ids, split
+from runtime.ids import HOME, SCHEDULER, SYSTEM, Ids, split
 from runtime.job import AgentJob, JobStatus
 from runtime.jobdesk import JobDesk
 from runtime.jobtable import JobTable
@@ -242,6 +242,8 @@ class Scheduler:
         verb = message.message_type.removeprefix("scheduler.")
         if verb not in ("pause", "resume", "drain"):
             raise KeyError(message.message_type)
+        if organization not in (SYSTEM, HOME):
+            return refuse("not_yours", f"only {HOME} may {verb} the scheduler")
         now_ms = self._clock.now_ms()
         self._control = {
             "paused": verb != "resume",

@@ -42,8 +42,8 @@ def keys() -> None:
 async def create(session: Session, organization: str, role: str, name: str) -> None:
     """Make a key. It is shown once and kept nowhere.
 
-    A viewer reads, an operator also submits, reviews and cancels, an admin also
-    stops the scheduler.
+    A viewer reads, an operator also submits, reviews and cancels. An admin of
+    `default`, which runs this installation, also stops the scheduler.
     """
     async with _keys(session) as known:
         try:

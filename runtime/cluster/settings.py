@@ -11,9 +11,10 @@ from pathlib import Path
 import msgspec
 
 from runtime.errors import SettingsError, TroupeError
+from runtime.ids import HOME
 
 NAMESPACE = "troupe"
-DEFAULT_ORGANIZATION = "default"
+DEFAULT_ORGANIZATION = HOME
 """Of the local admin key and of `connect()`."""
 SOCKET_PATH_MAX = 100
 """The kernel's limit for a Unix socket's path is 107 bytes."""

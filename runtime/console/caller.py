@@ -2,8 +2,9 @@
 
     async def cancel(job_id: str, caller: Operator) -> Response: ...
 
-A route says by the type of its parameter which role it needs: `Viewer`,
-`Operator` or `Admin`.  Everything a route reads or writes goes through
+A route says by the type of its parameter which role it needs: `Viewer` or
+`Operator` of any organization, or `Keeper`: an admin of the one that runs this
+installation, for what is everybody's.  Everything a route reads or writes goes through
 `caller.client`, which sees one organization and answers another's ids as if
 they did not exist.
 """
@@ -23,13 +24,18 @@ from runtime.console.feed import FeedHub
 from runtime.console.problems import ProblemError, not_found
 from runtime.console.settings import ConsoleSettings
 from runtime.errors import InvalidIdError
-from runtime.ids import Address, Ids, address, kind_of
+from runtime.ids import HOME, Address, Ids, address, kind_of
 from runtime.keys import Keys, Principal, Role
 from runtime.store.contract import Document, FeedEvent, Store
 from runtime.turn import feed_event
 
 NO_AGENTS: Final = frozenset({"scheduler", "registry", "role", "client"})
 """Kinds that no organization has an agent of: the system's own, and ways to address others."""
+
+_NOT_YOURS: Final = (
+    "The scheduler is every organization's; "
+    f"only an admin of `{HOME}`, which runs this installation, may stop it or let it go on."
+)
 
 
 @dataclass(frozen=True)
@@ -94,16 +100,19 @@ def console_of(request: Request) -> Console:
 
 
 class _Needs:
-    """A dependency: the caller, if its role covers `role`."""
+    """A dependency: the caller, if its role covers `role`; with `home`, of that organization."""
 
-    def __init__(self, role: Role) -> None:
+    def __init__(self, role: Role, home: bool = False) -> None:
         self._role = role
+        self._home = home
 
     async def __call__(self, request: Request) -> Caller:
         principal, console = principal_of(request), console_of(request)
         assert principal is not None, "the middleware lets nobody else through"
         if not principal.role.covers(self._role):
             raise ProblemError(403, "forbidden", f"This needs the role {self._role.value}.")
+        if self._home and not principal.is_home:
+            raise ProblemError(403, "not_yours", _NOT_YOURS)
         client = Client(
             console.store, console.clock, console.ids, principal.organization, principal.key_id
         )
@@ -112,4 +121,4 @@ class _Needs:
 
 Viewer = Annotated[Caller, Depends(_Needs(Role.VIEWER))]
 Operator = Annotated[Caller, Depends(_Needs(Role.OPERATOR))]
-Admin = Annotated[Caller, Depends(_Needs(Role.ADMIN))]
+Keeper = Annotated[Caller, Depends(_Needs(Role.ADMIN, home=True))]

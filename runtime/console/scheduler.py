@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter
 from starlette.responses import JSONResponse, Response
 
-from runtime.console.caller import Admin, Caller, Viewer
+from runtime.console.caller import Caller, Keeper, Viewer
 from runtime.console.command import CommandAnswer, NoBody, command, done
 from runtime.console.once import Idempotent, Once
 from runtime.console.problems import unavailable
@@ -30,17 +30,17 @@ async def _ask(caller: Caller, once: Once, verb: str) -> Response:
 
 
 @router.post("/scheduler/pause", response_model=CommandAnswer, summary="Start no more jobs")
-async def pause(caller: Admin, once: Idempotent, body: NoBody = None) -> Response:
+async def pause(caller: Keeper, once: Idempotent, body: NoBody = None) -> Response:
     return await _ask(caller, once, "pause")
 
 
 @router.post("/scheduler/resume", response_model=CommandAnswer, summary="Start jobs again")
-async def resume(caller: Admin, once: Idempotent, body: NoBody = None) -> Response:
+async def resume(caller: Keeper, once: Idempotent, body: NoBody = None) -> Response:
     return await _ask(caller, once, "resume")
 
 
 @router.post(
     "/scheduler/drain", response_model=CommandAnswer, summary="Let running jobs end, start none"
 )
-async def drain(caller: Admin, once: Idempotent, body: NoBody = None) -> Response:
+async def drain(caller: Keeper, once: Idempotent, body: NoBody = None) -> Response:
     return await _ask(caller, once, "drain")

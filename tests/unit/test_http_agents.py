@@ -15,7 +15,7 @@ from runtime.clock import SystemClock
 from runtime.console import letters
 from runtime.console.settings import ConsoleSettings
 from runtime.errors import JobFailedError
-from runtime.ids import SYSTEM
+from runtime.ids import HOME, SYSTEM
 from runtime.job import AgentJob, Job, JobResult, JobStatus
 from runtime.keys import Role
 from runtime.message import Message
@@ -261,33 +261,35 @@ async def test_a_running_job_is_cancelled_once(living: Living) -> None:
 
 async def test_a_queued_job_is_paused_and_goes_on(living: Living) -> None:
     """Would run a job that a person had stopped, or never run it again."""
-    async with await living.api.client(Role.ADMIN) as root:
+    root = await living.api.client(Role.ADMIN, HOME)
+    async with root, await living.api.client() as ann:
         await root.post("/api/scheduler/pause")
         job = await living.job()
         url = f"/api/jobs/{job.id}"
-        paused = await root.post(f"{url}/pause")
+        paused = await ann.post(f"{url}/pause")
         assert (paused.status_code, paused.json()["status"]) == (200, "paused")
         await root.post("/api/scheduler/resume")
-        assert (await root.get(url)).json()["status"] == "paused"
-        resumed = await root.post(f"{url}/resume")
+        assert (await ann.get(url)).json()["status"] == "paused"
+        resumed = await ann.post(f"{url}/resume")
         assert (resumed.status_code, resumed.json()["status"]) == (200, "pending")
-        await living.until(root, url, "completed")
-        retried = await root.post(f"{url}/retry")
+        await living.until(ann, url, "completed")
+        retried = await ann.post(f"{url}/retry")
         assert (retried.status_code, retried.json()["code"]) == (409, "wrong_status")
 
 
 async def test_the_scheduler_is_stopped_by_an_admin_and_says_so(living: Living) -> None:
     """Would start jobs although they were stopped, or not tell who stopped them."""
-    async with await living.api.client(Role.ADMIN, name="root") as root:
+    root = await living.api.client(Role.ADMIN, HOME, "root")
+    async with root, await living.api.client() as ann:
         assert (await root.get("/api/scheduler/status")).json()["state"] == "IDLE"
         paused = await root.post("/api/scheduler/pause")
         assert paused.status_code == 200
         status = (await root.get("/api/agents/scheduler/status")).json()
         assert (status["state"], status["changedBy"]) == ("PAUSED", "root")
         job = await living.job()
-        assert (await root.get(f"/api/jobs/{job.id}")).json()["status"] == JobStatus.PENDING
+        assert (await ann.get(f"/api/jobs/{job.id}")).json()["status"] == JobStatus.PENDING
         await root.post("/api/scheduler/resume")
-        await living.until(root, f"/api/jobs/{job.id}", "completed")
+        await living.until(ann, f"/api/jobs/{job.id}", "completed")
 
 
 async def test_a_scheduler_that_is_silent_takes_commands_all_the_same() -> None:

@@ -18,10 +18,11 @@ from fastapi.routing import iter_route_contexts
 
 from runtime.console.auth import AuthMiddleware
 from runtime.console.letters import _encode
+from runtime.ids import HOME
 from runtime.keys import Keys, Role
 from runtime.scheduler import Scheduler
 from runtime.store.memory import MemoryStore
-from tests.http import HttpTroupe, World, populate
+from tests.http import ORGANIZATION, HttpTroupe, World, populate
 from tests.troupe import LocalTroupe
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "api.md"
@@ -41,6 +42,8 @@ class Case:
     body: Any = None
     foreign: int = 404
     """What an admin of another organization gets for this organization's ids."""
+    home: bool = False
+    """Only for the organization that runs the installation."""
     writes: bool = False
 
 
@@ -57,9 +60,9 @@ CASES = [
     Case("POST /api/reviews/{review_id}/reject", OP, 200, DECISION, writes=True),
     Case("GET /api/scheduler/status", V, 200, foreign=200, writes=True),
     Case("GET /api/agents/scheduler/status", V, 200, foreign=200, writes=True),
-    Case("POST /api/scheduler/pause", A, 200, foreign=200, writes=True),
-    Case("POST /api/scheduler/resume", A, 200, foreign=200, writes=True),
-    Case("POST /api/scheduler/drain", A, 200, foreign=200, writes=True),
+    Case("POST /api/scheduler/pause", A, 200, foreign=403, home=True, writes=True),
+    Case("POST /api/scheduler/resume", A, 200, foreign=403, home=True, writes=True),
+    Case("POST /api/scheduler/drain", A, 200, foreign=403, home=True, writes=True),
     Case("GET /api/agents", V, 200, foreign=200),
     Case("GET /api/agents/{agent_id}", V, 200),
     Case("GET /api/agents/{agent_id}/history", V, 200),
@@ -243,11 +246,28 @@ async def test_a_role_that_suffices_is_served(here: Here, case: Case, role: Role
     """Would lock out those who may."""
     if case.role is not None and not role.covers(case.role):
         return
-    async with await here.api.client(role) as client:
+    async with await here.api.client(role, HOME if case.home else ORGANIZATION) as client:
         before = await here.written()
         answer = await here.call(client, case)
         assert answer.status_code == case.status, answer.text
         assert (await here.written() > before) == case.writes
+
+
+async def test_only_home_stops_what_is_everybodys(here: Here) -> None:
+    """Would let any organization's admin stop the work of all the others."""
+    for case in (case for case in CASES if case.home):
+        async with await here.api.client(A, "acme", "eve") as eve:
+            before = await here.written()
+            answer = await here.call(eve, case)
+            assert (answer.status_code, answer.json()["code"]) == (403, "not_yours")
+            assert HOME in answer.json()["detail"]
+            assert await here.written() == before
+        verb = case.route.rpartition("/")[2]
+        door = here.troupe.client("acme")  # past HTTP, as an agent of another organization would
+        said = await door.ask("scheduler:main", {"by": "eve"}, f"scheduler.{verb}")
+        assert (said["ok"], said["code"]) == (False, "not_yours")
+    status = await here.troupe.client(HOME).ask("scheduler:main", {}, "scheduler.status")
+    assert (status["state"], status["changedBy"]) == ("IDLE", "")
 
 
 @by_route

@@ -9,6 +9,7 @@ import pytest
 from runtime.agent import AgentState, BaseAgent, job_terms
 from runtime.client import Client, Write
 from runtime.errors import JobWaiting
+from runtime.ids import HOME
 from runtime.job import AgentJob, JobResult
 from runtime.message import Message
 from tests.troupe import LocalTroupe
@@ -251,14 +252,15 @@ async def test_a_waiting_job_holds_no_slot_and_goes_on_when_signalled(troupe, wo
 async def test_a_paused_scheduler_starts_nothing_and_remembers_it(troupe, world) -> None:
     """A pause would end with the process that heard it."""
     client = troupe.client()
-    await client.ask("scheduler:main", {"by": "ann"}, "scheduler.pause")
+    home = troupe.client(HOME)
+    await home.ask("scheduler:main", {"by": "ann"}, "scheduler.pause")
     await troupe.kill_scheduler()
     troupe.start_scheduler()
     await start(client, "job_1")
     status = await client.ask("scheduler:main", {}, "scheduler.status")
     assert (status["state"], status["queued"], status["changedBy"]) == ("PAUSED", 1, "ann")
     assert world.calls == []
-    await client.ask("scheduler:main", {"by": "ann"}, "scheduler.resume")
+    await home.ask("scheduler:main", {"by": "ann"}, "scheduler.resume")
     await until(client, "job_1", "completed")
 
 

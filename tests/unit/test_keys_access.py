@@ -49,6 +49,13 @@ async def test_a_key_says_who_asks(keys: Keys) -> None:
     assert token.startswith("troupe_") and len(token) == len("troupe_") + 64
 
 
+async def test_nobody_is_given_a_key_of_troupe_itself(keys: Keys) -> None:
+    """Would let its holder write to every organization."""
+    with pytest.raises(InvalidIdError):
+        await keys.create(SYSTEM, Role.VIEWER, "eve")
+    assert await keys.list() == []
+
+
 async def test_a_key_is_kept_nowhere(keys: Keys, store: Counting) -> None:
     """Would give every key to whoever reads the database or a list of keys."""
     token, _ = await keys.create("acme", Role.ADMIN, "ann")

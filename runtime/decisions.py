@@ -17,10 +17,12 @@ from runtime.job import AgentJob, JobStatus
 from runtime.jobevents import finished_send, job_rooms, told_send
 from runtime.message import Message
 from runtime.schedule.queue import Place, place
-from runtime.store.contract import FeedEvent, Put, Send
+from runtime.store.contract import Document, FeedEvent, Put, Send
 from runtime.turn import feed_event, to_json
 
 SENDER = "scheduler:main"
+DEAD_LETTERS = "dead_letter"
+"""Collection of what was given up, and why."""
 MEAN_OVER = 50
 """A mean service time follows about this many of the latest jobs."""
 
@@ -134,6 +136,19 @@ def publish(decision: Decision, event: str, job: AgentJob, now_ms: int, **more: 
     decision.feed.append(feed_event(job.organization_id, event, data, job_rooms(job), now_ms))
 
 
+def retried(
+    decision: Decision, job: AgentJob, letter: Document | None, by: str, now_ms: int
+) -> None:
+    """A person has the failed job tried again: its dead letter is settled, and who did it is said.
+
+    The letter must be as it was read, so that one letter leads to one more run.
+    """
+    publish(decision, "job:retried", job, now_ms, by=by)
+    if letter is not None:
+        put = Put(DEAD_LETTERS, letter.key, job.organization_id, None, (), letter.revision)
+        decision.puts.append(put)
+
+
 def measure(service: dict[str, dict[str, float]], job: AgentJob) -> Decision:
     """Add a completed job to the mean times of its kind; waiting estimates rest on them."""
     if not (job.started_at and job.completed_at and job.status is JobStatus.COMPLETED):
@@ -159,8 +174,13 @@ def _dead_letter(job: AgentJob, now_ms: int) -> Put:
         "attempts": job.attempts,
         "at": iso(now_ms),
     }
-    key, terms = f"job/{job.id}", (f"agent={job.agent}",)
-    return Put("dead_letter", key, job.organization_id, to_json(letter), terms)
+    terms = (f"agent={job.agent}",)
+    return Put(DEAD_LETTERS, letter_key(job.id), job.organization_id, to_json(letter), terms)
+
+
+def letter_key(job_id: str) -> str:
+    """Where the dead letter of a job is."""
+    return f"job/{job_id}"
 
 
 def _ms(timestamp: str) -> int:

@@ -18,12 +18,12 @@ from typing import Any
 
 from runtime import decisions
 from runtime.backoff import Backoff
-from runtime.clock import Clock
+from runtime.clock import Clock, iso
 from runtime.decisions import Decision, refuse
-from runtime.job import AgentJob, JobStatus
+from runtime.job import LOGS_MAX, AgentJob, JobStatus, LogLine
 from runtime.jobtable import JobTable
 from runtime.message import Message
-from runtime.store.contract import Put
+from runtime.store.contract import Document, Put
 
 
 class JobDesk:
@@ -46,11 +46,10 @@ class JobDesk:
             "job.cancel": self._cancel,
             "job.pause": self._pause,
             "job.resume": self._resume,
-            "job.retry": self._retry,
         }
 
     def knows(self, message_type: str) -> bool:
-        """Whether there is a message of this type about jobs."""
+        """Whether there is a message of this type that `decide` takes."""
         return message_type in self._handlers
 
     def decide(self, job: AgentJob, revision: int, message: Message) -> Decision:
@@ -139,11 +138,27 @@ class JobDesk:
             return refuse("wrong_status", f"{job.id} is {job.status.value}")
         return self._unasked(job, self.requeue(job, revision))
 
-    def _retry(self, job: AgentJob, revision: int, message: Message) -> Decision:
+    def retry(
+        self, job: AgentJob, revision: int, message: Message, letter: Document | None
+    ) -> Decision:
+        """`job.retry {jobId, by, letter?}`: try a failed job again.
+
+        Args:
+            letter: the job's dead letter, as it was read. If the message names the
+                revision of one, it must be this one: the letter is redelivered once.
+        """
+        asked = message.content.get("letter")
+        if asked is not None and (letter is None or letter.revision != asked):
+            return refuse("not_found", f"{job.id} has no such dead letter any more")
         if job.status is not JobStatus.FAILED:
             return refuse("wrong_status", f"{job.id} is {job.status.value}")
+        now_ms, by = self._clock.now_ms(), str(message.content.get("by") or message.sender)
+        line = LogLine(time=iso(now_ms), message=f"Tried again by {by}")
         fresh = {"attempts": 0, "error": None, "result": None, "completed_at": None}
-        return self._unasked(job, self.requeue(job, revision, **fresh))
+        logs = (*job.logs, line)[-LOGS_MAX:]
+        decision = self.requeue(job, revision, logs=logs, **fresh)
+        decisions.retried(decision, job, letter, by, now_ms)
+        return self._unasked(job, decision)
 
     def _unasked(self, job: AgentJob, decision: Decision) -> Decision:
         """Forget an earlier request to pause or cancel, so that the next run is not met by it."""

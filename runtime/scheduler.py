@@ -51,6 +51,7 @@ logger = logging.getLogger(__name__)
 POLL_WAIT_S = 10.0
 RETRY_S = 0.2
 LEASE_S = 10.0
+RETRY = "job.retry"
 DECIDE_MAX = 3
 """Times one message is decided on when a record changes under the decision."""
 
@@ -202,14 +203,18 @@ class Scheduler:
             return Decision(reply={"ok": True, **self.status()})
         if message.message_type.startswith("scheduler."):
             return self._scheduler_control(organization, message)
-        if not self._desk.knows(message.message_type):
+        if message.message_type != RETRY and not self._desk.knows(message.message_type):
             raise KeyError(message.message_type)
         job_id = message.content["jobId"]
         document = await patiently(lambda: self._store.get("job", job_id))
         if document is None or organization not in (SYSTEM, document.organization):
             return refuse("not_found", job_id)
         job = AgentJob.model_validate_json(document.body)
-        return self._desk.decide(job, document.revision, message)
+        if message.message_type != RETRY:
+            return self._desk.decide(job, document.revision, message)
+        key = decisions.letter_key(job_id)
+        letter = await patiently(lambda: self._store.get(decisions.DEAD_LETTERS, key))
+        return self._desk.retry(job, document.revision, message, letter)
 
     async def _commit(self, decision: Decision, acks: tuple[Ack, ...] = ()) -> str | None:
         """Write one decision; the reason if it was refused (or had landed already)."""

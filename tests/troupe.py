@@ -54,12 +54,16 @@ class LocalTroupe:
             Kinds(self._factories, self.store),
             self.clock,
             self.ids,
-            self._random.random,
+            self.random,
             self._settings,
         )
         self.hosts[name] = host
         await host.start()
         return host
+
+    def random(self) -> float:
+        """In [0, 1), the same in every run; a test may replace `_random.random`."""
+        return self._random.random()
 
     async def kill_host(self, name: str) -> None:
         """The host is gone in the middle of what it did: nothing is committed or released."""
@@ -77,9 +81,7 @@ class LocalTroupe:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def start_scheduler(self) -> None:
-        self.scheduler = Scheduler(
-            self.store, self.clock, self.ids, self._random.random, self._limits
-        )
+        self.scheduler = Scheduler(self.store, self.clock, self.ids, self.random, self._limits)
         self._scheduler = asyncio.create_task(self.scheduler.run())
 
     async def kill_scheduler(self) -> None:

@@ -3,8 +3,9 @@
     document  (`dead_letter`, recipient's address/message id)   or   (…, job/job id)
 
 A redelivered message has a new id and is otherwise the one that was given up:
-same sender, same content.  It is accepted in the commit that removes the dead
-letter, so a letter is redelivered once.  A job is tried again by the scheduler.
+same sender, same content.  A job is tried again by the scheduler.  Either is
+done in the commit that removes the dead letter as it was read, so a letter is
+redelivered once, however many ask at once.
 """
 
 from __future__ import annotations
@@ -82,11 +83,12 @@ async def redeliver(
 
 
 async def _retry_job(caller: Caller, once: Once, key: str) -> Response:
-    await caller.own(COLLECTION, key)
+    letter = await caller.client.get(COLLECTION, key)
+    if letter is None and await once.kept(caller) is None:
+        raise not_found()
     job_id = key.removeprefix(_JOB)
-    answer = await command(caller, once, "job.retry", {"jobId": job_id})
-    await caller.client.commit(writes=[Write(COLLECTION, key, None, {})])
-    return done(answer, jobId=job_id)
+    content = {"jobId": job_id, "letter": letter.revision if letter else None}
+    return done(await command(caller, once, "job.retry", content), jobId=job_id)
 
 
 async def _buried(caller: Caller, letter: Document) -> StoredMessage:

@@ -359,3 +359,22 @@ async def test_a_dead_job_is_tried_again_by_the_scheduler(living: Living) -> Non
         [letter] = [one for one in listed if one.get("jobId") == job.id]
         answer = await ann.post(f"/api/dead-letters/{letter['id']}/redeliver")
         assert (answer.status_code, answer.json()["status"]) == (200, "pending")
+
+
+async def test_of_many_who_redeliver_a_job_at_once_one_does(living: Living) -> None:
+    """Would run the job as often as somebody clicks, or forget what a repeated request did."""
+    one, other = [await living.job(payload={"fail": True}) for _ in range(2)]
+    root = await living.api.client(Role.ADMIN, HOME)
+    async with root, await living.api.client() as ann:
+        for job in (one, other):
+            await living.until(ann, f"/api/jobs/{job.id}", "failed")
+        await root.post("/api/scheduler/pause")
+        url = f"/api/dead-letters/{letters._encode('job/' + one.id)}/redeliver"
+        answers = await asyncio.gather(*(ann.post(url) for _ in range(6)))
+        assert sorted(answer.status_code for answer in answers) == [200] + [404] * 5
+        assert (await ann.get(f"/api/jobs/{one.id}")).json()["status"] == "pending"
+        url = f"/api/dead-letters/{letters._encode('job/' + other.id)}/redeliver"
+        first, again = [await ann.post(url, headers={"Idempotency-Key": "r"}) for _ in range(2)]
+        assert (first.status_code, again.content) == (200, first.content)
+        assert (await ann.post(url)).status_code == 404
+        assert (await ann.get("/api/dead-letters")).json()["items"] == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import pytest
 
@@ -12,6 +13,7 @@ from runtime.errors import JobWaiting
 from runtime.ids import HOME
 from runtime.job import AgentJob, JobResult
 from runtime.message import Message
+from runtime.store.contract import Document
 from tests.troupe import LocalTroupe
 
 STEPS = 5
@@ -180,6 +182,52 @@ async def test_a_job_that_keeps_failing_ends_as_a_dead_letter(troupe, world) -> 
     world.fail = 0
     assert (await client.ask("scheduler:main", {"jobId": "job_1"}, "job.retry"))["ok"]
     await until(client, "job_1", "completed")
+
+
+async def failed(client: Client, job: str, revision: int = 0) -> Document:
+    """The job's dead letter, as soon as there is one beyond this revision."""
+    async with asyncio.timeout(20):
+        while True:
+            letter = await client.get("dead_letter", f"job/{job}")
+            if letter is not None and letter.revision > revision:
+                return letter
+            await asyncio.sleep(0.002)
+
+
+async def test_a_retry_settles_the_dead_letter_and_says_who(troupe, world) -> None:
+    """What was tried again would go on looking given up, and nobody would know who did it."""
+    troupe._random.random = lambda: 0.0
+    world.fail = 100
+    client = troupe.client()
+    await start(client, "job_1")
+    await failed(client, "job_1")
+    world.fail = 0
+    world.hold.clear()
+    asked = {"jobId": "job_1", "by": "ann"}
+    assert (await client.ask("scheduler:main", asked, "job.retry"))["ok"]
+    assert await client.list("dead_letter") == []
+    world.hold.set()
+    record = await until(client, "job_1", "completed")
+    assert "Tried again by ann" in [line.message for line in record.logs]
+    feed = await troupe.store.tail(0, 1000, 0)
+    [told] = [json.loads(entry.body) for entry in feed.entries if entry.event == "job:retried"]
+    assert (told["jobId"], told["by"]) == ("job_1", "ann")
+
+
+async def test_a_dead_letter_of_a_job_leads_to_one_more_run(troupe, world) -> None:
+    """Two people who redeliver the same letter would have the job run twice, and pay twice."""
+    troupe._random.random = lambda: 0.0
+    world.fail = 100
+    client = troupe.client()
+    await start(client, "job_1")
+    letter = await failed(client, "job_1")
+    asked = {"jobId": "job_1", "letter": letter.revision}
+    assert (await client.ask("scheduler:main", asked, "job.retry"))["ok"]
+    again = await failed(client, "job_1", letter.revision)
+    calls = len(world.calls)
+    assert (await client.ask("scheduler:main", asked, "job.retry"))["code"] == "not_found"
+    assert (await client.get("dead_letter", "job/job_1")).revision == again.revision
+    assert len(world.calls) == calls
 
 
 async def test_cancel_reaches_a_step_in_the_middle(troupe, world) -> None:

@@ -79,4 +79,4 @@ def recorded_calls(troupe: Deployment, issue: str) -> dict[str, int]:
 
 def _answered(step: Mapping[str, Any]) -> bool:
     """Whether it is a model call with its answer."""
-    return step["done"] and isinstance(step["request"], dict) and "digest" in step["request"]
+    return step["done"] and "digest" in (step.get("request") or {})

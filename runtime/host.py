@@ -16,6 +16,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from itertools import islice
 
 from runtime.activation import DELIVERIES_MAX, Activation
 from runtime.agent import DeactivationReason
@@ -83,7 +84,7 @@ class Host:
         self._outcomes: dict[tuple[str, str], list[asyncio.Event]] = {}
         self._claim_wanted = asyncio.Event()
         self._claiming = asyncio.Lock()
-        self._claim_these: set[str] = set()
+        self._claim_these: dict[str, None] = {}
         self._cursor = 0
         self._early: dict[str, list[StoredMessage]] = {}
         """Messages a poll has brought for agents that are claimed but not yet live here."""
@@ -198,7 +199,7 @@ class Host:
                     )
                 )  # fmt: skip
             elif activation is None and kind_of(send.recipient) != "scheduler":
-                self._claim_these.add(send.recipient)
+                self._claim_these[send.recipient] = None
                 self._claim_wanted.set()
 
     def answered(self, message_id: str, recipient: str) -> None:
@@ -275,7 +276,9 @@ class Host:
             await self._claim_wanted.wait()
             self._claim_wanted.clear()
             while self._claim_these:
-                these = [self._claim_these.pop() for _ in range(min(256, len(self._claim_these)))]
+                these = list(islice(self._claim_these, self._settings.claim_max))
+                for agent in these:
+                    del self._claim_these[agent]
                 await self._claim_and_activate(these)
 
     async def _claim_and_activate(self, agents: list[str] | None) -> None:

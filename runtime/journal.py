@@ -48,8 +48,7 @@ def diff(before: State, after: State) -> Patch:
 
 def _diff(before: Any, after: Any, path: list[Any], patch: Patch) -> None:
     if isinstance(before, dict) and isinstance(after, dict):
-        for key in before.keys() - after.keys():
-            patch.append(["del", [*path, key]])
+        patch.extend(["del", [*path, key]] for key in before if key not in after)
         for key, value in after.items():
             if key not in before:
                 patch.append(["set", [*path, key], value])

@@ -27,7 +27,8 @@ NAP_S_MAX: Final = 60.0
 
 class Parking:
     def __init__(self) -> None:
-        self._tickets: dict[Hashable, set[asyncio.Future[None]]] = {}
+        self._tickets: dict[Hashable, dict[asyncio.Future[None], None]] = {}
+        """In the order they were taken: who waits longest looks first."""
         self.closed = False
 
     async def until(
@@ -82,13 +83,13 @@ class Parking:
     def _ticket(self, keys: tuple[Hashable, ...]) -> Iterator[asyncio.Future[None]]:
         ticket: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         for key in keys:
-            self._tickets.setdefault(key, set()).add(ticket)
+            self._tickets.setdefault(key, {})[ticket] = None
         try:
             yield ticket
         finally:
             for key in keys:
                 waiting = self._tickets[key]
-                waiting.discard(ticket)
+                del waiting[ticket]
                 if not waiting:
                     del self._tickets[key]
 

@@ -258,7 +258,7 @@ async def between():
 
 def claims(host, agent: str) -> None:
     """Have a host claim an agent without messages, as when another host was quicker with them."""
-    host._claim_these.add(agent)
+    host._claim_these[agent] = None
     host._claim_wanted.set()
 
 

@@ -17,11 +17,10 @@ from actors.department import kinds
 from actors.intake.routes import routers
 from actors.settings import DepartmentSettings
 from runtime.clock import SystemClock
-from runtime.cluster import http
+from runtime.cluster import http, stores
 from runtime.console.app import create_app
 from runtime.ids import Ids
 from runtime.kinds import Factory
-from runtime.store.remote import RemoteStore
 
 AGENTS = "serve_app:agents"
 
@@ -37,8 +36,7 @@ def build() -> Any:
     if "TROUPE_SETTINGS" not in os.environ:
         http.stand_alone(settings)
     clock = SystemClock()
-    store = RemoteStore(settings.directory.socket)
-    return create_app(store, clock, Ids(clock), routers=routers(os.environ))
+    return create_app(stores.client(settings), clock, Ids(clock), routers=routers(os.environ))
 
 
 deployment: Any = serve.deployment(

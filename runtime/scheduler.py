@@ -71,8 +71,15 @@ class Scheduler:
         random: Callable[[], float],
         limits: Limits | None = None,
         backoff: Backoff | None = None,
+        name: str = "scheduler",
     ) -> None:
-        self.owner = f"scheduler/{ids.ulid()}"
+        """
+        Args:
+            name: a scheduler takes over at once from an older one of its name, and waits
+                for the lease of any other.
+        """
+        self.name = name
+        self.owner = f"{name}/{ids.ulid()}"
         self._store = store
         self._clock = clock
         self._ids = ids
@@ -125,7 +132,7 @@ class Scheduler:
 
     async def _take_over(self) -> tuple[StoredMessage, ...]:
         incarnation = await patiently(
-            lambda: self._store.register(self.owner, "scheduler", LEASE_S)
+            lambda: self._store.register(self.owner, self.name, LEASE_S)
         )
         while True:
             claimed = await self._claim()

@@ -34,6 +34,7 @@ HOSTS_MAX: Final = 64
         "troupe up",
         "ANTHROPIC_API_KEY=... troupe up --port 8001",
         "TROUPE_REPOSITORY_ROOTS=/srv/git:/home/ann troupe up",
+        "troupe up --store redis://127.0.0.1:6379/0",
     ],
 )
 @click.option(
@@ -52,7 +53,13 @@ HOSTS_MAX: Final = 64
     envvar="TROUPE_HOSTS",
     help="Processes that agents live in.",
 )
-def up(session: Session, port: int, hosts: int) -> None:
+@click.option(
+    "--store",
+    metavar="redis://HOST:PORT/DB",
+    envvar="REDIS_URL",
+    help="Keep everything in this Redis instead of the data directory.",
+)
+def up(session: Session, port: int, hosts: int, store: str | None) -> None:
     """Start Troupe here, in the background.
 
     Returns when it answers. One that runs already is left as it is. After a
@@ -63,7 +70,7 @@ def up(session: Session, port: int, hosts: int) -> None:
     rest of the disk.
     """
     before = running(session.data)
-    found = start_here(session.settings, session.out, port, hosts)
+    found = start_here(session.settings, session.out, port, hosts, store or "")
     if session.out.as_json:
         return session.out.result({**wire(found), "started": before is None})
     session.out.say("Troupe runs already." if before else "Troupe is up.")
@@ -71,9 +78,12 @@ def up(session: Session, port: int, hosts: int) -> None:
     say_other_model(session.settings, session.out, found)
 
 
-def start_here(settings: CommandSettings, out: Output, port: int = 8000, hosts: int = 2) -> Running:
+def start_here(
+    settings: CommandSettings, out: Output, port: int = 8000, hosts: int = 2, store: str = ""
+) -> Running:
     """Start Troupe over the data directory, saying what takes its time."""
-    data, environ = settings.data_path, settings.environment
+    data = settings.data_path
+    environ = {**settings.environment, **({"REDIS_URL": store} if store else {})}
     return start(
         deployment(data, port, hosts, environ),
         env=environment(data, environ),

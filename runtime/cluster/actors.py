@@ -1,8 +1,9 @@
 """The four Ray actors: thin shells around plain objects.
 
 A constructor never fails (Ray would never restart the actor): it starts a
-background task, and a task that ends with an error ends the process, which Ray
-does restart.  The first line of each class is what the Ray dashboard shows.
+background task that makes the object, and a task that ends with an error ends
+the process, which Ray does restart.  Methods wait until the object is there.
+The first line of each class is what the Ray dashboard shows.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ import importlib
 import logging
 import os
 import random
-from collections.abc import Coroutine
-from typing import Any
+from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
 from runtime.clock import SystemClock, iso
+from runtime.cluster import nodes, pool, stores
 from runtime.cluster.settings import ClusterSettings
 from runtime.host import Host, HostSettings
 from runtime.ids import Ids, address
@@ -26,34 +27,18 @@ from runtime.message import Message
 from runtime.registry import Registry as RegistryCore
 from runtime.schedule.queue import Limits
 from runtime.scheduler import Scheduler as SchedulerCore
-from runtime.store.contract import Store
-from runtime.store.remote import RemoteStore
+from runtime.store import wire
 from runtime.store.server import StoreServer
 from runtime.store.sqlite import SqliteStore
 
 logger = logging.getLogger(__name__)
 
-SWEEP_S = 30.0
+Core = TypeVar("Core")
+
+SWEEP_S: Final = 30.0
 """How often expired services are removed from the store."""
-
-
-def background(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-    """Run an actor's work; when it fails the process ends and Ray starts it anew."""
-
-    async def run() -> None:
-        try:
-            await work
-        except asyncio.CancelledError:
-            raise
-        except BaseException:  # whatever it was, a fresh process reads the truth from the store
-            logger.critical("an actor's work ended; its process goes with it", exc_info=True)
-            os._exit(1)
-
-    return asyncio.get_running_loop().create_task(run())
-
-
-def remote_store(settings: ClusterSettings) -> Store:
-    return RemoteStore(settings.directory.socket)
+NODE_LOOK_S: Final = 1.0
+"""How often a host asks whether its node is to go away."""
 
 
 def load_factories(path: str) -> dict[str, Factory]:
@@ -65,61 +50,91 @@ def load_factories(path: str) -> dict[str, Factory]:
     return factories
 
 
-class StoreActor:
-    """The embedded store: the one connection to the database, served on a socket."""
+class Shell(Generic[Core]):
+    """What the four have in common: an object that is made, and works, in the background."""
 
     def __init__(self, settings: bytes) -> None:
         self._settings = ClusterSettings.from_json(settings)
-        self._work = background(self._serve())
-        self._store: SqliteStore | None = None
+        self._clock = SystemClock()
+        self._ids = Ids(self._clock)
+        loop = asyncio.get_running_loop()
+        self._made: asyncio.Future[Core] = loop.create_future()
+        self._work = loop.create_task(self._run_or_die())
 
-    async def _serve(self) -> None:
+    async def work(self) -> None:
+        """Make the object, hand it to `made`, and do its work for ever."""
+        raise NotImplementedError
+
+    def made(self, core: Core) -> Core:
+        self._made.set_result(core)
+        return core
+
+    async def core(self) -> Core:
+        """The object, once it is there."""
+        return await asyncio.shield(self._made)
+
+    async def _run_or_die(self) -> None:
+        try:
+            await self.work()
+        except asyncio.CancelledError:
+            raise
+        except BaseException:  # whatever it was, a fresh process reads the truth from the store
+            logger.critical("an actor's work ended; its process goes with it", exc_info=True)
+            os._exit(1)
+
+    async def pid(self) -> int:
+        return os.getpid()
+
+
+class StoreActor(Shell[SqliteStore]):
+    """The embedded store: the one connection to the database, served on a socket."""
+
+    async def work(self) -> None:
         directory = self._settings.directory
-        self._store = await SqliteStore.open(directory.database, SystemClock())
-        await StoreServer(self._store, directory.socket).serve()
+        store = self.made(await SqliteStore.open(directory.database, self._clock))
+        await StoreServer(store, directory.socket).serve()
+
+    async def answer(self, method: str, payload: bytes) -> bytes:
+        """A call of the contract from another node; see `runtime.store.wire`."""
+        return await wire.answer(await self.core(), method, payload)
 
     async def health(self) -> dict[str, Any]:
         """Durability, incarnation and counts."""
-        if self._store is None:
+        if not self._made.done():
             return {"ready": False}
-        return {"ready": True, **msgspec.structs.asdict(await self._store.health())}
-
-    async def pid(self) -> int:
-        return os.getpid()
+        return {"ready": True, **msgspec.structs.asdict(await self._made.result().health())}
 
 
-class Scheduler:
+class Scheduler(Shell[SchedulerCore]):
     """The queue: dispatches jobs by priority under limits. There is one."""
 
-    def __init__(self, settings: bytes) -> None:
-        configured = ClusterSettings.from_json(settings)
-        clock = SystemClock()
-        limits = Limits(configured.max_concurrent, configured.max_per_organization)
-        self._core = SchedulerCore(
-            remote_store(configured), clock, Ids(clock), random.random, limits
+    async def work(self) -> None:
+        settings = self._settings
+        core = self.made(
+            SchedulerCore(
+                stores.client(settings),
+                self._clock,
+                self._ids,
+                random.random,
+                Limits(settings.max_concurrent, settings.max_per_organization),
+                name=nodes.owner_name("scheduler"),
+            )
         )
-        self._work = background(self._core.run())
+        await asyncio.gather(core.run(), pool.keep(settings, AgentHost, core.status))
 
     async def status(self) -> dict[str, Any]:
         """Counts and state: `{"state": "RUNNING", "running": 2, "queued": 7, ...}`."""
-        return self._core.status()
-
-    async def pid(self) -> int:
-        return os.getpid()
+        return (await self.core()).status()
 
 
-class Registry:
+class Registry(Shell[RegistryCore]):
     """Discovery: which services there are, by the five verbs of the registry."""
 
-    def __init__(self, settings: bytes) -> None:
-        clock = SystemClock()
-        self._core = RegistryCore(remote_store(ClusterSettings.from_json(settings)), clock)
-        self._work = background(self._sweep())
-
-    async def _sweep(self) -> None:
+    async def work(self) -> None:
+        core = self.made(RegistryCore(stores.client(self._settings), self._clock))
         while True:
             await asyncio.sleep(SWEEP_S)
-            await self._core.sweep()
+            await core.sweep()
 
     async def register_service(
         self,
@@ -128,10 +143,11 @@ class Registry:
         endpoints: dict[str, Any],
         ttl_s: float | None = None,
     ) -> Any:
-        return await self._core.register_service(service_id, metadata, endpoints, ttl_s)
+        core = await self.core()
+        return await core.register_service(service_id, metadata, endpoints, ttl_s)
 
     async def discover_service(self, criteria: dict[str, Any]) -> Any:
-        return await self._core.discover_service(criteria)
+        return await (await self.core()).discover_service(criteria)
 
     async def update_service(
         self,
@@ -139,45 +155,47 @@ class Registry:
         metadata: dict[str, Any] | None = None,
         endpoints: dict[str, Any] | None = None,
     ) -> Any:
-        return await self._core.update_service(service_id, metadata, endpoints)
+        return await (await self.core()).update_service(service_id, metadata, endpoints)
 
     async def deregister_service(self, service_id: str) -> Any:
-        return await self._core.deregister_service(service_id)
+        return await (await self.core()).deregister_service(service_id)
 
     async def list_services(self, filter_criteria: dict[str, Any] | None = None) -> Any:
-        return await self._core.list_services(filter_criteria)
-
-    async def pid(self) -> int:
-        return os.getpid()
+        return await (await self.core()).list_services(filter_criteria)
 
 
-class AgentHost:
+class AgentHost(Shell[Host]):
     """A host: many agents live in it, each with its own state and inbox."""
 
     def __init__(self, settings: bytes, name: str) -> None:
-        configured = ClusterSettings.from_json(settings)
-        store = remote_store(configured)
-        self._clock = SystemClock()
-        self._ids = Ids(self._clock)
+        super().__init__(settings)
         self._name = name
-        self._core: Host | None = None
-        self._ready = asyncio.Event()
-        self._work = background(self._run(configured, store))
 
-    async def _run(self, settings: ClusterSettings, store: Store) -> None:
-        factories = load_factories(settings.agents)
-        self._core = Host(
-            self._name,
+    async def work(self) -> None:
+        settings = self._settings
+        store = stores.client(settings)
+        core = Host(
+            nodes.owner_name(self._name),
             store,
-            Kinds(factories, store),
+            Kinds(load_factories(settings.agents), store),
             self._clock,
             self._ids,
             random.random,
             HostSettings(settings.lease_s, settings.idle_s),
         )
-        await self._core.start()
-        self._ready.set()
-        await self._core.watch()
+        await core.start()
+        self.made(core)
+        await asyncio.gather(core.watch(), self._leave_with_the_node())
+
+    async def _leave_with_the_node(self) -> None:
+        """Move away from a node that is to be emptied, before it takes the agents with it."""
+        while True:
+            await asyncio.sleep(NODE_LOOK_S)
+            if await asyncio.to_thread(nodes.is_draining):
+                break
+        logger.warning("host %s leaves its node", self._name, extra={"action": "host.moving"})
+        await self.drain()
+        nodes.move_this_actor()
 
     async def ask(
         self,
@@ -189,8 +207,7 @@ class AgentHost:
         message_id: str | None = None,
     ) -> Any:
         """Have a message accepted and return the agent's answer; errors as `Host.ask`."""
-        await self._ready.wait()
-        assert self._core is not None
+        core = await self.core()
         message = Message(
             message_id=message_id or self._ids.ulid(),
             sender=sender,
@@ -200,16 +217,15 @@ class AgentHost:
             timestamp=iso(self._clock.now_ms()),
         )
         where = address(organization, recipient)
-        return msgspec.json.decode(await self._core.ask(organization, sender, message, where))
+        return msgspec.json.decode(await core.ask(organization, sender, message, where))
 
     async def status(self) -> dict[str, Any]:
         """Agents in memory, running jobs, refused commits."""
-        return self._core.status() if self._core is not None else {"name": self._name}
+        if not self._made.done():
+            return {"name": self._name, "jobs": []}
+        return {**self._made.result().status(), "node": nodes.own_node()}
 
     async def drain(self) -> None:
         """Let go of every agent; running jobs go on elsewhere from their last step."""
-        if self._core is not None:
-            await self._core.drain()
-
-    async def pid(self) -> int:
-        return os.getpid()
+        if self._made.done():
+            await self._made.result().drain()

@@ -18,11 +18,17 @@ from runtime.client import Client
 from runtime.clock import SystemClock
 from runtime.cluster.control import running
 from runtime.cluster.private import use_token
-from runtime.cluster.settings import DEFAULT_ORGANIZATION, NAMESPACE, DataDir, data_root
+from runtime.cluster.settings import (
+    DEFAULT_ORGANIZATION,
+    NAMESPACE,
+    ClusterSettings,
+    DataDir,
+    data_root,
+)
+from runtime.cluster.stores import local_client
 from runtime.errors import NotRunningError, TroupeError
 from runtime.ids import Ids
 from runtime.kinds import kind_commit
-from runtime.store.remote import RemoteStore
 
 
 class Troupe:
@@ -96,7 +102,7 @@ class Troupe:
 
     def _with_client(self, work: Any) -> Any:
         async def run() -> Any:
-            store = RemoteStore(DataDir(self._data).socket)
+            store = local_client(ClusterSettings.read(DataDir(self._data)))
             try:
                 return await work(
                     Client(store, self._clock, self._ids, self.organization, "python")

@@ -17,9 +17,9 @@ from pathlib import Path
 
 from runtime.cluster.processes import end_all, is_held, marked
 from runtime.cluster.settings import MARKER, ClusterError, ClusterSettings, DataDir, State
+from runtime.cluster.stores import local_client
 from runtime.errors import NotRunningError
 from runtime.store.contract import Store
-from runtime.store.remote import RemoteStore
 
 UP_WAIT_S = 120.0
 DOWN_WAIT_S = 40.0
@@ -88,8 +88,7 @@ def up(
 def _spawn(settings: ClusterSettings, env: Mapping[str, str] | None) -> subprocess.Popen[bytes]:
     directory = settings.directory
     directory.state.unlink(missing_ok=True)
-    file = directory.root / "settings.json"
-    file.write_bytes(settings.to_json())
+    file = settings.write()
     with (directory.logs / "supervisor.log").open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "runtime.cluster.supervisor", str(file)],
@@ -162,15 +161,14 @@ def processes(data: Path) -> list[int]:
 
 @asynccontextmanager
 async def local_store(data: Path) -> AsyncIterator[Store]:
-    """The embedded store of a running deployment, over its socket.
+    """The store of a running deployment.
 
     Raises:
         NotRunningError: nothing serves it.
     """
-    directory = DataDir(data)
-    if not directory.socket.exists() or running(data) is None:
+    if running(data) is None:
         raise NotRunningError(str(data))
-    store = RemoteStore(directory.socket)
+    store = local_client(ClusterSettings.read(DataDir(data)))
     try:
         yield store
     finally:

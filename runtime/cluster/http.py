@@ -49,7 +49,7 @@ def stand_alone(settings: ClusterSettings) -> None:
     """
     settings.directory.root.mkdir(parents=True, exist_ok=True, mode=0o700)
     placement.ensure(settings)
-    work = asyncio.get_running_loop().create_task(ensure_admin_key(settings.directory))
+    work = asyncio.get_running_loop().create_task(ensure_admin_key(settings))
     _working.add(work)
     work.add_done_callback(_working.discard)
 

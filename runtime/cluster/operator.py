@@ -7,24 +7,26 @@ from pathlib import Path
 
 from runtime.clock import SystemClock
 from runtime.cluster.processes import held
-from runtime.cluster.settings import DEFAULT_ORGANIZATION, DataDir
+from runtime.cluster.settings import DEFAULT_ORGANIZATION, ClusterSettings
+from runtime.cluster.stores import local_client
 from runtime.keys import Keys, Role
 from runtime.patience import patiently
-from runtime.store.remote import RemoteStore
 
 
-async def ensure_admin_key(directory: DataDir) -> None:
+async def ensure_admin_key(settings: ClusterSettings) -> None:
     """Make the admin key if there is none that opens; safe to race with itself."""
+    directory = settings.directory
     while True:
         with held(directory.root / "admin.lock") as free:
             if free:
-                await _make(directory)
+                await _make(settings)
                 return
         await asyncio.sleep(0.1)
 
 
-async def _make(directory: DataDir) -> None:
-    store = RemoteStore(directory.socket)
+async def _make(settings: ClusterSettings) -> None:
+    store = local_client(settings)
+    directory = settings.directory
     keys = Keys(store, SystemClock())
     try:
         present = await asyncio.to_thread(_read, directory.admin_key)

@@ -1,81 +1,66 @@
-"""Which actors there are, under which names and options, and that they are there."""
+"""Which actors there are, under which names, and that they are there."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError
 
-from runtime.cluster import actors
+from runtime.cluster import actors, nodes, pool
 from runtime.cluster.settings import NAMESPACE, ClusterSettings
 
 logger = logging.getLogger(__name__)
 
 PING_TIMEOUT_S = 10.0
-OPTIONS: dict[str, Any] = {
-    "namespace": NAMESPACE,
-    "lifetime": "detached",
-    "get_if_exists": True,
-    "num_cpus": 0,
-    "max_restarts": -1,
-    "max_task_retries": 0,
-    "max_concurrency": 10_000,
-    "enable_task_events": False,
-    "resources": {"node:__internal_head__": 0.001},
-}
-"""All on the head: the embedded store is a socket there, and hosts need it beside them."""
+ATTEMPTS_MAX = 3
+ON_THE_HEAD = {"num_cpus": 0, "resources": {nodes.HEAD: 0.001}}
+"""The singletons: where they are is known, and the embedded store's socket is there."""
 
 
 def ensure(settings: ClusterSettings) -> None:
     """Create the actors that are not there; idempotent, and safe to race with itself."""
-    config = settings.to_json()
-    for name, shell in (
-        ("store", actors.StoreActor),
-        ("scheduler", actors.Scheduler),
-        ("registry", actors.Registry),
-    ):
-        _ensure(name, lambda shell=shell, name=name: _singleton(shell, name, config))
+    for name, shell in _singletons(settings).items():
+        _ensure(name, partial(_singleton, shell, name, settings))
     for number in range(settings.hosts):
-        name = host_name(number)
-        _ensure(name, lambda name=name: _host(name, config))
-
-
-def host_name(number: int) -> str:
-    return f"host-{number}"
-
-
-def _singleton(shell: type, name: str, config: bytes) -> Any:
-    return ray.remote(shell).options(name=name, **OPTIONS).remote(config)
-
-
-def _host(name: str, config: bytes) -> Any:
-    return ray.remote(actors.AgentHost).options(name=name, **OPTIONS).remote(config, name)
-
-
-def _ensure(name: str, create: Any) -> None:
-    """Get or create a named actor; one that is dead for good is created anew."""
-    for _ in range(3):
-        handle = create()
-        try:
-            ray.get(handle.pid.remote(), timeout=PING_TIMEOUT_S)
-        except GetTimeoutError:
-            return  # restarting or busy: it is Ray's again
-        except RayActorError:
-            logger.warning("actor %s does not answer", name, extra={"action": "actor.missing"})
-            continue
-        return
+        create = partial(pool.create, settings, actors.AgentHost, number)
+        _ensure(pool.host_name(number), create)
 
 
 def stop(settings: ClusterSettings) -> None:
     """Drain the hosts, then end every actor by its name."""
-    names = [*map(host_name, range(settings.hosts)), "scheduler", "registry", "store"]
-    for name in names:
+    for number in pool.present():
+        pool.end(number)
+    for name in reversed(_singletons(settings)):
         try:
-            handle = ray.get_actor(name, namespace=NAMESPACE)
-            if name.startswith("host-"):
-                ray.get(handle.drain.remote(), timeout=PING_TIMEOUT_S)
-            ray.kill(handle)
-        except (ValueError, RayActorError, GetTimeoutError):
+            ray.kill(ray.get_actor(name, namespace=NAMESPACE))
+        except ValueError:
             continue
+
+
+def _singletons(settings: ClusterSettings) -> dict[str, type]:
+    embedded = {} if settings.store else {"store": actors.StoreActor}
+    return {**embedded, "scheduler": actors.Scheduler, "registry": actors.Registry}
+
+
+def _singleton(shell: type, name: str, settings: ClusterSettings) -> Any:
+    options = {**pool.OPTIONS, **ON_THE_HEAD, "name": name}
+    actor: Any = ray.remote(shell)
+    return actor.options(**options).remote(settings.to_json())
+
+
+def _ensure(name: str, create: Callable[[], Any]) -> None:
+    """Get or create a named actor; one that is dead for good is created anew."""
+    for _ in range(ATTEMPTS_MAX):
+        handle = create()
+        try:
+            ray.get(handle.pid.remote(), timeout=PING_TIMEOUT_S)
+        except GetTimeoutError:
+            return  # restarting, busy, or waiting for a node: it is Ray's again
+        except RayActorError:
+            logger.warning("actor %s does not answer", name, extra={"action": "actor.missing"})
+            continue
+        return

@@ -21,3 +21,10 @@ def use_token(path: Path) -> None:
     os.environ["RAY_AUTH_TOKEN_PATH"] = str(path)
     raylet = importlib.import_module("ray._raylet")  # late: its import reads the environment
     raylet.Config.initialize("")
+
+
+def draining_nodes() -> set[str]:
+    """Ids of the nodes that are to be emptied, hexadecimal; asks the GCS, which is cheap."""
+    raylet = importlib.import_module("ray._raylet")
+    context = importlib.import_module("ray").get_runtime_context()
+    return set(raylet.GcsClient(address=context.gcs_address).get_draining_nodes())

@@ -18,6 +18,7 @@ DEFAULT_ORGANIZATION = HOME
 """Of the local admin key and of `connect()`."""
 SOCKET_PATH_MAX = 100
 """The kernel's limit for a Unix socket's path is 107 bytes."""
+HOSTS_MAX = 64
 MARKER = "TROUPE_SUPERVISED"
 """Set in the environment of every process of a deployment; its value is the data directory."""
 
@@ -65,6 +66,11 @@ class DataDir:
         return self.root / "ray.token"
 
     @property
+    def settings(self) -> Path:
+        """What the deployment was last started with; it may hold the password of the store."""
+        return self.root / "settings.json"
+
+    @property
     def lock(self) -> Path:
         return self.root / "supervisor.lock"
 
@@ -91,8 +97,16 @@ class ClusterSettings(msgspec.Struct, frozen=True):
     """The data directory; absolute."""
     port: int = 8000
     """Of the HTTP API, on loopback."""
+    store: str = ""
+    """`redis://` or `rediss://` address; empty: SQLite in the data directory."""
     hosts: int = 2
     """Agent hosts, 1..64."""
+    hosts_max: int = 0
+    """The pool grows up to this many with the queue; 0: it does not."""
+    host_cpus: float = 0.0
+    """CPUs that Ray keeps for each host; 0: none, as many hosts as you like on one machine."""
+    host_labels: tuple[tuple[str, str], ...] = ()
+    """Labels of the nodes that hosts may run on, as Ray's label selector takes them."""
     replicas: int = 2
     """Serve replicas of the API; one can die without anybody noticing."""
     agents: str = ""
@@ -120,6 +134,21 @@ class ClusterSettings(msgspec.Struct, frozen=True):
     def from_json(cls, body: bytes | str) -> ClusterSettings:
         return msgspec.json.decode(body, type=cls)
 
+    def write(self) -> Path:
+        """Keep them in the data directory, for the supervisor and for commands; the file."""
+        file = self.directory.settings
+        file.unlink(missing_ok=True)
+        file.touch(mode=0o600)
+        file.write_bytes(self.to_json())
+        return file
+
+    @classmethod
+    def read(cls, directory: DataDir) -> ClusterSettings:
+        """What the deployment over a data directory was last started with."""
+        if not directory.settings.exists():
+            return cls(str(directory.root))
+        return cls.from_json(directory.settings.read_bytes())
+
     @classmethod
     def from_env(cls, env: Mapping[str, str], **given: object) -> ClusterSettings:
         """Read the documented variables; `given` wins over them.
@@ -130,7 +159,11 @@ class ClusterSettings(msgspec.Struct, frozen=True):
         fields: dict[str, object] = {
             "data": str(data_root(env)),
             "port": _integer(env, "PORT", 8000, 1, 65_535),
-            "hosts": _integer(env, "TROUPE_HOSTS", 2, 1, 64),
+            "store": env.get("REDIS_URL", ""),
+            "hosts": _integer(env, "TROUPE_HOSTS", 2, 1, HOSTS_MAX),
+            "hosts_max": _integer(env, "TROUPE_HOSTS_MAX", 0, 0, HOSTS_MAX),
+            "host_cpus": _number(env, "TROUPE_HOST_CPUS", 0.0),
+            "host_labels": _labels(env, "TROUPE_HOST_LABELS"),
             "max_concurrent": _integer(env, "SCHEDULER_MAX_CONCURRENT", 5, 1, 1_000),
             "max_per_organization": _integer(env, "TROUPE_MAX_PER_ORGANIZATION", 5, 1, 1_000),
             **given,
@@ -151,6 +184,25 @@ def _integer(env: Mapping[str, str], name: str, default: int, low: int, high: in
     if not text.isdecimal() or not low <= int(text) <= high:
         raise SettingsError(name, f"{text!r} is not a whole number from {low} to {high}")
     return int(text)
+
+
+def _number(env: Mapping[str, str], name: str, default: float) -> float:
+    text = env.get(name, "").strip()
+    try:
+        value = float(text) if text else default
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise SettingsError(name, f"{text!r} is not a number from 0")
+    return value
+
+
+def _labels(env: Mapping[str, str], name: str) -> tuple[tuple[str, str], ...]:
+    """`tier=agents,zone=a`."""
+    pairs = [part.partition("=") for part in env.get(name, "").split(",") if part.strip()]
+    if any(not (key.strip() and value.strip()) for key, _, value in pairs):
+        raise SettingsError(name, "labels look like this: tier=agents,zone=a")
+    return tuple((key.strip(), value.strip()) for key, _, value in pairs)
 
 
 @dataclass

@@ -33,6 +33,8 @@ from runtime.cluster.settings import (
     ClusterSettings,
     State,
 )
+from runtime.cluster.stores import local_client
+from runtime.errors import StoreError
 
 logger = logging.getLogger(__name__)
 
@@ -92,11 +94,24 @@ class Supervisor:
         for companion in self._settings.companions:
             self._say("starting", f"Starting {companion.name}")
             await self._start_companion(companion.name)
+        if self._settings.store:
+            self._say("starting", "Looking at the store")
+            await self._look_at_store()
         self._say("starting", "Starting Ray")
         await self._start_head()
         await asyncio.to_thread(self._deploy)
-        await ensure_admin_key(self._directory)
+        await ensure_admin_key(self._settings)
         self._say("ready", "Troupe is running")
+
+    async def _look_at_store(self) -> None:
+        """Find out now, and say, if a shared store can't be used: it is not ours to start."""
+        store = local_client(self._settings)
+        try:
+            await store.health()
+        except StoreError as error:
+            raise ClusterError(str(error)) from error
+        finally:
+            await store.close()
 
     def _prepare_folders(self) -> None:
         shutil.rmtree(self._directory.ray_temp, ignore_errors=True)

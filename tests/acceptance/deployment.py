@@ -37,7 +37,7 @@ TITLES = {
 class Deployment:
     """One `troupe up` with its own data directory and port."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, **environment: str) -> None:
         self.data = data
         self.port = free_port()
         self.env = {
@@ -50,6 +50,7 @@ class Deployment:
             "TROUPE_REPOSITORY_ROOTS": str(data),
             "PYTHONPATH": str(ROOT),
             "NO_COLOR": "1",
+            **environment,
         }
 
     def troupe(self, *arguments: str, check: bool = True, timeout_s: float = 240) -> str:
@@ -122,6 +123,16 @@ class Deployment:
                 raise AssertionError(f"{path} did not get there in {within_s} s: {found}")
             time.sleep(0.1)
 
+    def wait(self, look: Callable[[], Any], what: str, within_s: float) -> Any:
+        """Look until there is something, and return it."""
+        deadline = time.monotonic() + within_s
+        while True:
+            found = look()
+            if found:
+                return found
+            assert time.monotonic() < deadline, f"{what} was not there within {within_s} s"
+            time.sleep(0.1)
+
     def repository(self, name: str) -> Path:
         """A git repository with the sample in it, below the allowed root."""
         path = self.data / "repositories" / name
@@ -179,9 +190,9 @@ class Deployment:
 
 
 @contextmanager
-def deployed(data: Path) -> Iterator[Deployment]:
+def deployed(data: Path, **environment: str) -> Iterator[Deployment]:
     """A deployment that is up, and is gone afterwards."""
-    deployment = Deployment(data)
+    deployment = Deployment(data, **environment)
     data.mkdir(parents=True, exist_ok=True)
     try:
         deployment.up()

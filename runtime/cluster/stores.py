@@ -1,0 +1,31 @@
+"""Which store a deployment has, and how a process of it gets there.
+
+`redis://` and `rediss://` are reached directly from everywhere.  Without an
+address the store is embedded: SQLite in the StoreActor on the head, over its
+socket from processes beside it, over Ray from other nodes.
+"""
+
+from __future__ import annotations
+
+from runtime.cluster.settings import ClusterSettings
+from runtime.store.contract import Store
+from runtime.store.remote import CodedStore, RemoteStore
+
+
+def local_client(settings: ClusterSettings) -> Store:
+    """The store from a process on the head's machine; connects when it is first used."""
+    if settings.store:
+        from runtime.store.redis import RedisStore  # noqa: PLC0415 - commands start fast without
+
+        return RedisStore(settings.store)
+    return RemoteStore(settings.directory.socket)
+
+
+def client(settings: ClusterSettings) -> Store:
+    """The store from an actor or a replica, wherever Ray has put it."""
+    from runtime.cluster import nodes  # noqa: PLC0415 - imports ray, which commands do without
+    from runtime.cluster.bridge import ActorTransport  # noqa: PLC0415
+
+    if settings.store or nodes.on_head():
+        return local_client(settings)
+    return CodedStore(ActorTransport())

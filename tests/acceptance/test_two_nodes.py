@@ -1,0 +1,202 @@
+"""Several nodes: agents go on elsewhere when theirs is lost or emptied.
+
+The nodes are raylets of one machine, each with a data directory of its own, so
+that what a job needs there can only have come from the store and the repository.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runtime.cluster.processes import marked
+from runtime.cluster.settings import MARKER, DataDir, State
+from tests.acceptance.deployment import Deployment, deployed, git
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+RAY = str(Path(sys.executable).parent / "ray")
+OBJECT_STORE_BYTES = 80_000_000
+NUMBERS = count()
+
+
+class Node:
+    """A worker node: a raylet with all it has started."""
+
+    def __init__(self, troupe: Deployment, name: str) -> None:
+        self._troupe = troupe
+        self.data = troupe.data / name
+        self.data.mkdir()
+        state = State.read(DataDir(troupe.data).state)
+        assert state is not None
+        env = {
+            **troupe.env,
+            "TROUPE_DATA": str(self.data),
+            "TROUPE_SCRIPTED_URL": state.companions["scripted-model"],
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(DataDir(troupe.data).ray_token),
+            "RAY_worker_niceness": "0",
+            MARKER: str(self.data),
+        }
+        self.env = env
+        self._address = state.ray_address
+        self._process = subprocess.Popen(
+            [
+                RAY, "start", f"--address={state.ray_address}", "--block", "--num-cpus=2",
+                f"--object-store-memory={OBJECT_STORE_BYTES}", "--labels", "tier=agents",
+                "--disable-usage-stats",
+            ],
+            env=env, stdin=subprocess.DEVNULL,
+            stdout=(self.data / "ray.log").open("wb"), stderr=subprocess.STDOUT,
+        )  # fmt: skip
+
+    @property
+    def pids(self) -> list[int]:
+        return marked(self.data)
+
+    def kill(self) -> int:
+        """The machine is gone: every process at once."""
+        killed = 0
+        while pids := self.pids:
+            for pid in pids:
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                    killed += 1
+                except ProcessLookupError:
+                    continue
+        self._process.wait()
+        return killed
+
+    def drain(self) -> None:
+        """Tell Ray that the machine is to go away in ten minutes."""
+        [mine] = [host["node"] for host in hosts(self._troupe).values() if host["pid"] in self.pids]
+        argv = [
+            RAY, "drain-node", f"--address={self._address}", f"--node-id={mine}",
+            "--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=test",
+            "--deadline-remaining-seconds=600",
+        ]  # fmt: skip
+        subprocess.run(argv, env=self.env, check=True, capture_output=True)
+
+
+@pytest.fixture(scope="module")
+def troupe(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    with deployed(tmp_path_factory.mktemp("nodes"), TROUPE_HOST_LABELS="tier=agents") as made:
+        yield made
+
+
+@pytest.fixture
+def nodes(troupe: Deployment) -> Iterator[list[Node]]:
+    """Two nodes with a host each."""
+    made = [Node(troupe, f"node-{next(NUMBERS)}") for _ in range(2)]
+    troupe.wait(lambda: all(at(troupe, node) for node in made), "a host on each node", 90)
+    yield made
+    for node in made:
+        node.kill()
+
+
+def hosts(troupe: Deployment) -> dict[str, dict[str, Any]]:
+    """What each host says of itself, with its pid; those that are placed."""
+    program = (
+        "import json, ray\n"
+        "from runtime import connect\n"
+        "connect()\n"
+        "told = {}\n"
+        "for name in ('host-0', 'host-1'):\n"
+        "    try:\n"
+        "        host = ray.get_actor(name, namespace='troupe')\n"
+        "        pid, status = ray.get([host.pid.remote(), host.status.remote()], timeout=3)\n"
+        "        told[name] = {**status, 'pid': pid}\n"
+        "    except (ray.exceptions.RayError, ValueError):\n"
+        "        pass\n"
+        "print(json.dumps(told))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=troupe.env, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, dict[str, Any]] = json.loads(done.stdout)
+    return found
+
+
+def at(troupe: Deployment, node: Node) -> list[dict[str, Any]]:
+    """The hosts on a node."""
+    pids = node.pids
+    return [host for host in hosts(troupe).values() if host["pid"] in pids]
+
+
+def busy(troupe: Deployment, made: list[Node]) -> Node:
+    """The node that a job runs on, once there is one."""
+
+    def look() -> Node | None:
+        return next((node for node in made if any(host["jobs"] for host in at(troupe, node))), None)
+
+    found = troupe.wait(look, "a host with a job", 60)
+    assert isinstance(found, Node)
+    return found
+
+
+def walk(troupe: Deployment, name: str) -> tuple[str, Path]:
+    """An issue under way: its id and its repository."""
+    repository = troupe.repository(name)
+    issue = troupe.submit(repository, externalId=name)
+    troupe.until(
+        f"/api/issues/{issue}", lambda found: (found.get("job") or {}).get("progress", 0) > 10
+    )
+    return issue, repository
+
+
+def finish(troupe: Deployment, issue: str, repository: Path) -> str:
+    """Approve it, and answer its final tree."""
+    troupe.approve(issue)
+    done = troupe.until(
+        f"/api/issues/{issue}", lambda found: found["status"] in ("completed", "failed")
+    )
+    assert done["status"] == "completed", done
+    return git(repository, "rev-parse", f"{done['resolution']['branch']}^{{tree}}").strip()
+
+
+@pytest.fixture(scope="module")
+def trees() -> list[str]:
+    """The final trees of all walks of this module."""
+    return []
+
+
+def test_a_job_goes_on_elsewhere_when_its_node_is_lost(
+    troupe: Deployment, nodes: list[Node], trees: list[str]
+) -> None:
+    """A machine that dies would take the work on it along."""
+    issue, repository = walk(troupe, "lost")
+    lost = busy(troupe, nodes)
+    job = troupe.call("GET", f"/api/issues/{issue}")["job"]["id"]
+    killed_at = time.monotonic()
+    assert lost.kill() >= 2
+    other = next(node for node in nodes if node is not lost)
+    troupe.wait(lambda: any(host["jobs"] for host in at(troupe, other)), "the job elsewhere", 60)
+    print(f"\nresumed {time.monotonic() - killed_at:.1f} s after its node was lost")
+    trees.append(finish(troupe, issue, repository))
+    assert len(set(trees)) == 1
+    assert troupe.call("GET", f"/api/jobs/{job}")["attempts"] == 1
+
+
+def test_agents_move_away_from_a_node_that_is_emptied(
+    troupe: Deployment, nodes: list[Node], trees: list[str]
+) -> None:
+    """A machine given back by the cloud would cost every job on it ten seconds and a step."""
+    issue, repository = walk(troupe, "drained")
+    emptied = busy(troupe, nodes)
+    emptied.drain()
+    troupe.wait(lambda: not at(troupe, emptied), "the host to leave its node", 60)
+    other = next(node for node in nodes if node is not emptied)
+    troupe.wait(lambda: len(at(troupe, other)) == 2, "both hosts on the other node", 60)
+    trees.append(finish(troupe, issue, repository))
+    assert len(set(trees)) == 1

@@ -10,7 +10,7 @@ that only replays recorded steps never opens a workspace at all.
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -59,6 +59,7 @@ class Bench:
         self._base_commit = base_commit
         self._deltas: list[Delta] = []
         self._workspace: Workspace | None = None
+        self._lay: Callable[[Workspace], Awaitable[object]] | None = None
         self.tree: str | None = None
         """The tree that the journal says the job is at; None until it is established."""
 
@@ -72,7 +73,13 @@ class Bench:
                 self._base_ref,
                 base_commit=self._base_commit,
             )
+            if self._lay is not None:
+                await self._lay(self._workspace)
         return self._workspace
+
+    def equipped(self, lay: Callable[[Workspace], Awaitable[object]]) -> None:
+        """The journal says that the job has dependencies: `lay` puts them into a workspace."""
+        self._lay = lay
 
     def established(self, commit: str, tree: str) -> None:
         """The journal says where the job starts from."""

@@ -13,13 +13,14 @@ from typing import Any, Final
 
 from actors.assignment import Note, Work
 from actors.endings import OUTCOMES, Ending
+from actors.errors import SetupFailedError
 from actors.prompts import render
 from actors.rounds import OwnTool
 from actors.tools import ToolOutput
 from actors.tools.text import visible
 from actors.untrusted import data_block, nonce
 from actors.words import step_words
-from actors.working import Attempt, WorkingAgent, not_allowed
+from actors.working import Attempt, WorkingAgent, not_allowed, not_set_up
 from runtime.job import Artifact, JobResult, StepContext
 
 PATCH_TYPE: Final = "text/x-diff"
@@ -52,6 +53,10 @@ class CodeAgent(WorkingAgent):
     async def work(self, attempt: Attempt) -> JobResult:
         if (refused := not_allowed(attempt, self.agent)) is not None:
             return refused
+        try:
+            await self.set_up(attempt)
+        except SetupFailedError as error:
+            return not_set_up(error)
         reviewing = _SelfReview(self, attempt)
         fields = {"facts": self.facts(attempt), "notes": _notes(attempt)}
         own: dict[str, OwnTool] = {

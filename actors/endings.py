@@ -32,6 +32,7 @@ OUTCOMES: Final[Mapping[str, str]] = MappingProxyType(
         "model_unavailable": "The model could not be reached for too long.",
         "model_unpriced": "The model has no price, so no budget can hold; name one in "
         "TROUPE_MODEL_PRICES.",
+        "setup_failed": "The repository's setup command failed, so no work was begun.",
         "not_allowed": "The repository's policy does not allow this agent.",
     }
 )

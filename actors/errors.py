@@ -66,6 +66,10 @@ class DeltaDamagedError(WorkspaceError):
     """The recorded change can't be applied: it is damaged, or its base is not here."""
 
 
+class SetupFailedError(WorkspaceError):
+    """The repository's setup command failed."""
+
+
 class SnapshotRefusedError(WorkspaceError):
     """The working tree holds something that can't be recorded exactly."""
 

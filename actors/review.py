@@ -64,6 +64,7 @@ class ReviewAgent(WorkingAgent):
     async def work(self, attempt: Attempt) -> JobResult:
         proposed = attempt.assignment.work
         assert proposed is not None, "a review is asked for with the work"
+        await self.set_up(attempt)
         before = await self._tests(attempt, "base", proposed.base_tree)
         after = await self._tests(attempt, "final", proposed.final_tree)
         said = await attempt.job.step(

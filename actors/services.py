@@ -22,6 +22,7 @@ from actors.errors import (
     RepositoryBusyError,
     RepositoryEmptyError,
     SandboxRefusedError,
+    SetupFailedError,
 )
 from actors.modelcall import NOT_CONFIGURED, NOT_CONFIGURED_WAIT_S
 from actors.models.client import ModelClient
@@ -29,6 +30,8 @@ from actors.policy import PolicyError
 from actors.sample import is_sample
 from actors.sandbox import Sandbox
 from actors.settings import DepartmentSettings
+from actors.setup.cache import Dependencies
+from actors.setup.run import SetupLimits
 from runtime.clock import Clock, SystemClock
 from runtime.errors import JobFailedError, JobWaiting
 
@@ -38,7 +41,14 @@ _WAITS: Final = {
     RepositoryBusyError: "repository_busy",
     SandboxRefusedError: "sandbox_refused",
 }
-_FINAL: Final = (NotARepositoryError, RepositoryEmptyError, BaseRefUnknownError, PolicyError)
+GB: Final = 1 << 30
+_FINAL: Final = (
+    NotARepositoryError,
+    RepositoryEmptyError,
+    BaseRefUnknownError,
+    PolicyError,
+    SetupFailedError,
+)
 """Errors that another try would meet again: the owner has to do something."""
 
 
@@ -77,6 +87,14 @@ class Services:
     def workspaces(self) -> Path:
         """Where mirrors and workspaces are."""
         return self.settings.data_dir / "workspaces"
+
+    @property
+    def dependencies(self) -> Dependencies:
+        """What setups have made on this machine."""
+        settings = self.settings
+        bytes_max = round(settings.cache_gb * GB / 2)
+        limits = SetupLimits(settings.setup_hosts, settings.setup_s, bytes_max)
+        return Dependencies(self.workspaces / "dependencies", self.sandbox, limits)
 
     def waiting(self, reason: str, seconds: float) -> JobWaiting:
         return JobWaiting(reason, self.clock.now_ms() + round(seconds * 1000))

@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from actors.models.settings import ModelSettings
+from actors.setup.egress import check_host
 from runtime.errors import SettingsError
 from runtime.job import JobConfig
 
@@ -45,6 +46,16 @@ class DepartmentSettings:
     """`TROUPE_WALL_S`: seconds that one job may work; waiting does not count."""
     answer_tokens_max: int = 16_000
     """`TROUPE_ANSWER_TOKENS_MAX`: output tokens of one model call."""
+    setup_hosts: tuple[str, ...] = ()
+    """`TROUPE_SETUP_HOSTS`, separated by `,`: what `commands.setup` of a repository may load from,
+    as `host`, `host:port` or `*.domain`. Empty: it has no network."""
+    setup_s: float = 900.0
+    """`TROUPE_SETUP_S`: seconds that one run of `commands.setup` may take."""
+    cache_days: float = 30.0
+    """`TROUPE_CACHE_DAYS`: mirrors and dependencies that nobody used for so long are removed."""
+    cache_gb: float = 20.0
+    """`TROUPE_CACHE_GB`: what mirrors and dependencies may take on the disk; beyond it those
+    unused longest are removed. One setup may make half of it."""
     sample_dir: Path = SAMPLE_DEFAULT
     """The shipped sample repository: the only one that the scripted model serves."""
     model: ModelSettings = field(default_factory=ModelSettings)
@@ -79,7 +90,7 @@ class DepartmentSettings:
         """Read the variables that the fields name, and the model's.
 
         Raises:
-            SettingsError: a number that is none or not above zero, a relative root.
+            SettingsError: a number that is none or not above zero, a relative root, no host.
         """
         default = cls()
         roots = [Path(part).expanduser() for part in _split(env, "TROUPE_REPOSITORY_ROOTS", ":")]
@@ -99,6 +110,10 @@ class DepartmentSettings:
             answer_tokens_max=int(
                 _number(env, "TROUPE_ANSWER_TOKENS_MAX", default.answer_tokens_max)
             ),
+            setup_hosts=_hosts(env, "TROUPE_SETUP_HOSTS"),
+            setup_s=_number(env, "TROUPE_SETUP_S", default.setup_s),
+            cache_days=_number(env, "TROUPE_CACHE_DAYS", default.cache_days),
+            cache_gb=_number(env, "TROUPE_CACHE_GB", default.cache_gb),
             model=ModelSettings.from_env(env),
         )
 
@@ -113,6 +128,13 @@ def _host(repository: str) -> str | None:
             return None
     place, colon, _ = repository.partition(":")
     return place.rpartition("@")[2] if colon and "/" not in place else None
+
+
+def _hosts(env: Mapping[str, str], name: str) -> tuple[str, ...]:
+    try:
+        return tuple(check_host(part) for part in _split(env, name, ","))
+    except ValueError as error:
+        raise SettingsError(f"{name}: {error}") from error
 
 
 def _split(env: Mapping[str, str], name: str, separator: str) -> list[str]:

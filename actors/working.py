@@ -24,7 +24,7 @@ from actors.bench import Bench, Delta
 from actors.budget import Account, Budget
 from actors.conversation import WORDS, Conversation
 from actors.endings import OUTCOMES, Ending
-from actors.errors import RepositoryUnknownError
+from actors.errors import RepositoryUnknownError, SetupFailedError
 from actors.gates.trees import list_tree, read_policy
 from actors.mirror import RepositorySource
 from actors.modelcall import ModelCalls
@@ -35,6 +35,7 @@ from actors.prompts import render, words
 from actors.records import AgentIssue
 from actors.rounds import OwnTool, Rounds
 from actors.services import HopelessError, Services
+from actors.setup.step import Setup
 from actors.tools.text import shortened, visible
 from actors.toolset import Toolset
 from actors.untrusted import data_block, nonce
@@ -67,6 +68,8 @@ class Attempt:
     started: Started
     people: People
     progress: Progress
+    made: tuple[str, ...] = ()
+    """What the setup command made in the tree: no part of any change."""
 
 
 class WorkingAgent(BaseAgent, ABC):
@@ -133,6 +136,21 @@ class WorkingAgent(BaseAgent, ABC):
         allowed = await asyncio.to_thread(self.services.settings.allows_repository, repository)
         if not allowed:
             raise HopelessError(f"The operator does not allow this repository: {repository}")
+
+    async def set_up(self, attempt: Attempt) -> None:
+        """Install the repository's dependencies, if its policy says how.
+
+        Raises:
+            SetupFailedError: the work can't begin.
+        """
+        command = attempt.started.policy.commands.setup
+        if command is None:
+            return
+        assignment, services = attempt.assignment, self.services
+        ref = assignment.base_ref or assignment.issue.context.base_ref or "HEAD"
+        where = [assignment.repository, ref]
+        setup = Setup(attempt.job, attempt.bench, services.dependencies, services.sandbox, where)
+        attempt.made = await setup.made(command)
 
     # The conversation
 
@@ -248,6 +266,9 @@ class WorkingAgent(BaseAgent, ABC):
             *(f"- checks: `{check}`" for check in _checks(started.policy)),
             *(f"- {assumed}" for assumed in started.policy.assumptions[:ASSUMPTIONS_MAX]),
         ]
+        if attempt.made:
+            names = ", ".join(f"`{name}`" for name in attempt.made[:ASSUMPTIONS_MAX])
+            lines.append(f"- made by the setup command and no part of your change: {names}")
         protected = ", ".join(started.policy.protected_paths)
         if protected:
             lines.append(f"- not to be changed: {protected}")
@@ -259,6 +280,12 @@ def not_allowed(attempt: Attempt, agent: str) -> JobResult | None:
     if attempt.started.policy.allows(agent):
         return None
     return JobResult(outcome="not_allowed", summary=OUTCOMES["not_allowed"])
+
+
+def not_set_up(error: SetupFailedError) -> JobResult:
+    """The result of a job whose repository can't be set up."""
+    said = ". ".join(str(part).strip() for part in error.args)
+    return JobResult(outcome="setup_failed", summary=f"{OUTCOMES['setup_failed']} {said}")
 
 
 def _checks(policy: RepositoryPolicy) -> list[str]:

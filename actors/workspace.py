@@ -39,6 +39,7 @@ from actors.git import check_object, encode
 from actors.mirror import Mirror, RepositorySource, locked, mirror
 from actors.names import Names
 from actors.room import Room, disk_errors, enter, quiet_rooms_removed, remove, remove_inside
+from actors.setup.laid import Laid
 
 ADD_TIMEOUT_S = 120.0
 CHECKOUT_TIMEOUT_S = 600.0
@@ -66,6 +67,8 @@ class Workspace:
         """For reading commits and trees; never with the tree's own configuration."""
         self.current_tree = tree
         """The last state known by name; None after adopting a tree, until the next one."""
+        self.laid: Laid | None = None
+        """What a setup made, beside the tree; no state ever has any of it."""
 
     @classmethod
     async def open(
@@ -156,6 +159,7 @@ class Workspace:
                 await self._add(only or ())
                 if only is None or self.current_tree is None:
                     await self._add_all()
+                await self._leave_out_laid()
             await holes.refuse_large(self.git, self.tree_path, before)
             await self._refuse_many_files()
             if self.current_tree is None or self._index_stamp() != self._recorded_stamp:
@@ -310,6 +314,14 @@ class Workspace:
         finally:
             adding.cancel()
             await asyncio.gather(adding, return_exceptions=True)
+
+    async def _leave_out_laid(self) -> None:
+        """Single files of a setup lie in the tree, and a .gitignore may name them for git."""
+        if self.laid is not None and self.laid.files:
+            await self.git.run(
+                "update-index", "--force-remove", "-z", "--stdin",
+                stdin=b"".join(encode(path) + b"\0" for path in self.laid.files),
+            )  # fmt: skip
 
     async def _remove_holes(self) -> None:
         found = await holes.suspects(self._names)

@@ -38,6 +38,10 @@ REASONS: Final[Mapping[str, tuple[str, str | None]]] = {
         "commands can't be isolated on this machine, so none is run",
         "Install bubblewrap and allow it user namespaces; it goes on by itself",
     ),
+    "setup_failed": (
+        "the repository's setup command failed",
+        "See the end of its output with: troupe explain {job}  (hosts: TROUPE_SETUP_HOSTS)",
+    ),
     "disk_full": (
         "the disk with the workspaces is full",
         "Free some space; it goes on by itself from its last step",

@@ -12,11 +12,12 @@ import asyncio
 import json
 import os
 import struct
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-from actors.sandbox import Sandbox
+from actors.sandbox import WORKSPACE, Sandbox
 from actors.tools import inside
 
 INSIDE = "/run/files.py"
@@ -32,14 +33,26 @@ NO_ANSWER = {
 class FileHelper:
     """Serves one workspace; calls run one after another."""
 
-    def __init__(self, sandbox: Sandbox, tree: Path, read_only: bool, hold: int | None) -> None:
+    def __init__(
+        self,
+        sandbox: Sandbox,
+        tree: Path,
+        read_only: bool,
+        hold: int | None,
+        binds: Callable[[], Mapping[str, Path]] = dict,
+    ) -> None:
+        """
+        Args:
+            binds: folders seen in the workspace that lie beside it; asked for at each start.
+        """
         self._sandbox = sandbox
         self._tree = tree
         self._read_only = read_only
         self._hold = hold
+        self._binds = binds
         self._busy = asyncio.Lock()
         self._stack: AsyncExitStack | None = None
-        self._serves: tuple[int, int] | None = None
+        self._serves: list[tuple[int, int]] | None = None
         self._requests: asyncio.WriteTransport
         self._answers: asyncio.StreamReader
 
@@ -50,8 +63,9 @@ class FileHelper:
             SandboxError: no helper could be started.
         """
         async with self._busy:
-            if self._serves != _identity(self._tree):
-                await self._start()
+            binds = self._binds()
+            if self._serves != self._identity(binds):
+                await self._start(binds)
             try:
                 async with asyncio.timeout(CALL_TIMEOUT_S):
                     return await self._exchange({"name": name, "input": asked})
@@ -76,7 +90,7 @@ class FileHelper:
         answer: dict[str, Any] = json.loads(await self._answers.readexactly(size))
         return answer
 
-    async def _start(self) -> None:
+    async def _start(self, binds: Mapping[str, Path]) -> None:
         await self._stop()
         loop = asyncio.get_running_loop()
         async with AsyncExitStack() as stack:
@@ -86,6 +100,7 @@ class FileHelper:
                     workspace=self._tree,
                     read_only=self._read_only,
                     extra_ro_binds={INSIDE: Path(inside.__file__)},
+                    binds=binds,
                     hold=self._hold,
                 )
             )
@@ -101,7 +116,7 @@ class FileHelper:
                 asyncio.Protocol, os.fdopen(process.stdin, "wb", buffering=0)
             )
             stack.callback(self._requests.abort)
-            self._serves = _identity(self._tree)
+            self._serves = self._identity(binds)
             self._stack = stack.pop_all()
 
     async def _stop(self) -> None:
@@ -110,7 +125,9 @@ class FileHelper:
             stack, self._stack = self._stack, None
             await stack.aclose()
 
-
-def _identity(tree: Path) -> tuple[int, int]:
-    status = tree.stat()
-    return status.st_dev, status.st_ino
+    def _identity(self, binds: Mapping[str, Path]) -> list[tuple[int, int]]:
+        """Of the tree and of the places mounted over: one made anew is mounted over no more."""
+        below = f"{WORKSPACE}/"
+        names = [place.removeprefix(below) for place in binds if place.startswith(below)]
+        found = [path.lstat() for path in (self._tree, *(self._tree / name for name in names))]
+        return [(status.st_dev, status.st_ino) for status in found]

@@ -10,14 +10,17 @@ control tool leads to are the loop's business.
 from __future__ import annotations
 
 import difflib
+import posixpath
 import re
 import shlex
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 from actors.errors import GitError, SnapshotRefusedError
-from actors.sandbox import Completed, Sandbox
+from actors.sandbox import WORKSPACE, Completed, Sandbox
+from actors.sandbox.command import SYSTEM_PATH
 from actors.tools import definitions as tools
 from actors.tools import junit
 from actors.tools.files import FileHelper
@@ -103,7 +106,8 @@ class ToolBox:
         self._artifacts = artifacts
         self._read_only = read_only
         self._names = tuple(name for name in names if not (read_only and name in _WRITERS))
-        self._files = FileHelper(sandbox, workspace.tree_path, read_only, workspace.lock_handle)
+        self._files = FileHelper(sandbox, workspace.tree_path, read_only, workspace.lock_handle,
+                                 self._binds)  # fmt: skip
         self._seen: dict[str, str] = {}
         self._failing: tuple[str, ...] = ()
 
@@ -164,6 +168,8 @@ class ToolBox:
         }.get(name, self._file_tool)
 
     async def _file_tool(self, name: str, asked: dict[str, Any]) -> ToolOutput:
+        if name in _WRITERS and self._is_the_setups(asked["path"]):
+            return _wrong("The setup command made this; it can't be part of your change.")
         request = {**asked, "seen": self._seen} if name == "write" else asked
         answer = await self._files.ask(name, request)
         changed: tuple[str, ...] | None = ()
@@ -181,6 +187,8 @@ class ToolBox:
             workspace=self._workspace.tree_path,
             read_only=self._read_only,
             timeout_s=asked.get("timeout_s", tools.COMMAND_TIMEOUT_S),
+            env=self._environment,
+            binds=self._binds(),
             output_bytes_max=OUTPUT_BYTES_MAX,
             merge_streams=True,
             hold=self._workspace.lock_handle,
@@ -208,7 +216,8 @@ class ToolBox:
             workspace=self._workspace.tree_path,
             read_only=self._read_only,
             timeout_s=TEST_TIMEOUT_S,
-            env=TEST_ENVIRONMENT,
+            env={**self._environment, **TEST_ENVIRONMENT},
+            binds=self._binds(),
             output_bytes_max=OUTPUT_BYTES_MAX,
             hold=self._workspace.lock_handle,
         )
@@ -259,6 +268,23 @@ class ToolBox:
         begin, end = asked["offset"], asked["offset"] + asked["limit"]
         part = text[begin:end]
         return _output(f"[{begin} to {begin + len(part)} of {len(text)} characters]\n{part}")
+
+    # What the setup made
+
+    def _binds(self) -> Mapping[str, Path]:
+        laid = self._workspace.laid
+        return laid.binds(self._workspace.tree_path) if laid is not None else {}
+
+    @property
+    def _environment(self) -> Mapping[str, str]:
+        laid = self._workspace.laid
+        bins = (*self._sandbox.toolchain.bin, SYSTEM_PATH)
+        return laid.environment(bins) if laid is not None else {}
+
+    def _is_the_setups(self, path: str) -> bool:
+        laid = self._workspace.laid
+        plain = posixpath.normpath(path.removeprefix(f"{WORKSPACE}/"))
+        return laid is not None and laid.covers(plain)
 
     @property
     def _anything(self) -> tuple[str, ...] | None:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.policy import (
     POLICY_BYTES_MAX,
+    AgentPolicy,
+    Budgets,
+    Commands,
+    DeliveryPolicy,
+    GatePolicy,
     PolicyError,
+    PolicyFile,
     RepositoryPolicy,
     load_policy,
     parse_policy,
@@ -182,3 +191,14 @@ def test_the_digest_is_of_the_rules() -> None:
     assert base.digest == same.digest != other.digest
     assert RepositoryPolicy.model_validate(base.to_wire()).digest == base.digest
     assert RepositoryPolicy.model_validate_json(base.to_json()) == base
+
+
+def test_the_documented_policy_is_one_and_names_every_key() -> None:
+    """An owner would copy an example that is refused, or never learn of a key."""
+    page = (Path(__file__).resolve().parents[2] / "docs" / "policy.md").read_text()
+    [example] = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    parsed = parse_policy(example.encode())
+    sections = (PolicyFile, Commands, GatePolicy, DeliveryPolicy, Budgets, AgentPolicy)
+    keys = {field.alias or name for model in sections for name, field in model.model_fields.items()}
+    assert {key for key in keys if f"{key}:" not in example} == set()
+    assert parsed.gates == GatePolicy() and parsed.commands.setup

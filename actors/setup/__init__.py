@@ -1,0 +1,1 @@
+"""Setup: a repository's dependencies, installed before an agent begins and never by one."""

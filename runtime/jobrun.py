@@ -187,26 +187,31 @@ class JobRun:
     async def _end(
         self, outcome: str, changed: dict[str, Any], more: dict[str, Any] | None = None
     ) -> None:
-        """One commit: the record, the acknowledgement, and word to whom it concerns."""
-        self._record = self._record.model_copy(update=changed)
-        self._publish_end(outcome)
-        content = {"jobId": self._record.id, "outcome": outcome, **(more or {})}
+        """One commit: the record, the acknowledgement, and word to whom it concerns.
+
+        No earlier commit may take a part of it: a host that died between the two
+        would leave a job that has ended and runs again.
+        """
+        record = self._record.model_copy(update=changed)
+        content = {"jobId": record.id, "outcome": outcome, **(more or {})}
         sends = [self._send(SCHEDULER, "scheduler:main", content, "job.ended")]
-        if self._record.reply_to and self._record.status.final:
+        if record.reply_to and record.status.final:
             activation = self._activation
             now_ms = activation.host.clock.now_ms()
             sends.append(
                 finished_send(
-                    self._record, activation.agent_id, activation.address, self._stored.seq, now_ms
+                    record, activation.agent_id, activation.address, self._stored.seq, now_ms
                 )
             )
         reply = to_json({"outcome": outcome})
         await self._commit(
-            acks=(Ack(self._stored.message_id, reply),), sends=tuple(sends), record=True
+            end=record,
+            feed=self._end_events(record, outcome),
+            acks=(Ack(self._stored.message_id, reply),),
+            sends=tuple(sends),
         )
 
-    def _publish_end(self, outcome: str) -> None:
-        record = self._record
+    def _end_events(self, record: AgentJob, outcome: str) -> tuple[FeedEvent, ...]:
         data: dict[str, Any] = {
             "agentId": record.agent,
             "jobId": record.id,
@@ -214,9 +219,10 @@ class JobRun:
         }
         if record.error and outcome == "failed":
             data["error"] = record.error
-        self._publish(f"job:{outcome}", data)
+        events = [self._event(f"job:{outcome}", data)]
         if outcome in ("completed", "failed", "paused"):
-            self._publish(f"agent:{outcome}", data)
+            events.append(self._event(f"agent:{outcome}", data))
+        return tuple(events)
 
     def _send(self, where: str, recipient: str, content: Any, message_type: str) -> Send:
         activation = self._activation
@@ -344,9 +350,12 @@ class JobRun:
             await self._commit()
 
     def _publish(self, event: str, data: dict[str, Any]) -> None:
+        self._feed.append(self._event(event, data))
+
+    def _event(self, event: str, data: dict[str, Any]) -> FeedEvent:
         now_ms = self._activation.host.clock.now_ms()
         rooms = job_rooms(self._record)
-        self._feed.append(feed_event(self._activation.organization, event, data, rooms, now_ms))
+        return feed_event(self._activation.organization, event, data, rooms, now_ms)
 
     def _remember(self, intent: Intent, result: bytes) -> None:
         self._steps[intent.key] = Step(intent.key, intent.kind, intent.body, 0, 1, result, 0)
@@ -362,9 +371,9 @@ class JobRun:
     async def _write_ended(self) -> None:
         await asyncio.sleep(0)  # a step that follows at once begins first, and takes it along
         with suppress(LostError):
-            await self._commit_now(False)
+            await self._commit_now()
 
-    async def _commit(self, *, record: bool = False, **fields: Any) -> None:
+    async def _commit(self, **fields: Any) -> None:
         """Commit with the results and the progress that have gathered.
 
         Goes on to its end when the caller is cancelled: what it took would be lost else.
@@ -372,7 +381,7 @@ class JobRun:
         Raises:
             LostError: refused, and it had not landed.
         """
-        await asyncio.shield(self._writing(self._commit_now(record, **fields)))
+        await asyncio.shield(self._writing(self._commit_now(**fields)))
 
     def _writing(self, commit: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(commit)
@@ -382,15 +391,17 @@ class JobRun:
 
     async def _commit_now(
         self,
-        record: bool,
+        end: AgentJob | None = None,
         puts: tuple[Put, ...] = (),
         intents: tuple[Intent, ...] = (),
+        feed: tuple[FeedEvent, ...] = (),
         **fields: Any,
     ) -> None:
         async with self._write_lock:
-            if record or self._dirty:
+            self._record = end or self._record
+            if end or self._dirty:
                 puts = (*puts, self._record_put())
-            feed, self._feed, self._dirty = tuple(self._feed), [], False
+            feed, self._feed, self._dirty = (*self._feed, *feed), [], False
             ended, self._ended = self._ended, []
             intents = (*(intent for intent, _ in ended if intent is not None), *intents)
             results = tuple(result for _, result in ended)

@@ -7,8 +7,9 @@
 
 A handler decides from the job's record as it was read and the message alone,
 notes in the table where the job is from now on, and answers what is to be
-written.  Reading, committing and dispatching are `scheduler`'s business; what a
-decision looks like in the store is `decisions`'.
+written.  A message may be read late: what the record says has happened by
+then, has.  Reading, committing and dispatching are `scheduler`'s business; what
+a decision looks like in the store is `decisions`'.
 """
 
 from __future__ import annotations
@@ -40,7 +41,6 @@ class JobDesk:
         self._backoff = backoff
         self._handlers: dict[str, Callable[[AgentJob, int, Message], Decision]] = {
             "job.queued": self._queued,
-            "job.ended": self._ended,
             "job.ready": self._ready,
             "job.signal": self._signal,
             "job.cancel": self._cancel,
@@ -75,27 +75,60 @@ class JobDesk:
             self._jobs.queued(job)
         return Decision()
 
-    def _ended(self, job: AgentJob, revision: int, message: Message) -> Decision:
+    def ended(self, job: AgentJob, revision: int, message: Message, asked: str | None) -> Decision:
+        """`job.ended {jobId, outcome, final?, error?, resumeAtMs?}`: a run has let go of the job.
+
+        Args:
+            asked: `cancel` or `pause`, if its host was asked to and may not have heard.
+        """
         self._jobs.ended(job.id)
         match message.content["outcome"]:
             case "failed":
                 error = message.content.get("error") or job.error
                 job = job.model_copy(update={"error": error})
-                return self._failed(job, revision, bool(message.content.get("final")))
-            case "waiting":
-                resume_at_ms = message.content.get("resumeAtMs")
-                self._jobs.wait_until(job.id, resume_at_ms)
-                return decisions.wait(job, revision, resume_at_ms, self._clock.now_ms())
-            case "paused":
-                self._jobs.paused(job.id)
-                return Decision()
+                return self._failed(job, revision, bool(message.content.get("final")), asked)
+            case "waiting" | "paused" as outcome:
+                if job.status.value != outcome:
+                    return self._moved_on(job, revision)
+                return self._let_go(job, revision, message, asked)
             case _:
                 return decisions.measure(self.service, job)
 
-    def _failed(self, job: AgentJob, revision: int, final: bool) -> Decision:
+    def _moved_on(self, job: AgentJob, revision: int) -> Decision:
+        """Something was done about the job before this end of a run was read."""
+        decision = Decision()
+        if job.status in (JobStatus.PENDING, JobStatus.PAUSED):
+            job, decision = decisions.change(job, revision, attempts=job.attempts - 1)
+        self._jobs.forget(job.id)
+        self._jobs.admit(job, self._clock.now_ms())
+        return decision
+
+    def _let_go(
+        self, job: AgentJob, revision: int, message: Message, asked: str | None
+    ) -> Decision:
+        """The job waits or is paused, which is no attempt; unless something else was asked."""
+        now_ms = self._clock.now_ms()
+        if asked == "cancel":
+            return decisions.end(job, revision, JobStatus.CANCELLED, "cancelled", now_ms)
+        if asked == "pause" or job.status is JobStatus.PAUSED:
+            return self._paused(job, revision, attempts=job.attempts - 1)
+        resume_at_ms = message.content.get("resumeAtMs")
+        self._jobs.wait_until(job.id, resume_at_ms)
+        return decisions.wait(job, revision, resume_at_ms, now_ms)
+
+    def _paused(self, job: AgentJob, revision: int, **changed: Any) -> Decision:
+        self._jobs.paused(job.id)
+        paused = {"status": JobStatus.PAUSED, "reason": "paused", **changed}
+        return decisions.change(job, revision, **paused)[1]
+
+    def _failed(self, job: AgentJob, revision: int, final: bool, asked: str | None) -> Decision:
         now_ms = self._clock.now_ms()
         if final or job.attempts >= job.max_attempts:
             return decisions.end(job, revision, JobStatus.FAILED, job.reason or "error", now_ms)
+        if asked == "cancel":
+            return decisions.end(job, revision, JobStatus.CANCELLED, "cancelled", now_ms)
+        if asked == "pause":
+            return self._paused(job, revision)
         wait_s = self._backoff.wait_s(job.attempts, self._random)
         not_before_ms = now_ms + round(wait_s * 1000)
         self._jobs.wait_until(job.id, not_before_ms)
@@ -129,9 +162,7 @@ class JobDesk:
             return decisions.ask_host(job, "pause", message.message_id, self._clock.now_ms())
         if job.status not in (JobStatus.PENDING, JobStatus.WAITING):
             return refuse("wrong_status", f"{job.id} is {job.status.value}")
-        self._jobs.paused(job.id)
-        _, decision = decisions.change(job, revision, status=JobStatus.PAUSED, reason="paused")
-        return decision
+        return self._paused(job, revision)
 
     def _resume(self, job: AgentJob, revision: int, message: Message) -> Decision:
         if job.status is not JobStatus.PAUSED:

@@ -56,14 +56,24 @@ class JobLane:
             if not self.busy:
                 self._task = asyncio.create_task(self._run())
             return
-        puts = _signal(self._activation.organization, message)
-        await self._write(acks=(Ack(stored.message_id),), puts=puts)
+        await self._write(acks=(Ack(stored.message_id),), **self._signal(stored, message))
         self._activation.done(stored.seq)
         run = self._current
         if run is not None and run.record.id == message.content["jobId"]:
             run.control(message.message_type)
-        elif message.message_type == "job.signal":
-            await self._write(sends=(self._ready(message.content["jobId"], stored.seq),))
+
+    def _signal(self, stored: StoredMessage, message: Message) -> dict[str, Any]:
+        """What a signal leaves behind: its content, and word to the scheduler in the same commit.
+
+        The word is sent even while the job runs: its run may be about to end in
+        a wait, and then nobody else would wake it.
+        """
+        if message.message_type != "job.signal":
+            return {}
+        content, organization = message.content, self._activation.organization
+        key = f"{content['jobId']}/{content['name']}"
+        put = Put("signal", key, organization, to_json(content.get("content")))
+        return {"puts": (put,), "sends": (self._ready(content["jobId"], stored.seq),)}
 
     def _ready(self, job_id: str, seq: int) -> Send:
         """Word to the scheduler that a waiting job has what it may have waited for."""
@@ -107,11 +117,3 @@ class JobLane:
                 return
             finally:
                 self._current = None
-
-
-def _signal(organization: str, message: Message) -> tuple[Put, ...]:
-    if message.message_type != "job.signal":
-        return ()
-    content = message.content
-    key = f"{content['jobId']}/{content['name']}"
-    return (Put("signal", key, organization, to_json(content.get("content"))),)

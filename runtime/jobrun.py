@@ -42,6 +42,7 @@ from runtime.jobevents import finished_send, job_rooms
 from runtime.message import Message
 from runtime.patience import patiently
 from runtime.store.contract import (
+    ABSENT,
     Ack,
     FeedEvent,
     Intent,
@@ -93,6 +94,8 @@ class JobRun:
         self._asked: str | None = None
         """`cancel` or `pause`, once asked for."""
         self._signalled = False
+        self._missed: dict[str, None] = {}
+        """Keys of the signals this run has looked for in vain."""
         self._work: asyncio.Task[JobResult] | None = None
 
     @classmethod
@@ -134,6 +137,7 @@ class JobRun:
         )
         while True:
             self._signalled = False
+            self._missed.clear()
             try:
                 self._checkpoint()
                 result = await self._process()
@@ -206,10 +210,19 @@ class JobRun:
         reply = to_json({"outcome": outcome})
         await self._commit(
             end=record,
+            puts=self._still_missed() if record.status is JobStatus.WAITING else (),
             feed=self._end_events(record, outcome),
             acks=(Ack(self._stored.message_id, reply),),
             sends=tuple(sends),
         )
+
+    def _still_missed(self) -> tuple[Put, ...]:
+        """The condition of a wait: no signal it waits for has come since it looked.
+
+        Else the commit is refused, the run is lost, and the next one finds the signal.
+        """
+        organization = self._activation.organization
+        return tuple(Put("signal", key, organization, None, (), ABSENT) for key in self._missed)
 
     def _end_events(self, record: AgentJob, outcome: str) -> tuple[FeedEvent, ...]:
         data: dict[str, Any] = {
@@ -322,7 +335,10 @@ class JobRun:
 
     async def signal(self, name: str) -> Any | None:
         store = self._activation.host.store
-        document = await patiently(lambda: store.get("signal", f"{self._record.id}/{name}"))
+        key = f"{self._record.id}/{name}"
+        document = await patiently(lambda: store.get("signal", key))
+        if document is None:
+            self._missed[key] = None
         return json.loads(document.body) if document is not None else None
 
     # Writing

@@ -32,7 +32,7 @@ class JobTable:
             self.paused(job.id)
         elif job.status is JobStatus.WAITING or job.not_before_ms > now_ms:
             self.wait_until(job.id, job.not_before_ms or None)
-        else:
+        elif not job.status.final:
             self.queued(job)
 
     def queued(self, job: AgentJob) -> None:

@@ -52,6 +52,7 @@ POLL_WAIT_S = 10.0
 RETRY_S = 0.2
 LEASE_S = 10.0
 RETRY = "job.retry"
+ENDED = "job.ended"
 DECIDE_MAX = 3
 """Times one message is decided on when a record changes under the decision."""
 
@@ -131,9 +132,7 @@ class Scheduler:
         }
 
     async def _take_over(self) -> tuple[StoredMessage, ...]:
-        incarnation = await patiently(
-            lambda: self._store.register(self.owner, self.name, LEASE_S)
-        )
+        incarnation = await patiently(lambda: self._store.register(self.owner, self.name, LEASE_S))
         while True:
             claimed = await self._claim()
             if claimed:
@@ -210,13 +209,19 @@ class Scheduler:
             return Decision(reply={"ok": True, **self.status()})
         if message.message_type.startswith("scheduler."):
             return self._scheduler_control(organization, message)
-        if message.message_type != RETRY and not self._desk.knows(message.message_type):
+        if message.message_type not in (RETRY, ENDED) and not self._desk.knows(
+            message.message_type
+        ):
             raise KeyError(message.message_type)
         job_id = message.content["jobId"]
         document = await patiently(lambda: self._store.get("job", job_id))
         if document is None or organization not in (SYSTEM, document.organization):
             return refuse("not_found", job_id)
         job = AgentJob.model_validate_json(document.body)
+        if message.message_type == ENDED:
+            asked = await patiently(lambda: self._store.get("asked", job_id))
+            word = asked.body.decode() if asked is not None else None
+            return self._desk.ended(job, document.revision, message, word)
         if message.message_type != RETRY:
             return self._desk.decide(job, document.revision, message)
         key = decisions.letter_key(job_id)
@@ -318,6 +323,6 @@ class Scheduler:
             return
         job = AgentJob.model_validate_json(document.body)
         if job.status is JobStatus.PENDING:
-            self._jobs.queued(job)
+            self._jobs.admit(job, self._clock.now_ms())
         elif job.status is JobStatus.WAITING:
             await self._commit(self._desk.requeue(job, document.revision))

@@ -7,11 +7,14 @@ from collections.abc import Sequence
 
 import pytest
 
-from runtime.agent import AgentState, BaseAgent
-from runtime.ids import SCHEDULER
+from runtime.agent import AgentState, BaseAgent, job_terms
+from runtime.clock import ManualClock, SystemClock
+from runtime.errors import JobWaiting
+from runtime.ids import SCHEDULER, Ids
 from runtime.job import AgentJob, JobResult
 from runtime.message import Message
-from runtime.store.contract import Commit, Committed, Refused
+from runtime.scheduler import Scheduler
+from runtime.store.contract import Commit, Committed, Put, Refused
 from runtime.store.memory import MemoryStore
 from tests.troupe import LocalTroupe
 from tests.unit.test_jobs import until
@@ -25,18 +28,37 @@ class SeenStore(MemoryStore):
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         self.accepted: list[Commit] = []
+        self.signalled = asyncio.Event()
+        """A signal has been written."""
+        self.hold = asyncio.Event()
+        """The answer to that waits for this."""
+        self.hold.set()
 
     async def commit(self, commits: Sequence[Commit]) -> list[Committed | Refused]:
         answers = await super().commit(commits)
         pairs = zip(commits, answers, strict=True)
         self.accepted += [one for one, answer in pairs if isinstance(answer, Committed)]
+        if any(put.collection == "signal" and put.body for one in commits for put in one.puts):
+            self.signalled.set()
+            await self.hold.wait()
         return answers
 
 
+class Gate:
+    """Where the test meets the run."""
+
+    def __init__(self) -> None:
+        self.looked = asyncio.Event()
+        """The run has looked for its signal and found none."""
+        self.go_on = asyncio.Event()
+        self.go_on.set()
+
+
 class Runner(BaseAgent):
-    """Takes one pure step and is done."""
+    """Takes one pure step and is done; or waits for a signal first."""
 
     kind = "runner"
+    gate = Gate()
 
     class State(AgentState):
         pass
@@ -48,11 +70,16 @@ class Runner(BaseAgent):
                 organization_id=self.context.organization,
                 agent_type="runner",
                 now_ms=self.context.now_ms(),
+                payload=message.content,
             )
         )
         return None
 
     async def process_task(self, job) -> JobResult:
+        if job.record.payload.get("wait") and await job.signal("answer") is None:
+            self.gate.looked.set()
+            await self.gate.go_on.wait()
+            raise JobWaiting("question")
         await job.progress(50, "only")
         await job.step("only", self._call)
         return JobResult(outcome="finished", summary="")
@@ -63,8 +90,8 @@ class Runner(BaseAgent):
 
 @pytest.fixture
 async def troupe():
-    troupe = LocalTroupe({"runner": Runner})
-    troupe = await LocalTroupe({"runner": Runner}, SeenStore(troupe.clock)).start()
+    Runner.gate = Gate()
+    troupe = await LocalTroupe({"runner": Runner}, SeenStore(SystemClock())).start()
     yield troupe
     await troupe.stop()
 
@@ -84,3 +111,56 @@ async def test_a_job_ends_in_one_commit(troupe) -> None:
     assert [ack.message_id.partition(":")[0] for ack in ends[0].acks] == ["run"]
     assert {send.recipient for send in ends[0].sends} == {SCHEDULER}
     assert "job:completed" in [event.event for event in ends[0].feed]
+
+
+SIGNAL = {"jobId": "job_1", "name": "answer", "content": "yes"}
+
+
+async def test_a_signal_that_meets_the_end_of_the_run_wakes_it(troupe) -> None:
+    """A run that has just looked in vain would wait for ever for what is there."""
+    client, store, gate = troupe.client(), troupe.store, Runner.gate
+    gate.go_on.clear()
+    await client.ask("runner:boss", {"jobId": "job_1", "wait": True}, "start")
+    async with asyncio.timeout(5):
+        await gate.looked.wait()
+        store.hold.clear()
+        await client.ask("scheduler:main", SIGNAL, "job.signal")
+        await store.signalled.wait()
+        gate.go_on.set()  # its end is committed behind the signal, whose answer is not there yet
+        store.hold.set()
+    await until(client, "job_1", "completed")
+
+
+async def test_a_signal_wakes_its_job_though_the_host_dies_on_it(troupe) -> None:
+    """The signal would be recorded as handled, and nobody would look again."""
+    client, store = troupe.client(), troupe.store
+    await client.ask("runner:boss", {"jobId": "job_1", "wait": True}, "start")
+    await until(client, "job_1", "waiting")
+    store.hold.clear()
+    await client.ask("scheduler:main", SIGNAL, "job.signal")
+    async with asyncio.timeout(5):
+        await store.signalled.wait()
+    await troupe.kill_host("host-0")
+    store.hold.set()
+    await troupe.start_host("host-0")
+    await until(client, "job_1", "completed")
+
+
+async def test_a_job_starts_no_earlier_than_its_record_says() -> None:
+    """What a refused decision left in memory would shorten the wait between two tries."""
+    clock = ManualClock()
+    store = MemoryStore(clock)
+    scheduler = Scheduler(store, clock, Ids(clock), lambda: 0.5)
+    now_ms = clock.now_ms()
+    job = AgentJob.new(
+        id="job_1",
+        organization_id="acme",
+        agent_type="runner",
+        now_ms=now_ms,
+        not_before_ms=now_ms + 500,
+    )
+    terms = tuple(f"{name}={value}" for name, value in job_terms(job).items())
+    await store.commit([Commit("acme", puts=(Put("job", job.id, "acme", job.to_json(), terms),))])
+    await scheduler._release(job.id)
+    assert scheduler._jobs.next() is None
+    assert scheduler._jobs.next_due_ms() == now_ms + 500

@@ -1,0 +1,145 @@
+"""What each message about a job leads to, and where the job is afterwards; no store, no host."""
+
+from __future__ import annotations
+
+import pytest
+
+from runtime.backoff import Backoff
+from runtime.clock import ManualClock
+from runtime.decisions import Decision
+from runtime.job import AgentJob, JobStatus
+from runtime.jobdesk import JobDesk
+from runtime.jobtable import JobTable
+from runtime.message import Message
+from runtime.schedule.queue import Limits
+
+
+class Desk:
+    """A desk with one job, whose record follows what the desk decides."""
+
+    def __init__(self) -> None:
+        self.clock = ManualClock()
+        self.table = JobTable(Limits())
+        self.desk = JobDesk(self.table, self.clock, lambda: 0.5, Backoff())
+        self.revision = 1
+        self.asked: str | None = None
+        self.job = AgentJob.new(
+            id="job_1", organization_id="acme", agent_type="worker", now_ms=self.clock.now_ms()
+        )
+
+    def running(self) -> None:
+        """The job has been started and its host has written nothing yet."""
+        self.table.started(self.job)
+        self.host_writes(JobStatus.RUNNING, attempts=self.job.attempts + 1)
+
+    def host_writes(self, status: JobStatus, **changed: object) -> None:
+        self.job = self.job.model_copy(update={"status": status, **changed})
+        self.revision += 1
+
+    def hear(self, message_type: str, **content: object) -> Decision:
+        """Decide on a message, as the scheduler does, and write what was decided."""
+        message = Message(
+            message_id="m",
+            sender="client:test",
+            recipient="scheduler:main",
+            message_type=message_type,
+            content={"jobId": self.job.id, **content},
+            timestamp="2026-11-21T08:00:00.000Z",
+        )
+        if message_type == "job.ended":
+            decision = self.desk.ended(self.job, self.revision, message, self.asked)
+        else:
+            decision = self.desk.decide(self.job, self.revision, message)
+        for put in decision.puts:
+            if put.collection == "job":
+                self.job = AgentJob.model_validate_json(put.body)
+                self.revision += 1
+            if put.collection == "asked":
+                self.asked = put.body.decode() if put.body else None
+        return decision
+
+    @property
+    def is_next(self) -> bool:
+        """Whether the job would be started now."""
+        place = self.table.next()
+        return place is not None and place.job_id == self.job.id
+
+
+@pytest.fixture
+def desk() -> Desk:
+    desk = Desk()
+    desk.running()
+    return desk
+
+
+def test_a_job_readied_before_its_wait_is_heard_of_goes_on(desk) -> None:
+    """The queue would keep for ever what its record says is ready."""
+    desk.host_writes(JobStatus.WAITING, reason="question")
+    desk.hear("job.ready")
+    desk.hear("job.ended", outcome="waiting")
+    assert (desk.job.status, desk.job.attempts) == (JobStatus.PENDING, 0)
+    assert desk.is_next
+
+
+def test_a_job_resumed_before_its_pause_is_heard_of_goes_on(desk) -> None:
+    """A person's resume would be answered ok and then forgotten."""
+    desk.host_writes(JobStatus.PAUSED)
+    assert desk.hear("job.resume").reply["ok"]
+    desk.hear("job.ended", outcome="paused")
+    assert (desk.job.status, desk.job.attempts) == (JobStatus.PENDING, 0)
+    assert desk.is_next
+
+
+def test_a_job_cancelled_before_its_wait_is_heard_of_stays_cancelled(desk) -> None:
+    """A job that has ended would be said to wait."""
+    desk.host_writes(JobStatus.WAITING, reason="question")
+    desk.hear("job.cancel")
+    decision = desk.hear("job.ended", outcome="waiting")
+    assert desk.job.status is JobStatus.CANCELLED
+    assert decision == Decision()
+    assert desk.table.counts()["waiting"] == 0
+
+
+@pytest.mark.parametrize("outcome", ["waiting", "paused", "failed"])
+def test_a_cancel_that_met_the_end_of_a_run_holds(desk, outcome) -> None:
+    """A job cancelled while its run let go would wait, pause or be tried again all the same."""
+    assert desk.hear("job.cancel").reply == {"ok": True, "status": "running"}
+    status = JobStatus.RUNNING if outcome == "failed" else JobStatus(outcome)
+    desk.host_writes(status, reason="question")
+    desk.hear("job.ended", outcome=outcome)
+    assert desk.job.status is JobStatus.CANCELLED
+    assert not desk.is_next
+    assert desk.table.counts() | {"maxConcurrent": 0} == dict.fromkeys(desk.table.counts(), 0)
+
+
+@pytest.mark.parametrize("outcome", ["waiting", "failed"])
+def test_a_pause_that_met_the_end_of_a_run_holds(desk, outcome) -> None:
+    """A job paused while its run let go would start again by itself."""
+    assert desk.hear("job.pause").reply["ok"]
+    desk.host_writes(JobStatus.WAITING if outcome == "waiting" else JobStatus.RUNNING)
+    desk.hear("job.ended", outcome=outcome)
+    assert desk.job.status is JobStatus.PAUSED
+    assert not desk.is_next
+    assert desk.hear("job.resume").reply["ok"]
+    assert desk.asked is None
+    assert desk.is_next
+
+
+def test_a_failure_for_good_is_one_whatever_was_asked(desk) -> None:
+    """A job that can't succeed would be reported as cancelled, without its dead letter."""
+    desk.hear("job.pause")
+    desk.hear("job.ended", outcome="failed", final=True, error="no")
+    assert desk.job.status is JobStatus.FAILED
+
+
+def test_pausing_is_no_attempt(desk) -> None:
+    """A job paused as often as it may fail would be given up at its first failure."""
+    for _ in range(desk.job.max_attempts + 1):
+        desk.host_writes(JobStatus.PAUSED)
+        desk.hear("job.ended", outcome="paused")
+        assert desk.job.attempts == 0
+        desk.hear("job.resume")
+        assert desk.is_next
+        desk.running()
+    desk.hear("job.ended", outcome="failed", error="busy")
+    assert desk.job.status is JobStatus.PENDING

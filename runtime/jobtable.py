@@ -22,22 +22,29 @@ class JobTable:
         """(time, job id); an entry that `_waiting` does not confirm is stale."""
         self._waiting: dict[str, int | None] = {}
         """Jobs without a slot -> when they are due; None: only a message makes them ready."""
+        self._retrying: set[str] = set()
+        """Those of `_waiting` that are pending: a failed attempt is tried again."""
         self._paused: set[str] = set()
 
     def admit(self, job: AgentJob, now_ms: int) -> None:
-        """Put a job where its record says it is."""
+        """Put a job where its record says it is; one that has ended is nowhere."""
+        if job.status.final:
+            return
         if job.status is JobStatus.RUNNING:
             self.started(job)
         elif job.status is JobStatus.PAUSED:
             self.paused(job.id)
-        elif job.status is JobStatus.WAITING or job.not_before_ms > now_ms:
+        elif job.status is JobStatus.WAITING:
             self.wait_until(job.id, job.not_before_ms or None)
-        elif not job.status.final:
+        elif job.not_before_ms > now_ms:
+            self.retry_at(job.id, job.not_before_ms)
+        else:
             self.queued(job)
 
     def queued(self, job: AgentJob) -> None:
         """It may run as soon as there is a slot, at its own place."""
         self._waiting.pop(job.id, None)
+        self._retrying.discard(job.id)
         self._paused.discard(job.id)
         self._queue.add(place_of(job))
 
@@ -56,13 +63,20 @@ class JobTable:
     def wait_until(self, job_id: str, at_ms: int | None) -> None:
         """It waits without a slot; None: only a message makes it ready."""
         self._waiting[job_id] = at_ms
+        self._retrying.discard(job_id)
         if at_ms is not None:
             heapq.heappush(self._due, (at_ms, job_id))
+
+    def retry_at(self, job_id: str, at_ms: int) -> None:
+        """An attempt has failed: it is pending, but not before its time."""
+        self.wait_until(job_id, at_ms)
+        self._retrying.add(job_id)
 
     def forget(self, job_id: str) -> None:
         """It is neither queued nor waiting nor paused any more."""
         self._queue.remove(job_id)
         self._waiting.pop(job_id, None)
+        self._retrying.discard(job_id)
         self._paused.discard(job_id)
 
     def is_waiting(self, job_id: str) -> bool:
@@ -83,14 +97,15 @@ class JobTable:
             at_ms, job_id = heapq.heappop(self._due)
             if self._waiting.get(job_id, -1) == at_ms:
                 del self._waiting[job_id]
+                self._retrying.discard(job_id)
                 found.append(job_id)
         return found
 
     def counts(self) -> dict[str, int]:
+        """How many jobs are where; `queued` as the records say `pending`."""
         return {
             "running": self._queue.running,
-            "queued": len(self._queue),
-            "waiting": len(self._waiting),
+            "queued": len(self._queue) + len(self._retrying),
+            "waiting": len(self._waiting) - len(self._retrying),
             "paused": len(self._paused),
-            "maxConcurrent": self._queue.limits.total,
         }

@@ -29,9 +29,10 @@ from runtime.ids import HOME, SCHEDULER, SYSTEM, Ids, split
 from runtime.job import AgentJob, JobStatus
 from runtime.jobdesk import JobDesk
 from runtime.jobtable import JobTable
-from runtime.message import Message
+from runtime.message import Message, WireModel
 from runtime.patience import patiently
 from runtime.schedule.queue import Limits
+from runtime.standing import COLLECTION, Control, Present, read, standing
 from runtime.store.contract import (
     BATCH_MAX,
     Ack,
@@ -55,6 +56,10 @@ RETRY = "job.retry"
 ENDED = "job.ended"
 DECIDE_MAX = 3
 """Times one message is decided on when a record changes under the decision."""
+
+
+PRIVATE = ("changedBy", "owner", "epoch")
+"""What of the status is not everybody's business."""
 
 
 class FencedError(Exception):
@@ -84,9 +89,10 @@ class Scheduler:
         self._store = store
         self._clock = clock
         self._ids = ids
-        self._jobs = JobTable(limits or Limits())
+        self._limits = limits or Limits()
+        self._jobs = JobTable(self._limits)
         self._desk = JobDesk(self._jobs, clock, random, backoff or Backoff())
-        self._control = {"paused": False, "draining": False, "by": "", "at": ""}
+        self._control = Control()
         self._fence = Fence("", 0)
         self._group = GroupCommitter(store)
         self._cursor = 0
@@ -118,18 +124,11 @@ class Scheduler:
             await self._group.close()
 
     def status(self) -> dict[str, Any]:
-        """Counts and state, as `GET /api/scheduler/status` answers them."""
-        counts = self._jobs.counts()
-        busy = counts["running"] or counts["queued"]
-        return {
-            "state": "PAUSED" if self._control["paused"] else "RUNNING" if busy else "IDLE",
-            "draining": bool(self._control["draining"]),
-            **counts,
-            "changedBy": self._control["by"],
-            "changedAt": self._control["at"],
-            "owner": self.owner,
-            "epoch": self._fence.epoch,
-        }
+        """Counts and state, as `GET /api/scheduler/status` answers them from the store."""
+        return standing(self._control, self._present(), self._jobs.counts())
+
+    def _present(self) -> Present:
+        return Present(owner=self.owner, epoch=self._fence.epoch, max_concurrent=self._limits.total)
 
     async def _take_over(self) -> tuple[StoredMessage, ...]:
         incarnation = await patiently(lambda: self._store.register(self.owner, self.name, LEASE_S))
@@ -159,10 +158,11 @@ class Scheduler:
             await patiently(lambda: self._store.renew(self.owner, LEASE_S))
 
     async def _rebuild(self) -> None:
-        """Read what the records say; they are the only truth."""
-        control = await patiently(lambda: self._store.get("scheduler", "control"))
-        if control is not None:
-            self._control = json.loads(control.body)
+        """Read what the records say; they are the only truth. First tell whose turn it is."""
+        await self._commit(Decision(puts=[_put("present", self._present())]))
+        self._control = read(
+            await patiently(lambda: self._store.get(COLLECTION, "control")), Control
+        )
         service = await patiently(lambda: self._store.get("stats", "service_times"))
         if service is not None:
             self._desk.service = json.loads(service.body)
@@ -262,24 +262,24 @@ class Scheduler:
         if organization not in (SYSTEM, HOME):
             return refuse("not_yours", f"only {HOME} may {verb} the scheduler")
         now_ms = self._clock.now_ms()
-        self._control = {
-            "paused": verb != "resume",
-            "draining": verb == "drain",
-            "by": str((message.content or {}).get("by", message.sender)),
-            "at": iso(now_ms),
-        }
-        status = self.status()
-        put = Put("scheduler", "control", SYSTEM, to_json(self._control))
-        event = feed_event(
-            organization, "scheduler:status", {"stats": status}, ("scheduler",), now_ms
+        self._control = Control(
+            paused=verb != "resume",
+            draining=verb == "drain",
+            by=str((message.content or {}).get("by", message.sender)),
+            at=iso(now_ms),
         )
+        status = self.status()
+        # of the system, so that every organization is told; so nobody's name is in it
+        stats = {name: value for name, value in status.items() if name not in PRIVATE}
+        event = feed_event(SYSTEM, "scheduler:status", {"stats": stats}, ("scheduler",), now_ms)
+        put = _put("control", self._control)
         return Decision(puts=[put], feed=[event], reply={"ok": True, **status})
 
     # Dispatch
 
     async def _dispatch(self) -> None:
         """Start as many jobs as the limits allow."""
-        while not self._control["paused"]:
+        while not self._control.paused:
             chosen = self._jobs.next()
             if chosen is None:
                 return
@@ -326,3 +326,7 @@ class Scheduler:
             self._jobs.admit(job, self._clock.now_ms())
         elif job.status is JobStatus.WAITING:
             await self._commit(self._desk.requeue(job, document.revision))
+
+
+def _put(key: str, record: WireModel) -> Put:
+    return Put(COLLECTION, key, SYSTEM, record.to_json())

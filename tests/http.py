@@ -191,8 +191,9 @@ class Stream:
 
     async def event(self) -> Sent:
         """The next block that is an event."""
-        while not (sent := await self.block()).event:
-            pass
+        async with asyncio.timeout(STREAM_WAIT_S):  # comments alone keep a stream alive for ever
+            while not (sent := await self.block()).event:
+                pass
         return sent
 
 

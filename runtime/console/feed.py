@@ -8,6 +8,9 @@ another incarnation (the store may have lost data) or ahead of the feed is it
 told `reset` and begins at the present head.  The ring is bounded, and so is
 what is held for a slow reader: nothing.
 
+Events of `system` in the room `COMMON` are everybody's: each reader gets them
+among its own, so nothing of an organization may ever be in one.
+
 While nobody reads, nothing is polled.  Turning entries into bytes on the wire
 is `runtime.console.events`.
 """
@@ -15,6 +18,7 @@ is `runtime.console.events`.
 from __future__ import annotations
 
 import asyncio
+import heapq
 import logging
 from collections import deque
 from collections.abc import AsyncIterator
@@ -22,6 +26,7 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from runtime.errors import StoreUnavailableError
+from runtime.ids import SYSTEM
 from runtime.store.contract import Feed, FeedEntry, Store
 
 logger = logging.getLogger(__name__)
@@ -32,6 +37,8 @@ BATCH_MAX: Final = 500
 """Events a reader is given at once."""
 POLL_S: Final = 20.0
 RETRY_S: Final = 0.5
+COMMON: Final = "scheduler"
+"""The room whose events of `system` every organization is told."""
 START_S: Final = 2.0
 """How long the first reader waits for the store."""
 
@@ -88,7 +95,7 @@ class FeedHub:
         if incarnation != self.incarnation or after > self.head:
             return Feed((), self.head, True)
         if after < self._floor:
-            return await self._store.tail(after, BATCH_MAX, 0, organization, incarnation)
+            return await self._from_store(after, organization, incarnation)
         if after == self.head:
             await self._wait(wait_s)
         if incarnation != self.incarnation or after < self._floor:
@@ -104,7 +111,18 @@ class FeedHub:
         newer.reverse()
         batch = newer[:BATCH_MAX]
         cursor = batch[-1].cursor if len(newer) > BATCH_MAX else self.head
-        return Feed(tuple(one for one in batch if one.organization == organization), cursor, False)
+        return Feed(tuple(one for one in batch if _may_see(organization, one)), cursor, False)
+
+    async def _from_store(self, after: int, organization: str, incarnation: str) -> Feed:
+        """The organization's events and the system's, in one order, as far as both are read."""
+        own, common = [
+            await self._store.tail(after, BATCH_MAX, 0, whose, incarnation)
+            for whose in (organization, SYSTEM)
+        ]
+        cursor = min(own.cursor, common.cursor)
+        both = heapq.merge(own.entries, common.entries, key=lambda entry: entry.cursor)
+        entries = [one for one in both if one.cursor <= cursor and _may_see(organization, one)]
+        return Feed(tuple(entries), cursor, own.reset or common.reset)
 
     async def _wait(self, wait_s: float) -> None:
         news = self._news
@@ -159,6 +177,11 @@ class FeedHub:
     def _wake(self) -> None:
         news, self._news = self._news, asyncio.Event()
         news.set()
+
+
+def _may_see(organization: str, entry: FeedEntry) -> bool:
+    common = entry.organization == SYSTEM and COMMON in entry.rooms
+    return common or entry.organization == organization
 
 
 __all__ = ["FeedHub"]

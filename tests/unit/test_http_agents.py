@@ -14,7 +14,7 @@ from runtime.client import Write
 from runtime.clock import SystemClock
 from runtime.console import letters
 from runtime.console.settings import ConsoleSettings
-from runtime.errors import JobFailedError
+from runtime.errors import JobFailedError, JobWaiting
 from runtime.ids import HOME, SYSTEM
 from runtime.job import AgentJob, Job, JobResult, JobStatus
 from runtime.keys import Role
@@ -44,6 +44,8 @@ class Counter(BaseAgent):
     async def process_task(self, job: Job) -> JobResult:
         if job.record.payload.get("fail"):
             raise JobFailedError("it can't be done")
+        if job.record.payload.get("ask"):
+            raise JobWaiting("question")
         await job.step("one", _one, request={"n": 1})
         await job.step("large", _large)
         await job.artifact("code_change", "../../etc/x.patch", b"+1", "text/x-diff")
@@ -299,14 +301,36 @@ async def test_a_scheduler_that_is_silent_takes_commands_all_the_same() -> None:
     async with await api.client() as ann:
         answer = await ann.post(f"/api/jobs/{world.job.id}/cancel")
         assert (answer.status_code, answer.json()["accepted"]) == (202, True)
-        status = await ann.get("/api/scheduler/status")
-        assert (status.status_code, status.json()["code"]) == (503, "scheduler_silent")
-    [asked, _] = [
+    [asked] = [
         Message.from_json(row.body)
         for row in await api.store.history(f"{SYSTEM}/scheduler:main", 0, 10)
     ]
     assert asked.message_type == "job.cancel"
     assert asked.content == {"jobId": world.job.id, "organizationId": "acme", "by": "ann"}
+
+
+async def test_looking_at_the_scheduler_costs_it_nothing(living: Living) -> None:
+    """Would fill the scheduler's inbox, for ever, with the looks of whoever watches."""
+    job = await living.job(payload={"ask": True})
+    async with await living.api.client(Role.VIEWER) as ann:
+        await living.until(ann, f"/api/jobs/{job.id}", "waiting")
+        said = await living.troupe.client(HOME).ask("scheduler:main", {}, "scheduler.status")
+        before = (await living.api.store.health()).commits
+        known = [(await ann.get("/api/scheduler/status")).json() for _ in range(20)][-1]
+        assert (await living.api.store.health()).commits == before
+    assert {"ok": True, **known} == said, "it is what the scheduler itself says"
+    assert (known["state"], known["waiting"], known["maxConcurrent"]) == ("IDLE", 1, 5)
+
+
+async def test_who_stopped_the_scheduler_is_told_at_home_only(living: Living) -> None:
+    """Would show one organization the names of another's people."""
+    root = await living.api.client(Role.ADMIN, HOME, "root")
+    async with root, await living.api.client(Role.ADMIN) as ann:
+        await root.post("/api/scheduler/pause")
+        ours = (await root.get("/api/scheduler/status")).json()
+        theirs = (await ann.get("/api/scheduler/status")).json()
+    assert (ours["state"], ours["changedBy"]) == ("PAUSED", "root")
+    assert theirs == {**ours, "changedBy": HOME}
 
 
 async def test_a_dead_message_is_tried_once_more_and_once_only() -> None:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 
 from runtime.console import events, feed
 from runtime.console.settings import ConsoleSettings
+from runtime.ids import HOME
 from runtime.keys import CACHE_TTL_S, Role
 from runtime.store.contract import FeedEvent
 from runtime.store.memory import MemoryStore
 from runtime.turn import feed_event
 from tests.http import HttpTroupe, Stream
+from tests.troupe import LocalTroupe
 
 
 def event(number: int, organization: str = "acme", *rooms: str) -> FeedEvent:
@@ -103,6 +106,53 @@ async def test_a_stream_carries_its_organizations_events_only(api: HttpTroupe) -
         assert await numbers(stream, 2) == [2, 4]
     async with api.stream("/api/events", token, last_event_id=place) as stream:
         assert await numbers(stream, 2) == [2, 4]
+
+
+async def test_what_is_everybodys_reaches_every_organization_once(
+    api: HttpTroupe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Would leave an organization waiting for a scheduler that another one has stopped."""
+    monkeypatch.setattr(feed, "BATCH_MAX", 2)
+    sent = [
+        event(number, "system" if number % 3 == 0 else "acme", "scheduler") for number in range(9)
+    ]
+    for organization, rooms, wanted in (
+        ("acme", "", list(range(9))),
+        ("globex", "", [0, 3, 6]),
+        ("globex", "?rooms=monitoring", [0, 3, 6]),
+        ("globex", "?rooms=scheduler", [0, 3, 6]),
+    ):
+        api = HttpTroupe()
+        token, _ = await api.key(Role.VIEWER, organization)
+        async with api.stream(f"/api/events{rooms}", token) as stream:
+            place = (await stream.block()).id
+            await publish(api, *sent)
+            last = event(99, organization, "scheduler")
+            await publish(api, last)
+            assert await numbers(stream, len(wanted) + 1) == [*wanted, 99]
+        async with api.stream(f"/api/events{rooms}", token, last_event_id=place) as late:
+            assert await numbers(late, len(wanted) + 1) == [*wanted, 99]
+
+
+async def test_a_stop_of_the_scheduler_is_told_to_all_and_names_nobody() -> None:
+    """Would tell one organization who works in another, or tell it nothing at all."""
+    troupe = LocalTroupe({})
+    api = HttpTroupe(troupe.store, troupe.clock)
+    troupe.start_scheduler()
+    token, _ = await api.key(Role.VIEWER, "globex")
+    async with api.stream("/api/events", token) as stream:
+        await stream.block()
+        for verb, state in (("pause", "PAUSED"), ("resume", "IDLE")):
+            content = {"by": "swordfish"}
+            await troupe.client(HOME).ask("scheduler:main", content, f"scheduler.{verb}")
+            told = await stream.event()
+            assert (told.event, told.data["organizationId"]) == ("scheduler:status", "system")
+            assert told.data["data"]["stats"] == {
+                "state": state, "draining": False, "running": 0, "queued": 0, "waiting": 0,
+                "paused": 0, "maxConcurrent": 5, "changedAt": ANY,
+            }  # fmt: skip
+            assert "swordfish" not in str(told.data)
+    await troupe.kill_scheduler()
 
 
 async def test_a_stream_carries_the_rooms_that_were_asked_for(api: HttpTroupe) -> None:

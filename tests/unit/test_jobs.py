@@ -167,6 +167,23 @@ async def test_a_failed_attempt_is_tried_again_from_its_last_step(troupe, world)
     assert len(world.calls) == STEPS + 2
 
 
+async def test_a_job_between_two_attempts_is_queued_and_holds_no_slot(troupe, world) -> None:
+    """The status would count it as waiting for something, where its record says pending."""
+    troupe._random.random = lambda: 1.0
+    world.fail = 1
+    client = troupe.client()
+    await start(client, "job_1")
+    async with asyncio.timeout(5):
+        while (await until(client, "job_1", "pending")).error is None:
+            await asyncio.sleep(0)
+    status = await client.ask("scheduler:main", {}, "scheduler.status")
+    assert (status["queued"], status["waiting"], status["running"]) == (1, 0, 0)
+    await troupe.kill_scheduler()
+    troupe.start_scheduler()  # it reads the same from the record
+    status = await client.ask("scheduler:main", {}, "scheduler.status")
+    assert (status["queued"], status["waiting"], status["running"]) == (1, 0, 0)
+
+
 async def test_a_job_that_keeps_failing_ends_as_a_dead_letter(troupe, world) -> None:
     """A hopeless job would be retried for ever, or end without word."""
     troupe._random.random = lambda: 0.0

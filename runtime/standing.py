@@ -1,0 +1,81 @@
+"""How the scheduler stands: what was asked of it, where the jobs are, and which one it is.
+
+    document  (`scheduler`, `control`)   Control    written when somebody pauses or resumes it
+    document  (`scheduler`, `present`)   Present    written when a scheduler takes over
+
+With the jobs' records this is all there is to tell, so whoever can read the
+store can tell it: no message to the scheduler, nothing written.  The counts are
+of every organization's jobs, because the queue is one; nothing else of a job
+is ever in them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, Final, TypeVar
+
+from runtime.job import JobStatus
+from runtime.message import WireModel
+from runtime.store.contract import Document, Store
+
+COLLECTION: Final = "scheduler"
+COUNTED: Final = {
+    "running": JobStatus.RUNNING,
+    "queued": JobStatus.PENDING,
+    "waiting": JobStatus.WAITING,
+    "paused": JobStatus.PAUSED,
+}
+"""Name of a count -> the status of the records it counts."""
+
+M = TypeVar("M", bound=WireModel)
+
+
+class Control(WireModel):
+    """What was asked of the scheduler last."""
+
+    paused: bool = False
+    draining: bool = False
+    by: str = ""
+    at: str = ""
+
+
+class Present(WireModel):
+    """The scheduler that took over last."""
+
+    owner: str = ""
+    epoch: int = 0
+    max_concurrent: int = 0
+
+
+def standing(control: Control, present: Present, counts: Mapping[str, int]) -> dict[str, Any]:
+    """The status as the API answers it."""
+    busy = counts["running"] or counts["queued"]
+    return {
+        "state": "PAUSED" if control.paused else "RUNNING" if busy else "IDLE",
+        "draining": control.draining,
+        **counts,
+        "maxConcurrent": present.max_concurrent,
+        "changedBy": control.by,
+        "changedAt": control.at,
+        "owner": present.owner,
+        "epoch": present.epoch,
+    }
+
+
+async def read_standing(store: Store) -> dict[str, Any]:
+    """The status as the store knows it."""
+    (control, present), counts = await asyncio.gather(
+        asyncio.gather(store.get(COLLECTION, "control"), store.get(COLLECTION, "present")),
+        asyncio.gather(
+            *(store.count("job", None, [f"status={status.value}"]) for status in COUNTED.values())
+        ),
+    )
+    return standing(
+        read(control, Control), read(present, Present), dict(zip(COUNTED, counts, strict=True))
+    )
+
+
+def read(document: Document | None, model: type[M]) -> M:
+    """What a document says; the defaults when there is none."""
+    return model() if document is None else model.model_validate_json(document.body)

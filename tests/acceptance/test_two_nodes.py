@@ -21,7 +21,7 @@ import pytest
 
 from runtime.cluster.processes import marked
 from runtime.cluster.settings import MARKER, DataDir, State
-from tests.acceptance.deployment import Deployment, deployed, git
+from tests.acceptance.deployment import Deployment, deployed, free_port, git
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -54,11 +54,14 @@ class Node:
             [
                 RAY, "start", f"--address={state.ray_address}", "--block", "--num-cpus=2",
                 f"--object-store-memory={OBJECT_STORE_BYTES}", "--labels", "tier=agents",
-                "--disable-usage-stats",
+                f"--dashboard-agent-listen-port={free_port()}", "--disable-usage-stats",
             ],
             env=env, stdin=subprocess.DEVNULL,
             stdout=(self.data / "ray.log").open("wb"), stderr=subprocess.STDOUT,
         )  # fmt: skip
+        # Two that begin at the same time on one machine take the same names for their sockets.
+        log = self.data / "ray.log"
+        troupe.wait(lambda: b"Ray runtime started" in log.read_bytes(), f"{name} to start", 60)
 
     @property
     def pids(self) -> list[int]:
@@ -90,18 +93,24 @@ class Node:
 
 @pytest.fixture(scope="module")
 def troupe(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    with deployed(tmp_path_factory.mktemp("nodes"), TROUPE_HOST_LABELS="tier=agents") as made:
+    """Hosts belong on worker nodes, and each fills one."""
+    data = tmp_path_factory.mktemp("nodes")
+    with deployed(data, TROUPE_HOST_LABELS="tier=agents", TROUPE_HOST_CPUS="2") as made:
         yield made
 
 
 @pytest.fixture
 def nodes(troupe: Deployment) -> Iterator[list[Node]]:
     """Two nodes with a host each."""
-    made = [Node(troupe, f"node-{next(NUMBERS)}") for _ in range(2)]
-    troupe.wait(lambda: all(at(troupe, node) for node in made), "a host on each node", 90)
+    made = [node(troupe), node(troupe)]
+    troupe.wait(lambda: all(at(troupe, one) for one in made), "a host on each node", 90)
     yield made
-    for node in made:
-        node.kill()
+    for one in made:
+        one.kill()
+
+
+def node(troupe: Deployment) -> Node:
+    return Node(troupe, f"node-{next(NUMBERS)}")
 
 
 def hosts(troupe: Deployment) -> dict[str, dict[str, Any]]:
@@ -128,9 +137,9 @@ def hosts(troupe: Deployment) -> dict[str, dict[str, Any]]:
     return found
 
 
-def at(troupe: Deployment, node: Node) -> list[dict[str, Any]]:
+def at(troupe: Deployment, place: Node) -> list[dict[str, Any]]:
     """The hosts on a node."""
-    pids = node.pids
+    pids = place.pids
     return [host for host in hosts(troupe).values() if host["pid"] in pids]
 
 
@@ -180,7 +189,7 @@ def test_a_job_goes_on_elsewhere_when_its_node_is_lost(
     job = troupe.call("GET", f"/api/issues/{issue}")["job"]["id"]
     killed_at = time.monotonic()
     assert lost.kill() >= 2
-    other = next(node for node in nodes if node is not lost)
+    other = next(one for one in nodes if one is not lost)
     troupe.wait(lambda: any(host["jobs"] for host in at(troupe, other)), "the job elsewhere", 60)
     print(f"\nresumed {time.monotonic() - killed_at:.1f} s after its node was lost")
     trees.append(finish(troupe, issue, repository))
@@ -196,7 +205,8 @@ def test_agents_move_away_from_a_node_that_is_emptied(
     emptied = busy(troupe, nodes)
     emptied.drain()
     troupe.wait(lambda: not at(troupe, emptied), "the host to leave its node", 60)
-    other = next(node for node in nodes if node is not emptied)
-    troupe.wait(lambda: len(at(troupe, other)) == 2, "both hosts on the other node", 60)
+    new = node(troupe)
+    nodes.append(new)
+    troupe.wait(lambda: at(troupe, new), "the host on a new node", 60)
     trees.append(finish(troupe, issue, repository))
     assert len(set(trees)) == 1

@@ -103,25 +103,34 @@ class Scheduler:
         """Take the schedule over, rebuild, and work until cancelled.
 
         Raises:
-            FencedError: another scheduler has the epoch; nothing more was written.
+            FencedError: another scheduler has the epoch, or the store knows this one
+                no more; nothing more was written.
         """
-        renewing = asyncio.create_task(self._renew())
+        incarnation = await patiently(lambda: self._store.register(self.owner, self.name, LEASE_S))
+        tasks = [
+            asyncio.create_task(self._renew(incarnation)),
+            asyncio.create_task(self._work(incarnation)),
+        ]
         try:
-            pending = await self._take_over()
-            await self._rebuild()
-            await self._handle_all(pending)
-            while True:
-                await self._dispatch()
-                poll = await patiently(
-                    lambda: self._store.poll(self.owner, self._cursor, BATCH_MAX, self._wait_s())
-                )
-                self._cursor = poll.cursor
-                await self._handle_all(poll.messages)
-                for job_id in self._jobs.take_due(self._clock.now_ms()):
-                    await self._release(job_id)
+            await asyncio.gather(*tasks)
         finally:
-            renewing.cancel()
+            for task in tasks:
+                task.cancel()
             await self._group.close()
+
+    async def _work(self, incarnation: str) -> None:
+        pending = await self._take_over(incarnation)
+        await self._rebuild()
+        await self._handle_all(pending)
+        while True:
+            await self._dispatch()
+            poll = await patiently(
+                lambda: self._store.poll(self.owner, self._cursor, BATCH_MAX, self._wait_s())
+            )
+            self._cursor = poll.cursor
+            await self._handle_all(poll.messages)
+            for job_id in self._jobs.take_due(self._clock.now_ms()):
+                await self._release(job_id)
 
     def status(self) -> dict[str, Any]:
         """Counts and state, as `GET /api/scheduler/status` answers them from the store."""
@@ -130,8 +139,7 @@ class Scheduler:
     def _present(self) -> Present:
         return Present(owner=self.owner, epoch=self._fence.epoch, max_concurrent=self._limits.total)
 
-    async def _take_over(self) -> tuple[StoredMessage, ...]:
-        incarnation = await patiently(lambda: self._store.register(self.owner, self.name, LEASE_S))
+    async def _take_over(self, incarnation: str) -> tuple[StoredMessage, ...]:
         while True:
             claimed = await self._claim()
             if claimed:
@@ -152,10 +160,14 @@ class Scheduler:
             await patiently(lambda: self._store.release(self.owner, [SCHEDULER]))
             return []
 
-    async def _renew(self) -> None:
+    async def _renew(self, incarnation: str) -> None:
+        """Keep the lease; who has lost it hears of no message any more, and must say so."""
         while True:
             await asyncio.sleep(LEASE_S / 3)
-            await patiently(lambda: self._store.renew(self.owner, LEASE_S))
+            if not await patiently(lambda: self._store.renew(self.owner, LEASE_S)):
+                raise FencedError("its lease is another's")
+            if (await patiently(self._store.health)).incarnation != incarnation:
+                raise FencedError("the store has another incarnation")
 
     async def _rebuild(self) -> None:
         """Read what the records say; they are the only truth. First tell whose turn it is."""

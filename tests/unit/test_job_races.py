@@ -13,7 +13,7 @@ from runtime.errors import JobWaiting
 from runtime.ids import SCHEDULER, Ids
 from runtime.job import AgentJob, JobResult
 from runtime.message import Message
-from runtime.scheduler import Scheduler
+from runtime.scheduler import FencedError, Scheduler
 from runtime.store.contract import Commit, Committed, Put, Refused
 from runtime.store.memory import MemoryStore
 from tests.troupe import LocalTroupe
@@ -164,3 +164,21 @@ async def test_a_job_starts_no_earlier_than_its_record_says() -> None:
     await scheduler._release(job.id)
     assert scheduler._jobs.next() is None
     assert scheduler._jobs.next_due_ms() == now_ms + 500
+
+
+@pytest.mark.parametrize("how", ["its lease is gone", "the store lost data"])
+async def test_a_scheduler_that_has_lost_its_hold_says_so(how, monkeypatch) -> None:
+    """It would wait for messages that nobody brings, and look well: nothing would start."""
+    monkeypatch.setattr("runtime.scheduler.LEASE_S", 0.03)
+    store = MemoryStore(SystemClock())
+    scheduler = Scheduler(store, SystemClock(), Ids(SystemClock()), lambda: 0.5)
+    running = asyncio.create_task(scheduler.run())
+    async with asyncio.timeout(5):
+        while not scheduler.status()["epoch"]:
+            await asyncio.sleep(0)
+        if how == "its lease is gone":
+            await store.register("another", scheduler.name, 10.0)
+        else:
+            store.incarnation = "another"
+        with pytest.raises(FencedError):
+            await running

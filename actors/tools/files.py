@@ -17,7 +17,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-from actors.sandbox import WORKSPACE, Sandbox
+from actors.sandbox import Sandbox
 from actors.tools import inside
 
 INSIDE = "/run/files.py"
@@ -52,7 +52,7 @@ class FileHelper:
         self._binds = binds
         self._busy = asyncio.Lock()
         self._stack: AsyncExitStack | None = None
-        self._serves: list[tuple[int, int]] | None = None
+        self._serves: tuple[int, int] | None = None
         self._requests: asyncio.WriteTransport
         self._answers: asyncio.StreamReader
 
@@ -63,9 +63,8 @@ class FileHelper:
             SandboxError: no helper could be started.
         """
         async with self._busy:
-            binds = self._binds()
-            if self._serves != self._identity(binds):
-                await self._start(binds)
+            if self._serves != _identity(self._tree):
+                await self._start()
             try:
                 async with asyncio.timeout(CALL_TIMEOUT_S):
                     return await self._exchange({"name": name, "input": asked})
@@ -90,7 +89,7 @@ class FileHelper:
         answer: dict[str, Any] = json.loads(await self._answers.readexactly(size))
         return answer
 
-    async def _start(self, binds: Mapping[str, Path]) -> None:
+    async def _start(self) -> None:
         await self._stop()
         loop = asyncio.get_running_loop()
         async with AsyncExitStack() as stack:
@@ -100,7 +99,7 @@ class FileHelper:
                     workspace=self._tree,
                     read_only=self._read_only,
                     extra_ro_binds={INSIDE: Path(inside.__file__)},
-                    binds=binds,
+                    binds=self._binds(),
                     hold=self._hold,
                 )
             )
@@ -116,7 +115,7 @@ class FileHelper:
                 asyncio.Protocol, os.fdopen(process.stdin, "wb", buffering=0)
             )
             stack.callback(self._requests.abort)
-            self._serves = self._identity(binds)
+            self._serves = _identity(self._tree)
             self._stack = stack.pop_all()
 
     async def _stop(self) -> None:
@@ -125,9 +124,7 @@ class FileHelper:
             stack, self._stack = self._stack, None
             await stack.aclose()
 
-    def _identity(self, binds: Mapping[str, Path]) -> list[tuple[int, int]]:
-        """Of the tree and of the places mounted over: one made anew is mounted over no more."""
-        below = f"{WORKSPACE}/"
-        names = [place.removeprefix(below) for place in binds if place.startswith(below)]
-        found = [path.lstat() for path in (self._tree, *(self._tree / name for name in names))]
-        return [(status.st_dev, status.st_ino) for status in found]
+
+def _identity(tree: Path) -> tuple[int, int]:
+    status = tree.stat()
+    return status.st_dev, status.st_ino

@@ -93,14 +93,12 @@ async def test_what_is_no_request_ends_the_connection_alone(request_bytes: bytes
 
 async def test_the_way_is_closed_with_the_setup() -> None:
     """Something left behind could go on reaching out."""
-    async with echo() as (port, _):
-        out = Egress([f"127.0.0.1:{port}"])
-        async with out.opened() as way:
+    async with echo() as (port, _), asyncio.timeout(WITHIN_S):
+        async with Egress([f"127.0.0.1:{port}"]).opened() as way:
             reader, writer = await asyncio.open_unix_connection(way)
             writer.write(f"CONNECT 127.0.0.1:{port} HTTP/1.1\r\n\r\n".encode())
             await reader.readuntil(b"\r\n\r\n")
-        async with asyncio.timeout(WITHIN_S):
-            assert await reader.read() == b""
+        assert await reader.read() == b""
         writer.close()
         assert not way.exists()
 

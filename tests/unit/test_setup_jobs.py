@@ -121,7 +121,8 @@ async def test_a_setup_that_fails_ends_the_job_with_the_end_of_its_output(tmp_pa
         assert len(result.summary) < 2_500
         assert await work.calls() == 0
         assert entries(work) == [] and work.workspaces == []
-        assert await work.run() == result, "recorded: it is not run again"
+        assert work.durable.result("setup")["error"], "recorded: it is not run again"
+        assert await work.run() == result
 
 
 async def test_research_ends_so_too_and_a_review_fails_with_the_words(tmp_path):
@@ -213,3 +214,20 @@ async def test_files_that_a_later_commit_tracks_are_not_covered_by_earlier_ones(
         assert "Dependencies found in the cache" in [
             line.message for line in work.durable.record.logs
         ]
+
+
+async def test_an_agents_change_of_the_setup_is_never_run_by_it(tmp_path):
+    """Else an agent gets a network, through the setup that a reviewer's machine runs."""
+    script = "mkdir -p .deps/bin; echo ours > .deps/bin/who; echo 1 > version.txt"
+    edit = use("edit", path="install.sh", old_string="ours", new_string="theirs")
+    look = use("bash", command="cat .deps/bin/who install.sh")
+    approve = use("review", verdict="approve", blocking=[], test_gaps=[])
+    made = files(**{".troupe.yaml": policy("sh install.sh", "true"), "install.sh": script})
+    async with case(
+        tmp_path, edit, FIX, FINISH, FINISH, review=[look, approve], files=made
+    ) as work:
+        job = work.next(ReviewAgent, await work.run())
+        shutil.rmtree(work.services.workspaces)
+        await job.run()
+        seen = job.durable.result("round-1/tool-1")["output"]
+        assert "\nours\n" in seen and "echo theirs" in seen

@@ -24,7 +24,7 @@ from runtime.agent import BaseAgent, DeactivationReason, is_client
 from runtime.backoff import Backoff
 from runtime.clock import Clock, iso
 from runtime.deadletters import burial
-from runtime.errors import InvalidMessageError
+from runtime.errors import HistoryForgottenError, InvalidMessageError
 from runtime.group import GroupCommitter
 from runtime.ids import Ids, split
 from runtime.joblane import JobLane
@@ -45,6 +45,8 @@ LONG_INBOX = 32
 """From this many messages on a claim's answer may have been cut (32 MiB of 1 MiB each)."""
 BROADCAST_MAX = contract.BATCH_MAX
 """Agents one broadcast reaches."""
+HANDLERS_FAULT = frozenset({"revision_conflict", "duplicate", "expired", "foreign_organization"})
+"""Refusals that come from what the handler wrote, not from another activation."""
 
 
 class HostServices(Protocol):
@@ -235,7 +237,7 @@ class Activation:
         self.host.answered(stored.message_id, self.address)
 
     async def _refused(self, stored: contract.StoredMessage, refused: contract.Refused) -> None:
-        if refused.reason in ("revision_conflict", "duplicate", "foreign_organization"):
+        if refused.reason in HANDLERS_FAULT:
             await self._failed(stored, f"{refused.reason}: {refused.detail}")
             return
         logger.warning(
@@ -325,15 +327,23 @@ class Activation:
         )
 
     async def state_at(self, version: int | None) -> State:
-        """The state after the journal's event `version`; None: the committed one."""
+        """The state after the journal's event `version`; None: the committed one.
+
+        Raises:
+            HistoryForgottenError: the journal does not reach back to its beginning any more.
+        """
         if version is None:
             return dict(self._committed)
         events: list[contract.JournalEvent] = []
         while len(events) < version:
             page = await self.host.store.journal(self.address, len(events), contract.BATCH_MAX)
+            if page and page[0].version != len(events) + 1:
+                raise HistoryForgottenError(self.address, page[0].version)
             if not page:
                 break
             events.extend(page)
+        if len(events) < min(version, self.version):
+            raise HistoryForgottenError(self.address, self.version)
         return self._fold(None, tuple(events[:version]))
 
     def _snapshot(self, after: State, new_events: int, wanted: bool) -> Snapshot | None:

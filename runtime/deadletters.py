@@ -13,7 +13,7 @@ from runtime.clock import iso
 from runtime.errors import InvalidMessageError
 from runtime.ids import SCHEDULER, split
 from runtime.message import Message
-from runtime.store.contract import Bury, Put, Send, StoredMessage
+from runtime.store.contract import DEAD_LETTERS, Bury, Put, Send, StoredMessage
 from runtime.turn import to_json
 
 
@@ -31,7 +31,7 @@ def burial(agent: str, stored: StoredMessage, error: str, now_ms: int) -> dict[s
     key, terms = f"{agent}/{stored.message_id}", (f"agent={agent_id}",)
     return {
         "buries": (Bury(stored.message_id, error),),
-        "puts": (Put("dead_letter", key, organization, to_json(letter), terms),),
+        "puts": (Put(DEAD_LETTERS, key, organization, to_json(letter), terms),),
         "sends": _run_failed(agent, stored, error, now_ms),
     }
 

@@ -54,6 +54,10 @@ class DeadLetterError(TroupeError):
     """The agent gave the message up; it is a dead letter with this reason."""
 
 
+class HistoryForgottenError(TroupeError):
+    """The agent's journal was forgotten up to here: its state of before can't be told."""
+
+
 class StateChangedInTaskError(TroupeError):
     """A job changed self.state in process_task; only receive_message may, in a turn."""
 

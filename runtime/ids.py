@@ -30,6 +30,8 @@ KEY_LENGTH_MAX = 200
 _AGENT_ID = re.compile(r"[a-z][a-z0-9_-]{0,31}:[A-Za-z0-9][A-Za-z0-9._@-]{0,199}")
 _ORGANIZATION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_LENGTH, _TIME_LENGTH = 26, 10
+_ULID = re.compile(rf"[0-7][{_ALPHABET}]{{25}}")
 
 
 def agent_id(text: str) -> AgentId:
@@ -69,6 +71,23 @@ def split(where: str) -> tuple[str, AgentId]:
     return organization, AgentId(agent)
 
 
+def ulid_time(text: str) -> str | None:
+    """The part of a ULID that is its time, None for everything that is no ULID.
+
+    Times compare as these strings do; `ulid_time_of` makes one from milliseconds.
+    """
+    return text[:_TIME_LENGTH] if _ULID.fullmatch(text) else None
+
+
+def ulid_time_of(at_ms: int) -> str:
+    """What the ids made in this millisecond begin with."""
+    return _base32(at_ms, _TIME_LENGTH)
+
+
+def _base32(number: int, length: int) -> str:
+    return "".join(_ALPHABET[(number >> 5 * place) & 31] for place in range(length - 1, -1, -1))
+
+
 class Ids:
     """Makes ULIDs: 48 bits of milliseconds, then 80 random bits, in Crockford base 32.
 
@@ -81,7 +100,7 @@ class Ids:
 
     def ulid(self) -> str:
         number = (self._clock.now_ms() << 80) | int.from_bytes(self._random_bytes(10), "big")
-        return "".join(_ALPHABET[(number >> shift) & 31] for shift in range(125, -1, -5))
+        return _base32(number, _LENGTH)
 
     def new(self, prefix: str) -> str:
         """`prefix_ULID`, for example `issue_01JD...`."""

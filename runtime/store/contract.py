@@ -11,6 +11,9 @@ What is stored (A = address, `organization/kind:key`):
     feed       cursor -> event
     owner      id -> name, lease                               who may hold agents
 
+What is above stays until `Upkeep.prune` or `Upkeep.purge` removes it: "ever"
+and "all" below mean "of what is kept".
+
 `commit` is all-or-nothing for each `Commit` and writes several in one
 transaction (one fsync); nothing is answered before it is durable.  A store
 validates a whole commit before its first write, so a refusal changes nothing.
@@ -59,12 +62,14 @@ from runtime.store.records import (
     Snapshot,
     Step,
     StoredMessage,
+    Swept,
 )
 
 __all__ = [
     "ABSENT",
     "ANY",
     "BATCH_MAX",
+    "DEAD_LETTERS",
     "SNAPSHOT_EVERY",
     "Ack",
     "Activation",
@@ -93,12 +98,17 @@ __all__ = [
     "Step",
     "Store",
     "StoredMessage",
+    "Swept",
+    "Upkeep",
 ]
 
 BATCH_MAX: Final = 1_000
 """Commits in one call, agents in one claim, rows in one page: never more."""
 SNAPSHOT_EVERY: Final = 64
 """Events after which a host saves a snapshot; the tail that `claim` loads is bounded by it."""
+DEAD_LETTERS: Final = "dead_letter"
+"""Collection of dead letters. A dead message, which `<recipient>/<message id>` here names, is
+kept as long as that document: somebody may yet redeliver it."""
 
 
 class Store(Protocol):
@@ -120,6 +130,8 @@ class Store(Protocol):
             revision_conflict: a document is not as `expect` says; detail `collection/key`.
             duplicate: a sent message id is already in the recipient's inbox or
                 history; detail is the id. Of a commit that is retried: it landed.
+            expired: a sent message id is a ULID as old as messages that `prune` has
+                forgotten: nobody can tell whether it was accepted; detail is the id.
             not_pending: an acknowledged, retried or buried message is not pending.
             step_conflict: see Intent and Result.
             foreign_organization: a send crosses organizations and neither is `system`,
@@ -179,7 +191,7 @@ class Store(Protocol):
         """
 
     async def journal(self, agent: str, after: int, limit: int) -> list[JournalEvent]:
-        """Events with version > `after`, in order."""
+        """Events with version > `after`, in order; without gaps once it begins."""
 
     async def steps(self, job: str) -> list[Step]:
         """A job's steps in the order of their first intent."""
@@ -212,10 +224,55 @@ class Store(Protocol):
         """Events with cursor > `after`; parks up to `wait_s` while there are none.
 
         `after=-1` means the head: nothing old. `incarnation` is the one the
-        cursor was given under. After a `reset` the entries begin with the oldest.
+        cursor was given under. A cursor is void (`reset`) when it is of another
+        incarnation, beyond the head, or before events that were forgotten; then
+        the entries begin with the oldest.
         """
 
     async def health(self) -> Health: ...
 
     async def close(self) -> None:
         """Stop; waiting calls end with StoreUnavailableError. Idempotent."""
+
+
+class Upkeep(Protocol):
+    """The operator's verbs: what a store forgets. Every store has them beside `Store`'s."""
+
+    async def prune(self, before_ms: int, limit: int, ended: Sequence[str] = ()) -> Swept:
+        """Forget, oldest first, what nobody needs any more; call until there is no more.
+
+            messages       processed before, or dead before and without their dead
+                           letter (DEAD_LETTERS); their ids with them
+            feed           events up to the first whose `at_ms` is not before
+            journal        events from before that their agent's snapshot covers, up to
+                           the first that is not so
+            documents      what is left of those deleted before: their last revision
+            steps          of the jobs `ended`, however young: only the caller knows
+                           that a job is over
+
+        Nothing else goes: no pending message, state, reminder or document. From then
+        on a sent id that is a ULID, made no later than the latest `finished_ms` of a
+        forgotten message, is refused as `expired`; other ids can be accepted anew.
+
+        Args:
+            before_ms: the store's clock.
+            limit: rows removed in this call, 1..BATCH_MAX.
+            ended: at most BATCH_MAX job ids.
+
+        Raises:
+            ValueError: a limit is not kept.
+        """
+
+    async def purge(self, organization: str, limit: int) -> Swept:
+        """Remove an organization, about `limit` rows a call; call until there is no more.
+
+        Its agents with all they have, the messages from and to it, its steps (by the
+        agent that began them), documents and feed events; then its ids look as if they
+        had never existed. Its agents are fenced before anything of them is gone: an
+        address that is used again gets a first epoch beyond every one that was purged.
+        Seqs and cursors are never given twice; owners and other organizations notice
+        nothing. What is accepted for it meanwhile comes with the next round.
+
+        Raises:
+            ValueError: the organization is `system`, or the limit not in 1..BATCH_MAX.
+        """

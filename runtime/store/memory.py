@@ -2,8 +2,8 @@
 
 It survives nothing.  Every method does its work between two awaits, so a
 commit is atomic because asyncio is.  The rules are `rules`, the claims and
-polls `roster`, the waiting `parking`; what remains here is where things are
-kept and how they are read.
+polls `roster`, the waiting `parking`, what is kept and forgotten `memory_tables`;
+what remains here is how it is written and read.
 """
 
 from __future__ import annotations
@@ -22,8 +22,6 @@ from runtime.store.contract import (
     Committed,
     Document,
     Feed,
-    FeedEntry,
-    FeedEvent,
     Health,
     Intent,
     JournalEvent,
@@ -32,16 +30,18 @@ from runtime.store.contract import (
     Remind,
     Result,
     Send,
-    Snapshot,
     Step,
     StoredMessage,
+    Swept,
 )
-from runtime.store.documents import Documents
+from runtime.store.memory_tables import Tables
 from runtime.store.parking import Alarm, Parking
 from runtime.store.roster import Agent, Roster, in_order
 from runtime.store.rules import (
     cause_of,
     check_call,
+    check_limit,
+    check_purge,
     check_room,
     cut,
     page_limit,
@@ -57,28 +57,24 @@ class MemoryStore:
         self._roster = Roster()
         self._parking = Parking()
         self._alarm = Alarm(clock, lambda: self._parking.ring("poll"))
-        self._agents: dict[str, Agent] = {}
-        self.agent = self._agents.get
-        self.received: set[tuple[str, str]] = set()
-        self._messages: dict[str, dict[str, StoredMessage]] = {}
-        self._history: dict[str, list[str]] = {}
-        self._journals: dict[str, list[JournalEvent]] = {}
-        self._snapshots: dict[str, tuple[int, Snapshot]] = {}
-        self._reminders: dict[tuple[str, str], tuple[int, bytes]] = {}
-        self._steps: dict[str, dict[str, tuple[str, Step]]] = {}
-        self._documents = Documents()
-        self._feed: list[FeedEntry] = []
+        self._tables = Tables()
+        self.agent = self._tables.agents.get
+        self.received = self._tables.received
         self._accepted = 0
         self._refused: Counter[str] = Counter()
 
     # what the rules ask for
 
+    @property
+    def forgotten(self) -> str:
+        return self._tables.forgotten
+
     def step(self, job: str, key: str) -> tuple[str, int, bool] | None:
-        found = self._steps.get(job, {}).get(key)
+        found = self._tables.steps.get(job, {}).get(key)
         return found and (found[0], found[1].epoch, found[1].result is not None)
 
     def revision(self, collection: str, key: str) -> int:
-        return self._documents.revision(collection, key)
+        return self._tables.documents.revision(collection, key)
 
     # writing
 
@@ -97,16 +93,17 @@ class MemoryStore:
         now_ms = self._clock.now_ms()
         version = 0
         if commit.agent is not None:
-            version = self._write_agent(self._agents[commit.agent], commit, now_ms)
+            version = self._write_agent(self._tables.agents[commit.agent], commit, now_ms)
         for put in commit.puts:
-            self._documents.put(put, now_ms)
+            self._tables.documents.put(put, now_ms)
         seqs = tuple([self._send(send, now_ms) for send in commit.sends])
         for event in commit.feed:
-            self._publish(event)
-        return Committed(version, seqs, len(self._feed))
+            self._tables.feed.add(event)
+            self._parking.ring("feed")
+        return Committed(version, seqs, self._tables.feed.head)
 
     def _write_agent(self, agent: Agent, commit: Commit, now_ms: int) -> int:
-        journal = self._journals.setdefault(agent.address, [])
+        journal = self._tables.journals.setdefault(agent.address, [])
         cause = cause_of(commit)
         for event in commit.events:
             agent.version += 1
@@ -114,7 +111,7 @@ class MemoryStore:
                 JournalEvent(agent.version, event.name, event.body, event.schema, now_ms, cause)
             )
         if commit.snapshot is not None:
-            self._snapshots[agent.address] = (agent.version, commit.snapshot)
+            self._tables.snapshots[agent.address] = (agent.version, commit.snapshot)
         for ack in commit.acks:
             self._finish(agent, ack.message_id, "processed", now_ms, reply=ack.reply)
         for bury in commit.buries:
@@ -123,7 +120,7 @@ class MemoryStore:
             self._update(
                 agent,
                 retry.message_id,
-                attempts=self._messages[agent.address][retry.message_id].attempts + 1,
+                attempts=self._tables.messages[agent.address][retry.message_id].attempts + 1,
                 not_before_ms=retry.not_before_ms,
                 error=retry.error,
             )
@@ -136,14 +133,14 @@ class MemoryStore:
         return agent.version
 
     def _send(self, send: Send, now_ms: int) -> int:
-        agent = self._agents.setdefault(send.recipient, Agent(send.recipient))
+        agent = self._tables.agents.setdefault(send.recipient, Agent(send.recipient))
         seq = self._roster.head_seq + 1
         self.received.add((send.recipient, send.message_id))
-        box = self._messages.setdefault(send.recipient, {})
+        box = self._tables.messages.setdefault(send.recipient, {})
         box[send.message_id] = StoredMessage(
             seq, send.message_id, send.sender, send.recipient, send.body, now_ms, send.reply_to
         )
-        self._history.setdefault(send.recipient, []).append(send.message_id)
+        self._tables.history.setdefault(send.recipient, []).append(send.message_id)
         risen = self._roster.risen
         self._roster.arrived(agent, send.message_id, seq, now_ms)
         self._parking.ring("poll" if self._roster.risen > risen else ("poll", agent.owner))
@@ -163,18 +160,18 @@ class MemoryStore:
         self._parking.ring(("outcome", agent.address, message_id))
 
     def _update(self, agent: Agent, message_id: str, **changes: object) -> None:
-        box = self._messages[agent.address]
+        box = self._tables.messages[agent.address]
         box[message_id] = replace(box[message_id], **changes)
 
     def _remind(self, address: str, remind: Remind) -> None:
         if remind.due_ms is None:
-            self._reminders.pop((address, remind.key), None)
+            self._tables.reminders.pop((address, remind.key), None)
             return
-        self._reminders[address, remind.key] = (remind.due_ms, remind.body)
+        self._tables.reminders[address, remind.key] = (remind.due_ms, remind.body)
         self._alarm.set(remind.due_ms)
 
     def _begin(self, agent: Agent, intent: Intent, now_ms: int) -> None:
-        steps = self._steps.setdefault(intent.job, {})
+        steps = self._tables.steps.setdefault(intent.job, {})
         if intent.key in steps:
             step = steps[intent.key][1]
             step = replace(step, epoch=agent.epoch, attempts=step.attempts + 1, at_ms=now_ms)
@@ -183,22 +180,9 @@ class MemoryStore:
         steps[intent.key] = (agent.address, step)
 
     def _end(self, result: Result, now_ms: int) -> None:
-        address, step = self._steps[result.job][result.key]
+        address, step = self._tables.steps[result.job][result.key]
         step = replace(step, result=result.body, at_ms=now_ms)
-        self._steps[result.job][result.key] = (address, step)
-
-    def _publish(self, event: FeedEvent) -> None:
-        self._feed.append(
-            FeedEntry(
-                len(self._feed) + 1,
-                event.organization,
-                event.event,
-                event.rooms,
-                event.at_ms,
-                event.body,
-            )
-        )
-        self._parking.ring("feed")
+        self._tables.steps[result.job][result.key] = (address, step)
 
     # owners and agents
 
@@ -223,22 +207,21 @@ class MemoryStore:
         if agents is None:
             chosen = self._roster.claimable(owner, limit, now_ms)
         else:
-            known = [self._agents.get(one) or Agent(one) for one in in_order(agents)]
+            known = [self._tables.agents.get(one) or Agent(one) for one in in_order(agents)]
             chosen = [one for one in known if self._roster.takeable(one, owner, now_ms)][:limit]
         return [self._activate(agent, owner) for agent in chosen]
 
     def _activate(self, agent: Agent, owner: str) -> Activation:
-        self._agents[agent.address] = agent
+        self._tables.agents[agent.address] = agent
         self._roster.take(agent, owner)
-        version, snapshot = self._snapshots.get(agent.address, (0, None))
-        journal = self._journals.get(agent.address, [])
+        version, snapshot = self._tables.snapshots.get(agent.address, (0, None))
         return Activation(
             agent.address,
             agent.epoch,
             agent.version,
             version,
             snapshot,
-            tuple(journal[version:]),
+            tuple(self._tables.events(agent.address, version)),
             cut(self._pending(agent, 0, page_limit(1 << 30))),
         )
 
@@ -246,7 +229,7 @@ class MemoryStore:
         self._parking.check_open()
         risen = self._roster.risen
         for address in agents:
-            agent = self._agents.get(address)
+            agent = self._tables.agents.get(address)
             if agent is not None and agent.owner == owner:
                 self._roster.drop(agent)
         self._tell_risen(risen)
@@ -261,21 +244,21 @@ class MemoryStore:
         self._fire_due()
         now_ms = self._clock.now_ms()
         found = self._roster.arrivals(owner, after, limit)
-        messages = cut(self._messages[agent.address][id] for _, agent, id in found)
+        messages = cut(self._tables.messages[agent.address][id] for _, agent, id in found)
         cursor = self._roster.head_seq
         if len(found) == limit or len(messages) < len(found):
             cursor = messages[-1].seq if messages else after
         ready = self._roster.ready(owner, now_ms)
         enough = self._roster.is_news(owner, bool(messages), ready, now_ms)
-        self._alarm.set(min((due for due, _ in self._reminders.values()), default=None))
+        self._alarm.set(min((due for due, _ in self._tables.reminders.values()), default=None))
         self._alarm.set(self._roster.next_lapse_ms())
         return Poll(messages, cursor, page_limit(ready)), enough
 
     def _fire_due(self) -> None:
         now_ms = self._clock.now_ms()
-        due = [(at, where) for where, (at, _) in self._reminders.items() if at <= now_ms]
+        due = [(at, where) for where, (at, _) in self._tables.reminders.items() if at <= now_ms]
         for due_ms, (address, key) in sorted(due):
-            _, body = self._reminders.pop((address, key))
+            _, body = self._tables.reminders.pop((address, key))
             message_id = reminder_id(key, due_ms)
             if (address, message_id) not in self.received:
                 self._send(Send(message_id, address, address, body), now_ms)
@@ -291,38 +274,37 @@ class MemoryStore:
 
     async def inbox(self, agent: str, after: int, limit: int) -> list[StoredMessage]:
         self._parking.check_open()
-        known = self._agents.get(agent)
+        known = self._tables.agents.get(agent)
         return self._pending(known, after, page_limit(limit)) if known else []
 
     def _pending(self, agent: Agent, after: int, limit: int) -> list[StoredMessage]:
-        box = self._messages.get(agent.address, {})
+        box = self._tables.messages.get(agent.address, {})
         return [box[id] for id, seq in agent.pending.items() if seq > after][:limit]
 
     async def history(self, agent: str, after: int, limit: int) -> list[StoredMessage]:
         self._parking.check_open()
-        box, ids = self._messages.get(agent, {}), self._history.get(agent, [])
+        box, ids = self._tables.messages.get(agent, {}), self._tables.history.get(agent, [])
         start = bisect_right(ids, after, key=lambda id: box[id].seq)
         return [box[id] for id in ids[start : start + page_limit(limit)]]
 
     async def outcome(self, agent: str, message_id: str, wait_s: float) -> StoredMessage | None:
         async def look() -> tuple[StoredMessage | None, bool]:
-            message = self._messages.get(agent, {}).get(message_id)
+            message = self._tables.messages.get(agent, {}).get(message_id)
             return message, message is None or message.status != "pending"
 
         return await self._parking.until((("outcome", agent, message_id),), wait_s, look)
 
     async def journal(self, agent: str, after: int, limit: int) -> list[JournalEvent]:
         self._parking.check_open()
-        start = max(after, 0)
-        return self._journals.get(agent, [])[start : start + page_limit(limit)]
+        return self._tables.events(agent, after)[: page_limit(limit)]
 
     async def steps(self, job: str) -> list[Step]:
         self._parking.check_open()
-        return [step for _, step in self._steps.get(job, {}).values()]
+        return [step for _, step in self._tables.steps.get(job, {}).values()]
 
     async def get(self, collection: str, key: str) -> Document | None:
         self._parking.check_open()
-        return self._documents.get(collection, key)
+        return self._tables.documents.get(collection, key)
 
     async def list_documents(
         self,
@@ -334,7 +316,7 @@ class MemoryStore:
         descending: bool = True,
     ) -> list[Document]:
         self._parking.check_open()
-        found = self._documents.matching(collection, organization, terms)
+        found = self._tables.documents.matching(collection, organization, terms)
         if after is not None:
             found = [one for one in found if (one.key < after if descending else one.key > after)]
         found.sort(key=lambda one: one.key, reverse=descending)
@@ -344,7 +326,7 @@ class MemoryStore:
         self, collection: str, organization: str | None = None, terms: Sequence[str] = ()
     ) -> int:
         self._parking.check_open()
-        return len(self._documents.matching(collection, organization, terms))
+        return len(self._tables.documents.matching(collection, organization, terms))
 
     async def tail(
         self,
@@ -354,26 +336,34 @@ class MemoryStore:
         organization: str | None = None,
         incarnation: str | None = None,
     ) -> Feed:
-        reset = after > len(self._feed) or (
-            after >= 0 and incarnation not in (None, self.incarnation)
-        )
-        start = len(self._feed) if after < 0 else 0 if reset else after
-        limit = page_limit(limit)
+        feed, limit = self._tables.feed, page_limit(limit)
+        start, reset = feed.start(after, incarnation, self.incarnation)
 
         async def look() -> tuple[Feed, bool]:
-            entries = [
-                entry for entry in self._feed[start:] if organization in (None, entry.organization)
-            ][:limit]
-            cursor = len(self._feed)
-            if len(entries) == limit:
-                cursor = entries[-1].cursor if entries else start
-            return Feed(tuple(entries), cursor, reset), bool(entries) or reset
+            found = feed.look(start, limit, organization, reset)
+            return found, bool(found.entries) or reset
 
         return await self._parking.until(("feed",), wait_s, look)
 
+    # upkeep
+
+    async def prune(self, before_ms: int, limit: int, ended: Sequence[str] = ()) -> Swept:
+        self._parking.check_open()
+        check_limit(limit, ended)
+        return self._tables.prune(before_ms, limit, ended)
+
+    async def purge(self, organization: str, limit: int) -> Swept:
+        self._parking.check_open()
+        check_purge(organization, limit)
+        waiting = [(one.address, id) for one in self._tables.agents.values() for id in one.pending]
+        swept = self._tables.purge(organization, limit, self._roster)
+        for address, message_id in waiting:
+            self._parking.ring(("outcome", address, message_id))
+        return swept
+
     async def health(self) -> Health:
         self._parking.check_open()
-        details = {"agents": str(len(self._agents)), "messages": str(self._roster.head_seq)}
+        details = {"agents": str(len(self._tables.agents)), "messages": str(self._roster.head_seq)}
         refused = dict(self._refused)
         return Health("memory", "none", self.incarnation, self._accepted, refused, details)
 

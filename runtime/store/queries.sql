@@ -7,14 +7,22 @@
 -- name: agent_by_address
 WITH wanted (address) AS (VALUES {rows})
 SELECT a.id, a.address, a.epoch, a.owner,
-       (SELECT max(j.version) FROM journal j WHERE j.agent = a.id)
+       max(coalesce((SELECT max(j.version) FROM journal j WHERE j.agent = a.id), 0),
+           coalesce((SELECT s.version FROM snapshot s WHERE s.agent = a.id), 0))
 FROM wanted CROSS JOIN agent a ON a.address = wanted.address
 
 -- name: agent_by_id
 WITH wanted (id) AS (VALUES {rows})
 SELECT a.id, a.address, a.epoch, a.owner,
-       (SELECT max(j.version) FROM journal j WHERE j.agent = a.id)
+       max(coalesce((SELECT max(j.version) FROM journal j WHERE j.agent = a.id), 0),
+           coalesce((SELECT s.version FROM snapshot s WHERE s.agent = a.id), 0))
 FROM wanted CROSS JOIN agent a ON a.id = wanted.id
+
+-- name: meta_all
+SELECT name, value FROM meta
+
+-- name: meta_set
+INSERT OR REPLACE INTO meta VALUES {rows}
 
 -- name: agent_last
 SELECT max(id) FROM agent
@@ -85,9 +93,6 @@ SELECT m.seq, m.recipient, m.message_id
 FROM message m LEFT JOIN outcome o ON o.seq = m.seq
 WHERE m.seq > ? AND o.seq IS NULL ORDER BY m.seq
 
--- name: settled
-SELECT value FROM meta WHERE name = 'settled'
-
 -- name: settle_delivered
 INSERT INTO delivered SELECT recipient, seq FROM message WHERE seq > ? ORDER BY recipient, seq
 
@@ -95,9 +100,6 @@ INSERT INTO delivered SELECT recipient, seq FROM message WHERE seq > ? ORDER BY 
 INSERT INTO pending SELECT m.seq, m.recipient
 FROM message m LEFT JOIN outcome o ON o.seq = m.seq
 WHERE m.seq > ? AND o.seq IS NULL ORDER BY m.seq
-
--- name: settle
-INSERT OR REPLACE INTO meta VALUES ('settled', ?)
 
 -- name: retry_set
 INSERT INTO retry VALUES {rows}
@@ -210,3 +212,107 @@ WHERE cursor > ? ORDER BY cursor LIMIT ?
 -- name: feed_page_of
 SELECT cursor, organization, event, rooms, at_ms, body FROM feed
 WHERE organization = ? AND cursor > ? ORDER BY cursor LIMIT ?
+
+-- What follows removes rows.
+
+-- name: prune_first
+SELECT accepted_ms FROM message WHERE seq > ? ORDER BY seq LIMIT 1
+
+-- name: prune_outcomes
+SELECT seq, status, finished_ms FROM outcome WHERE seq > ? ORDER BY seq LIMIT ?
+
+-- name: prune_letter
+SELECT EXISTS (SELECT 1 FROM document d WHERE d.collection = ?
+               AND d.key = a.address || '/' || m.message_id AND d.body IS NOT NULL)
+FROM message m CROSS JOIN agent a ON a.id = m.recipient WHERE m.seq = ?
+
+-- name: prune_feed
+SELECT cursor, at_ms FROM feed WHERE cursor > ? ORDER BY cursor LIMIT ?
+
+-- name: prune_journal
+SELECT j.id, j.agent, j.version, j.at_ms, coalesce(s.version, 0),
+       (SELECT min(o.version) FROM journal o WHERE o.agent = j.agent)
+FROM journal j LEFT JOIN snapshot s ON s.agent = j.agent
+WHERE j.id > ? ORDER BY j.id LIMIT ?
+
+-- name: prune_deleted
+SELECT rowid FROM document
+WHERE body IS NULL AND updated_ms < ? ORDER BY updated_ms LIMIT ?
+
+-- name: prune_steps
+SELECT id FROM step WHERE job = ? ORDER BY id LIMIT ?
+
+-- name: purge_agents
+SELECT id, address FROM agent WHERE address >= ? AND address < ? ORDER BY address LIMIT ?
+
+-- name: purge_hide
+UPDATE agent SET address = ?, owner = NULL WHERE id = ?
+
+-- name: purge_reminders
+DELETE FROM reminder WHERE agent = ?
+
+-- name: purge_inbox
+SELECT seq FROM delivered WHERE recipient = ? ORDER BY seq LIMIT ?
+
+-- name: purge_journal
+SELECT id FROM journal WHERE agent = ? ORDER BY version LIMIT ?
+
+-- name: purge_snapshot
+DELETE FROM snapshot WHERE agent = ?
+
+-- name: purge_agent
+DELETE FROM agent WHERE id = ?
+
+-- name: purge_collection
+SELECT min(collection) FROM document WHERE collection > ?
+
+-- name: purge_documents
+SELECT key FROM term WHERE collection = ? AND organization = ? AND term = '' ORDER BY key LIMIT ?
+
+-- name: purge_deleted
+SELECT rowid FROM document INDEXED BY document_deleted
+WHERE body IS NULL AND organization = ? LIMIT ?
+
+-- name: purge_steps
+SELECT id FROM step WHERE agent >= ? AND agent < ? ORDER BY agent LIMIT ?
+
+-- name: purge_feed
+SELECT cursor FROM feed WHERE organization = ? ORDER BY cursor LIMIT ?
+
+-- name: purge_senders
+SELECT d.seq, m.sender, m.message_id
+FROM delivered d CROSS JOIN message m ON m.seq = d.seq
+WHERE d.recipient = ? AND d.seq > ? ORDER BY d.seq LIMIT ?
+
+-- name: message_recipient
+WITH wanted (seq) AS (VALUES {rows})
+SELECT m.recipient, m.seq FROM wanted CROSS JOIN message m ON m.seq = wanted.seq
+
+-- name: delivered_drop
+DELETE FROM delivered WHERE recipient = ? AND seq = ?
+
+-- name: message_drop
+DELETE FROM message WHERE seq IN (VALUES {rows})
+
+-- name: outcome_drop
+DELETE FROM outcome WHERE seq IN (VALUES {rows})
+
+-- name: retry_drop
+DELETE FROM retry WHERE seq IN (VALUES {rows})
+
+-- name: journal_drop
+DELETE FROM journal WHERE id IN (VALUES {rows})
+
+-- name: step_drop
+DELETE FROM step WHERE id IN (VALUES {rows})
+
+-- name: feed_drop
+DELETE FROM feed WHERE cursor IN (VALUES {rows})
+
+-- name: document_drop
+DELETE FROM document WHERE rowid IN (VALUES {rows})
+
+-- name: document_row
+WITH wanted (collection, key) AS (VALUES {rows})
+SELECT d.rowid, d.collection, d.key, d.organization, d.terms
+FROM wanted CROSS JOIN document d ON d.collection = wanted.collection AND d.key = wanted.key

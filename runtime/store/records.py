@@ -18,6 +18,7 @@ RefusalReason = Literal[
     "version_conflict",
     "revision_conflict",
     "duplicate",
+    "expired",
     "not_pending",
     "step_conflict",
     "foreign_organization",
@@ -72,7 +73,7 @@ class Snapshot(Record, frozen=True):
 
 
 class Send(Record, frozen=True):
-    """A message for `recipient`'s inbox; unique by (recipient, message_id) for ever."""
+    """A message for `recipient`'s inbox; unique by (recipient, message_id) while it is kept."""
 
     message_id: str
     sender: str
@@ -292,3 +293,12 @@ class Health(Record, frozen=True):
     refused: dict[str, int]
     """Refused since this process opened the store, by reason."""
     details: dict[str, str]
+
+
+class Swept(Record, frozen=True):
+    """What one call of `prune` or `purge` did."""
+
+    rows: int
+    """How many were removed."""
+    more: bool
+    """Whether there may be more: call again."""

@@ -33,6 +33,7 @@ from runtime.store.contract import (
     Refused,
     Step,
     StoredMessage,
+    Swept,
 )
 from runtime.store.rules import check_call
 from runtime.store.wire import Method, Transport, encode, read_answer
@@ -136,6 +137,12 @@ class CodedStore:
         incarnation: str | None = None,
     ) -> Feed:
         return await self._call(wire.TAIL, after, limit, wait_s, organization, incarnation)
+
+    async def prune(self, before_ms: int, limit: int, ended: Sequence[str] = ()) -> Swept:
+        return await self._call(wire.PRUNE, before_ms, limit, ended)
+
+    async def purge(self, organization: str, limit: int) -> Swept:
+        return await self._call(wire.PURGE, organization, limit)
 
     async def health(self) -> Health:
         return await self._call(wire.HEALTH)

@@ -76,7 +76,9 @@ _ByHolder = dict[str | None, dict[Agent, None]]
 
 
 class Roster:
-    def __init__(self, head_seq: int = 0) -> None:
+    def __init__(self, head_seq: int = 0, epoch_floor: int = 0) -> None:
+        self.epoch_floor = epoch_floor
+        """The greatest epoch of any agent that was purged; first epochs are beyond it."""
         self.owners: dict[str, Owner] = {}
         self.waiting: _ByHolder = {}
         """Agents with pending messages, by holder."""
@@ -142,7 +144,7 @@ class Roster:
     def take(self, agent: Agent, owner: str) -> None:
         """Make `owner` the holder, under the next epoch."""
         self._move(agent, owner)
-        agent.epoch += 1
+        agent.epoch = (agent.epoch or self.epoch_floor) + 1
         self.owners[owner].told = 0
 
     def drop(self, agent: Agent) -> None:
@@ -152,6 +154,15 @@ class Roster:
             owner.told = 0
         self._move(agent, None)
         self.risen += bool(agent.pending) and not agent.reserved
+
+    def purge(self, agent: Agent) -> None:
+        """The agent exists no more, nor do its messages; whoever holds it is fenced."""
+        if agent.pending:
+            self._unlist(agent)
+        self.pending -= len(agent.pending)
+        agent.pending.clear()
+        agent.owner = None
+        self.epoch_floor = max(self.epoch_floor, agent.epoch)
 
     def _move(self, agent: Agent, owner: str | None) -> None:
         if agent.pending:

@@ -15,8 +15,8 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Final, Protocol
 
-from runtime.errors import StoreFullError
-from runtime.ids import SYSTEM
+from runtime.errors import InvalidIdError, StoreFullError
+from runtime.ids import SYSTEM, organization_id, ulid_time
 from runtime.store.contract import (
     ABSENT,
     ANY,
@@ -43,7 +43,11 @@ class View(Protocol):
 
     @property
     def received(self) -> Container[tuple[str, str]]:
-        """(recipient, message id) of every message that was ever accepted."""
+        """(recipient, message id) of every message that is kept."""
+
+    @property
+    def forgotten(self) -> str:
+        """`ulid_time_of` the latest finish of a forgotten message; empty: none was."""
 
     @property
     def agent(self) -> Callable[[str], Agent | None]:
@@ -81,6 +85,23 @@ def check_call(commits: Sequence[Commit]) -> None:
             raise ValueError(f"a commit of {commit.agent} without a fence")
         elif commit.events and commit.expected_version is None:
             raise ValueError(f"events of {commit.agent} without an expected version")
+
+
+def check_limit(limit: int, ended: Sequence[str] = ()) -> None:
+    """Raise ValueError for a call of `prune` or `purge` that asks for too much at once."""
+    if not 1 <= limit <= BATCH_MAX or len(ended) > BATCH_MAX:
+        raise ValueError(f"at most {BATCH_MAX} at once, not {limit} and {len(ended)}")
+
+
+def check_purge(organization: str, limit: int) -> None:
+    """Raise ValueError for a purge that has no meaning."""
+    check_limit(limit)
+    try:
+        organization_id(organization)
+    except InvalidIdError as error:
+        raise ValueError(str(error)) from error
+    if organization == SYSTEM:
+        raise ValueError("the organization `system` can't be purged")
 
 
 def check_room(commits: Sequence[Commit], pending: int) -> None:
@@ -145,14 +166,21 @@ def _puts(puts: tuple[Put, ...], view: View) -> Refused | None:
 
 
 def _sends(sends: tuple[Send, ...], view: View) -> Refused | None:
-    received = view.received
+    received, forgotten = view.received, view.forgotten
     sent: set[tuple[str, str]] = set()
     for send in sends:
         key = (send.recipient, send.message_id)
         if key in received or key in sent:
             return Refused("duplicate", send.message_id)
+        if forgotten and _expired(send.message_id, forgotten):
+            return Refused("expired", send.message_id)
         sent.add(key)
     return None
+
+
+def _expired(message_id: str, forgotten: str) -> bool:
+    made = ulid_time(message_id)
+    return made is not None and made <= forgotten
 
 
 def _inbox(commit: Commit, agent: Agent) -> Refused | None:

@@ -15,9 +15,14 @@
 -- of `message`.  Pending messages are read when the store opens and kept in
 -- memory from then on.
 --
--- The version of an agent is the greatest in its journal.  `term` is the index
--- of documents; each document has the empty term too, so that listing without
--- terms is the same walk.
+-- The version of an agent is the greatest in its journal, or its snapshot's when
+-- the journal was forgotten.  `term` is the index of documents; each document has
+-- the empty term too, so that listing without terms is the same walk.
+--
+-- Rows are removed by `prune` and `purge` alone.  An agent that is being purged
+-- has the address `~/<id>`, which no name can reach, until all it had is gone.
+-- What must not be found again lower, once the last rows are gone, is in `meta`:
+-- head_seq, feed_head, feed_floor, epoch_floor, forgotten.
 --
 -- Bodies are bytes that are never looked into.  `terms` and `rooms` are msgpack.
 

@@ -30,9 +30,10 @@ from runtime.store.contract import (
     Refused,
     Step,
     StoredMessage,
+    Swept,
 )
 from runtime.store.parking import Alarm, Parking
-from runtime.store.rules import check_call, check_room, page_limit
+from runtime.store.rules import check_call, check_limit, check_purge, check_room, page_limit
 from runtime.store.sqlite_book import Book
 from runtime.store.sqlite_file import Durability, StoreFile, machine_boot_id, open_file
 from runtime.store.sqlite_worker import Call, Worker
@@ -176,10 +177,8 @@ class SqliteStore:
     ) -> Feed:
         limit = page_limit(limit)
 
-        head: int = await self._read(lambda book: book.feed.head)
         mine = self._worker.file.incarnation
-        reset = after > head or (after >= 0 and incarnation not in (None, mine))
-        start = head if after < 0 else 0 if reset else after
+        start, reset = await self._read(lambda book: book.feed.start(after, incarnation, mine))
 
         async def look() -> tuple[Feed, bool]:
             feed = await self._read(lambda book: book.feed.look(start, limit, organization, reset))
@@ -242,6 +241,18 @@ class SqliteStore:
         found: int = await self._read(
             lambda book: book.documents.count(collection, organization, terms)
         )
+        return found
+
+    # upkeep
+
+    async def prune(self, before_ms: int, limit: int, ended: Sequence[str] = ()) -> Swept:
+        check_limit(limit, ended)
+        found: Swept = await self._write(lambda book: book.prune(before_ms, limit, ended))
+        return found
+
+    async def purge(self, organization: str, limit: int) -> Swept:
+        check_purge(organization, limit)
+        found: Swept = await self._write(lambda book: book.purge(organization, limit))
         return found
 
     async def health(self) -> Health:

@@ -16,6 +16,8 @@ from runtime.store.roster import Agent
 from runtime.store.sqlite_bulk import QUERIES, Bulk, Row, first, number, rows
 
 AGENTS_CACHED_MAX: Final = 200_000
+HIDDEN: Final = "~/"
+"""Addresses of agents that are being purged begin so, and no other."""
 
 BY_ADDRESS: Final = Bulk("agent_by_address", 1)
 BY_ID: Final = Bulk("agent_by_id", 1)
@@ -62,6 +64,12 @@ class Agents:
         agent = self._cached[address] = Agent(address, row=self._last_id)
         self._new.append((agent.row, address))
         return agent
+
+    def hide(self, agent: Agent) -> None:
+        """Give it an address that no name can reach, and nothing to be reminded of."""
+        del self._cached[agent.address]
+        self._cursor.execute(QUERIES["purge_hide"], (f"{HIDDEN}{agent.row}", agent.row))
+        self._cursor.execute(QUERIES["purge_reminders"], (agent.row,))
 
     def trim(self) -> None:
         """Forget the agents cached first, down to nine tenths of the bound."""

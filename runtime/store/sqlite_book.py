@@ -24,14 +24,18 @@ from runtime.store.contract import (
     Refused,
     Send,
     StoredMessage,
+    Swept,
 )
 from runtime.store.roster import Agent, Owner, Roster, in_order
 from runtime.store.rules import cause_of, cut, page_limit, refusal, reminder_id
-from runtime.store.sqlite_agents import Agents
-from runtime.store.sqlite_bulk import QUERIES, number, rows
+from runtime.store.sqlite_agents import HIDDEN, Agents
+from runtime.store.sqlite_bulk import QUERIES, rows
 from runtime.store.sqlite_documents import Documents
 from runtime.store.sqlite_feed import FeedTable
 from runtime.store.sqlite_inbox import Inbox, Status
+from runtime.store.sqlite_meta import Meta
+from runtime.store.sqlite_prune import Pruner
+from runtime.store.sqlite_purge import Purger
 from runtime.store.sqlite_steps import Steps
 
 
@@ -44,16 +48,19 @@ class Book:
         is_awaited: Callable[[Hashable], bool],
     ) -> None:
         self.incarnation = incarnation
-        self._cursor = cursor = connection.cursor()
+        self.cursor = cursor = connection.cursor()
         self._clock = clock
         self.agents = Agents(cursor)
         self.agent = self.agents.get
-        self.inbox = Inbox(cursor)
+        self.meta = Meta(cursor)
+        self.inbox = Inbox(cursor, self.meta)
         self.received = self.inbox.received
         self.steps = Steps(cursor)
         self.documents = Documents(cursor)
-        self.feed = FeedTable(cursor)
-        self.roster = Roster(number(cursor, "message_last") or 0)
+        self.feed = FeedTable(cursor, self.meta)
+        self.roster = Roster(self.inbox.last_seq, self.meta.number("epoch_floor"))
+        self._pruner = Pruner(cursor, self.meta, self.inbox, self.feed, self.documents, self.steps)
+        self._purger = Purger(self)
         self._is_awaited = is_awaited
         self.rings: set[Hashable] = set()
         """Who must look again once the transaction is durable."""
@@ -62,12 +69,17 @@ class Book:
         pending = self.inbox.all_pending()
         found = self.agents.load_ids(recipient for _, recipient, _ in pending)
         for seq, recipient, message_id in pending:
-            self.roster.restore(found[recipient], message_id, seq)
+            if not found[recipient].address.startswith(HIDDEN):
+                self.roster.restore(found[recipient], message_id, seq)
 
     def close(self) -> None:
-        self._cursor.close()
+        self.cursor.close()
 
     # what the rules ask for
+
+    @property
+    def forgotten(self) -> str:
+        return self.meta.text("forgotten")
 
     def step(self, job: str, key: str) -> tuple[str, int, bool] | None:
         return self.steps.facts(job, key)
@@ -178,12 +190,18 @@ class Book:
         self.feed.flush()
         self.inbox.settle(self.roster.head_seq)
 
+    def prune(self, before_ms: int, limit: int, ended: Sequence[str]) -> Swept:
+        return self._pruner.prune(before_ms, limit, ended)
+
+    def purge(self, organization: str, limit: int) -> Swept:
+        return self._purger.purge(organization, limit)
+
     def register(self, owner: str, name: str, lease_s: float) -> str:
         risen = self.roster.risen
         until_ms = self._lease_end(lease_s)
         for gone in self.roster.register(owner, name, until_ms):
-            self._cursor.execute(QUERIES["owner_drop"], (gone,))
-        self._cursor.execute(QUERIES["owner_set"], (owner, name, until_ms))
+            self.cursor.execute(QUERIES["owner_drop"], (gone,))
+        self.cursor.execute(QUERIES["owner_set"], (owner, name, until_ms))
         self._ring_risen(risen)
         return self.incarnation
 
@@ -191,9 +209,7 @@ class Book:
         until_ms = self._lease_end(lease_s)
         if not self.roster.renew(owner, until_ms):
             return False
-        self._cursor.execute(
-            QUERIES["owner_set"], (owner, self.roster.owners[owner].name, until_ms)
-        )
+        self.cursor.execute(QUERIES["owner_set"], (owner, self.roster.owners[owner].name, until_ms))
         return True
 
     def claim(self, owner: str, limit: int, named: Sequence[str] | None) -> list[Activation]:

@@ -44,9 +44,9 @@ def first(cursor: Cursor, name: str, *values: Any) -> Row | None:
     return found[0] if found else None
 
 
-def number(cursor: Cursor, name: str) -> int | None:
+def number(cursor: Cursor, name: str, *values: Any) -> int | None:
     """The one value of a query."""
-    found = first(cursor, name)
+    found = first(cursor, name, *values)
     return None if found is None else found[0]
 
 

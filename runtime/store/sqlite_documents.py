@@ -2,7 +2,8 @@
 
 `load` reads the documents a group names, the rules look at them here, `flush`
 writes each changed one once, with the difference of its terms.  A deleted
-document stays as a row without a body, so that its revisions never come twice.
+document stays as a row without a body, so that its revisions never come twice,
+until it is forgotten.
 Between two groups nothing is kept.
 """
 
@@ -19,6 +20,8 @@ from runtime.store.sqlite_bulk import QUERIES, Bulk, Row, first
 
 KNOWN: Final = Bulk("document_known", 2)
 WRITE: Final = Bulk("document_set", 7)
+ROW: Final = Bulk("document_row", 2)
+DROP: Final = Bulk("document_drop", 1)
 ADD_TERMS: Final = Bulk("term_new", 4)
 EVERY_TERM: Final = ""
 """The term that each document has."""
@@ -92,6 +95,23 @@ class Documents:
         if dropped:
             self._cursor.executemany(QUERIES["term_drop"], dropped)
         ADD_TERMS.run(self._cursor, added)
+
+    # forgetting
+
+    def drop(self, keys: Sequence[tuple[str, str]]) -> None:
+        """Remove documents that are there, and their terms."""
+        found = ROW.read(self._cursor, keys)
+        gone = [
+            (collection, organization, term, key)
+            for _, collection, key, organization, terms in found
+            for organization, term in _indexed(organization, _decode_terms(terms))
+        ]
+        self._cursor.executemany(QUERIES["term_drop"], gone)
+        self.drop_rows([(rowid,) for rowid, *_ in found])
+
+    def drop_rows(self, found: Sequence[Row]) -> None:
+        """Remove what is left of deleted documents, by its rows' ids."""
+        DROP.run(self._cursor, found)
 
     # reading
 

@@ -1,7 +1,12 @@
-"""The feed in SQLite: events in the order of their cursors, for all or for one organization."""
+"""The feed in SQLite: events in the order of their cursors, for all or for one organization.
+
+A cursor is never given twice, whatever is removed: head and floor outlive their
+rows in `meta`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from sqlite3 import Cursor
 from typing import Final
 
@@ -9,18 +14,24 @@ import msgspec
 
 from runtime.store.contract import Feed, FeedEntry, FeedEvent
 from runtime.store.sqlite_bulk import Bulk, Row, number, rows
+from runtime.store.sqlite_meta import Meta
 
 NEW: Final = Bulk("feed_new", 6)
+DROP: Final = Bulk("feed_drop", 1)
 
 _decode_rooms = msgspec.msgpack.Decoder(tuple[str, ...]).decode
 _encode_rooms = msgspec.msgpack.Encoder().encode
 
 
 class FeedTable:
-    def __init__(self, cursor: Cursor) -> None:
+    def __init__(self, cursor: Cursor, meta: Meta) -> None:
         self._cursor = cursor
+        self._meta = meta
         self._new: list[Row] = []
-        self.head: int = number(cursor, "feed_last") or 0
+        self.head: int = max(number(cursor, "feed_last") or 0, meta.number("feed_head"))
+        """Cursor of the latest event."""
+        self.floor = meta.number("feed_floor")
+        """Cursor of the latest event that was forgotten."""
 
     def add(self, event: FeedEvent) -> None:
         self.head += 1
@@ -32,6 +43,25 @@ class FeedTable:
     def flush(self) -> None:
         NEW.run(self._cursor, self._new)
         self._new = []
+
+    def drop(self, cursors: Sequence[int]) -> None:
+        """Remove events, wherever they are."""
+        DROP.run(self._cursor, [(cursor,) for cursor in cursors])
+        self._meta.set("feed_head", self.head)
+
+    def forget(self, cursors: Sequence[int]) -> None:
+        """Remove the oldest events; cursors before the last of them are void."""
+        if cursors:
+            self.drop(cursors)
+            self.floor = cursors[-1]
+            self._meta.set("feed_floor", self.floor)
+
+    def start(self, after: int, incarnation: str | None, present: str) -> tuple[int, bool]:
+        """Where a tail from `after` begins, and whether its cursor was void."""
+        if after < 0:
+            return self.head, False
+        void = not self.floor <= after <= self.head or incarnation not in (None, present)
+        return (self.floor if void else after), void
 
     def look(self, after: int, limit: int, organization: str | None, reset: bool) -> Feed:
         """The page beyond `after`; its cursor passes over what is not the organization's."""

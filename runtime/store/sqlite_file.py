@@ -143,13 +143,22 @@ def _pragma(connection: sqlite3.Connection, name: str) -> str:
 
 def _create(connection: sqlite3.Connection) -> None:
     version = int(_pragma(connection, "user_version"))
-    if version == SCHEMA_VERSION:
-        return
+    if version != SCHEMA_VERSION:
+        _create_tables(connection, version)
+    connection.executescript(f"BEGIN; {_script('indexes.sql')}; COMMIT")
+
+
+def _create_tables(connection: sqlite3.Connection, version: int) -> None:
     tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()[0][0]
     if version != 0 or tables:
         raise StoreError(f"the file has schema {version}, this Troupe needs {SCHEMA_VERSION}")
-    schema = Path(__file__).with_name("schema.sql").read_text()
-    connection.executescript(f"BEGIN; {schema}; PRAGMA user_version={SCHEMA_VERSION}; COMMIT")
+    connection.executescript(
+        f"BEGIN; {_script('schema.sql')}; PRAGMA user_version={SCHEMA_VERSION}; COMMIT"
+    )
+
+
+def _script(name: str) -> str:
+    return Path(__file__).with_name(name).read_text()
 
 
 def _incarnation(

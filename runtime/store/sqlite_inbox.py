@@ -13,6 +13,7 @@ from typing import Final, Literal
 
 from runtime.store.contract import Retry, Send, StoredMessage
 from runtime.store.sqlite_bulk import QUERIES, Bulk, Row, first, number, rows
+from runtime.store.sqlite_meta import Meta
 
 RECEIVED: Final = Bulk("message_known", 3)
 NEW: Final = Bulk("message_new", 7)
@@ -20,7 +21,10 @@ FINISHED: Final = Bulk("pending_drop", 1)
 OUTCOME: Final = Bulk("outcome_new", 5)
 RETRY: Final = Bulk("retry_set", 4)
 BY_SEQ: Final = Bulk("message_by_seq", 1)
-
+RECIPIENT: Final = Bulk("message_recipient", 1)
+DROPS: Final = [
+    Bulk(name, 1) for name in ("pending_drop", "outcome_drop", "retry_drop", "message_drop")
+]
 
 SETTLE_EVERY: Final = 4_096
 """Messages that are settled together; the walk along those that are not is bounded by it."""
@@ -29,11 +33,14 @@ Status = Literal["processed", "dead"]
 
 
 class Inbox:
-    def __init__(self, cursor: Cursor) -> None:
+    def __init__(self, cursor: Cursor, meta: Meta) -> None:
         self._cursor = cursor
+        self._meta = meta
         self.received: set[tuple[str, str]] = set()
-        """(recipient, message id), of those that were loaded, which were ever received."""
-        self._settled = int(number(cursor, "settled") or 0)
+        """(recipient, message id), of those that were loaded, which are kept."""
+        self.last_seq = max(number(cursor, "message_last") or 0, meta.number("head_seq"))
+        """The greatest seq that was ever given."""
+        self._settled = meta.number("settled")
         """Seq up to which `delivered` and `pending` are complete."""
         self._new: list[Row] = []
         self._finished: list[Row] = []
@@ -45,6 +52,7 @@ class Inbox:
         self.received.update(RECEIVED.read(self._cursor, wanted))
 
     def add(self, send: Send, seq: int, recipient: int, now_ms: int) -> None:
+        self.last_seq = seq
         self.received.add((send.recipient, send.message_id))
         self._new.append(
             (seq, recipient, send.message_id, send.sender, send.body, now_ms, send.reply_to)
@@ -70,14 +78,22 @@ class Inbox:
         self.received.clear()
         self._new, self._finished, self._outcomes, self._retries = [], [], [], []
 
-    def settle(self, head_seq: int) -> None:
-        """Bring `delivered` and `pending` up to date once enough has gathered."""
-        if head_seq - self._settled < SETTLE_EVERY:
+    def settle(self, head_seq: int, at_once: bool = False) -> None:
+        """Bring `delivered` and `pending` up to date once enough has gathered, or at once."""
+        if head_seq - self._settled < SETTLE_EVERY and not at_once:
             return
         for name in ("settle_delivered", "settle_pending"):
             self._cursor.execute(QUERIES[name], (self._settled,))
-        self._cursor.execute(QUERIES["settle"], (str(head_seq),))
+        self._meta.set("settled", head_seq)
         self._settled = head_seq
+
+    def drop(self, seqs: Sequence[int]) -> None:
+        """Remove messages and what became of them; their seqs are never given again."""
+        self._meta.set("head_seq", self.last_seq)
+        given = [(seq,) for seq in seqs]
+        self._cursor.executemany(QUERIES["delivered_drop"], RECIPIENT.read(self._cursor, given))
+        for table in DROPS:
+            table.run(self._cursor, given)
 
     # reading
 

@@ -6,7 +6,7 @@ writes what changed.  Between two groups nothing is kept.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from sqlite3 import Cursor
 from typing import Final
 
@@ -15,6 +15,7 @@ from runtime.store.sqlite_bulk import QUERIES, Bulk, Row, rows
 
 KNOWN: Final = Bulk("step_known", 2)
 NEW: Final = Bulk("step_new", 9)
+DROP: Final = Bulk("step_drop", 1)
 
 
 class _State:
@@ -76,6 +77,16 @@ class Steps:
         if self._ended:
             self._cursor.executemany(QUERIES["step_end"], self._ended)
         self._states, self._new, self._repeated, self._ended = {}, [], [], []
+
+    def drop(self, found: Sequence[Row]) -> None:
+        """Remove steps by their rows' ids."""
+        DROP.run(self._cursor, found)
+
+    def drop_some(self, job: str, limit: int) -> int:
+        """Remove steps of a job, first begun first; how many."""
+        found = rows(self._cursor, "prune_steps", job, limit)
+        self.drop(found)
+        return len(found)
 
     def of_job(self, job: str) -> list[Step]:
         return [Step(*row) for row in rows(self._cursor, "step_all", job)]

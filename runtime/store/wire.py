@@ -22,7 +22,7 @@ import msgspec
 
 from runtime import errors
 from runtime.store import contract
-from runtime.store.contract import Store
+from runtime.store.contract import Store, Upkeep
 
 logger = logging.getLogger(__name__)
 
@@ -94,6 +94,8 @@ LIST: Final = _method(Store.list_documents)
 COUNT: Final = _method(Store.count)
 TAIL: Final = _method(Store.tail)
 HEALTH: Final = _method(Store.health)
+PRUNE: Final = _method(Upkeep.prune)
+PURGE: Final = _method(Upkeep.purge)
 
 encode: Final = msgspec.msgpack.Encoder().encode
 

@@ -5,7 +5,7 @@ import pytest
 from runtime.clock import ManualClock
 
 from .kit import Desk
-from .stores import STORES, Opened
+from .stores import FORGETTING, STORES, Opened
 
 
 @pytest.fixture
@@ -23,6 +23,14 @@ async def opened(request, tmp_path, clock):
 
 @pytest.fixture
 async def store(opened):
+    return opened.store
+
+
+@pytest.fixture
+async def forgetting(opened):
+    """The store, if it has the verbs of `Upkeep`."""
+    if opened.name not in FORGETTING:
+        pytest.skip("this store does not forget yet")
     return opened.store
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import Any
 
+from runtime.ids import ulid_time_of
 from runtime.store.contract import (
     ABSENT,
     ANY,
@@ -38,19 +39,25 @@ class Model:
     def __init__(self, incarnation: str) -> None:
         self.incarnation = incarnation
         self.messages: list[dict[str, Any]] = []
+        self.seq = 0
+        self.forgotten = ""
+        """The time part of the youngest ULID that may have been forgotten."""
         self.agents: dict[str, dict[str, Any]] = {}
         self.owners: dict[str, tuple[str, int]] = {}
         """owner -> (name, end of its lease)"""
         self.reminders: dict[tuple[str, str], tuple[int, bytes]] = {}
         self.steps: list[dict[str, Any]] = []
         self.documents: dict[tuple[str, str], Document] = {}
-        self.revisions: dict[tuple[str, str], int] = {}
+        self.deleted: dict[tuple[str, str], Document] = {}
+        """What is left of them."""
         self.feed: list[FeedEntry] = []
+        self.head = self.floor = 0
+        self.epoch_floor = 0
         self.accepted = 0
         self.refused: dict[str, int] = {}
 
     def agent(self, address: str) -> dict[str, Any]:
-        new = {"epoch": 0, "owner": None, "journal": [], "snapshot": (0, None)}
+        new = {"epoch": 0, "owner": None, "version": 0, "journal": [], "snapshot": (0, None)}
         return self.agents.setdefault(address, new)
 
     # commit
@@ -78,11 +85,12 @@ class Model:
         if commit.agent is not None:
             self.turn(commit, now, seqs)
             self.record(commit, now)
-            version = len(self.agent(commit.agent)["journal"])
+            version = self.agent(commit.agent)["version"]
         for event in commit.feed:
-            where = (len(self.feed) + 1, event.organization, event.event, event.rooms)
+            self.head += 1
+            where = (self.head, event.organization, event.event, event.rooms)
             self.feed.append(FeedEntry(*where, event.at_ms, event.body))
-        return Committed(version, tuple(seqs), len(self.feed))
+        return Committed(version, tuple(seqs), self.head)
 
     def check_organizations(self, commit: Commit) -> None:
         for one in commit.sends:
@@ -92,12 +100,12 @@ class Model:
                 raise No("foreign_organization", one.recipient)
 
     def check_fence(self, commit: Commit) -> None:
-        agent = self.agents.get(commit.agent, {"epoch": 0, "journal": []})
+        agent = self.agents.get(commit.agent, {"epoch": 0, "version": 0})
         if commit.fence.incarnation != self.incarnation:
             raise No("stale_incarnation")
         if agent["epoch"] == 0 or agent["epoch"] != commit.fence.epoch:
             raise No("stale_epoch")
-        if commit.expected_version not in (None, len(agent["journal"])):
+        if commit.expected_version not in (None, agent["version"]):
             raise No("version_conflict")
 
     def put(self, put: Put, now: int) -> None:
@@ -108,20 +116,26 @@ class Model:
             raise No("revision_conflict", f"{put.collection}/{put.key}")
         if put.body is None and there is None:
             return
-        self.revisions[where] = self.revisions.get(where, 0) + 1
+        before = there or self.deleted.pop(where, None)
+        revision = before.revision + 1 if before else 1
+        document = Document(
+            put.key, put.organization, revision, put.body or b"", put.terms, now
+        )  # fmt: skip
         if put.body is None:
             del self.documents[where]
-            return
-        self.documents[where] = Document(
-            put.key, put.organization, self.revisions[where], put.body, put.terms, now
-        )
+            self.deleted[where] = document
+        else:
+            self.documents[where] = document
 
     def arrive(self, one: Any, now: int) -> int:
         if any(self.is_message(m, one.recipient, one.message_id) for m in self.messages):
             raise No("duplicate", one.message_id)
+        if len(one.message_id) == 26 and one.message_id[:10] <= self.forgotten:
+            raise No("expired", one.message_id)
         self.agent(one.recipient)
+        self.seq += 1
         message = StoredMessage(
-            len(self.messages) + 1, one.message_id, one.sender, one.recipient, one.body, now,
+            self.seq, one.message_id, one.sender, one.recipient, one.body, now,
             one.reply_to,
         )  # fmt: skip
         self.messages.append({name: getattr(message, name) for name in message.__struct_fields__})
@@ -161,12 +175,12 @@ class Model:
         agent = self.agent(commit.agent)
         cause = commit.acks[0].message_id if commit.acks else None
         for event in commit.events:
-            version = len(agent["journal"]) + 1
+            agent["version"] += 1
             agent["journal"].append(
-                JournalEvent(version, event.name, event.body, event.schema, now, cause)
+                JournalEvent(agent["version"], event.name, event.body, event.schema, now, cause)
             )
         if commit.snapshot is not None:
-            agent["snapshot"] = (len(agent["journal"]), commit.snapshot)
+            agent["snapshot"] = (agent["version"], commit.snapshot)
         for remind in commit.reminders:
             self.reminders.pop((commit.agent, remind.key), None)
             if remind.due_ms is not None:
@@ -240,10 +254,11 @@ class Model:
     def activate(self, address: str, owner: str) -> tuple[Any, ...]:
         agent = self.agent(address)
         agent["owner"] = owner
-        agent["epoch"] += 1
-        journal, (at, snapshot) = agent["journal"], agent["snapshot"]
+        agent["epoch"] = (agent["epoch"] or self.epoch_floor) + 1
+        at, snapshot = agent["snapshot"]
+        tail = [event for event in agent["journal"] if event.version > at]
         inbox = self.inbox(address)
-        return (address, agent["epoch"], len(journal), at, snapshot, journal[at:], inbox)
+        return (address, agent["epoch"], agent["version"], at, snapshot, tail, inbox)
 
     def release(self, owner: str, agents: list[str]) -> None:
         for address in agents:
@@ -258,6 +273,52 @@ class Model:
             message = StoredMessage(0, id, address, address, body, now)
             if not any(self.is_message(m, address, id) for m in self.messages):
                 self.arrive(message, now)
+
+    # upkeep
+
+    def prune(self, before: int, ended: list[str]) -> int:
+        """All that a round forgets; how many rows that is."""
+        was = self.rows()
+        self.steps = [s for s in self.steps if s["job"] not in ended]
+        gone = [m for m in self.messages if self.may_go(m, before)]
+        self.messages = [m for m in self.messages if m not in gone]
+        for message in gone:
+            self.forgotten = max(self.forgotten, ulid_time_of(message["finished_ms"]))
+        while self.feed and self.feed[0].at_ms < before:
+            self.floor = self.feed.pop(0).cursor
+        for agent in self.agents.values():
+            journal, covered = agent["journal"], agent["snapshot"][0]
+            while journal and journal[0].version <= covered and journal[0].at_ms < before:
+                journal.pop(0)
+        self.deleted = {w: d for w, d in self.deleted.items() if d.updated_ms >= before}
+        return was - self.rows()
+
+    def may_go(self, message: dict[str, Any], before: int) -> bool:
+        if message["status"] == "pending" or message["finished_ms"] >= before:
+            return False
+        letter = ("dead_letter", f"{message['recipient']}/{message['message_id']}")
+        return message["status"] == "processed" or letter not in self.documents
+
+    def rows(self) -> int:
+        journals = sum(len(agent["journal"]) for agent in self.agents.values())
+        rest = (self.steps, self.messages, self.feed, self.deleted)
+        return journals + sum(len(one) for one in rest)
+
+    def purge(self, of: str) -> None:
+        mine = {a: agent for a, agent in self.agents.items() if organization(a) == of}
+        self.epoch_floor = max([self.epoch_floor, *(agent["epoch"] for agent in mine.values())])
+        for address in mine:
+            del self.agents[address]
+        self.messages = [
+            m
+            for m in self.messages
+            if of not in (organization(m["recipient"]), organization(m["sender"]))
+        ]
+        self.reminders = {w: r for w, r in self.reminders.items() if organization(w[0]) != of}
+        self.steps = [s for s in self.steps if organization(s["agent"]) != of]
+        self.documents = {w: d for w, d in self.documents.items() if d.organization != of}
+        self.deleted = {w: d for w, d in self.deleted.items() if d.organization != of}
+        self.feed = [e for e in self.feed if e.organization != of]
 
     # reads
 
@@ -294,8 +355,8 @@ class Model:
         return sorted(found, key=lambda document: document.key)
 
     def tail(self, after: int, limit: int, of: str | None) -> Feed:
-        reset = after > len(self.feed)
-        start = len(self.feed) if after < 0 else 0 if reset else after
-        entries = [e for e in self.feed[start:] if of in (None, e.organization)]
-        cursor = len(self.feed) if len(entries) < limit else entries[limit - 1].cursor
+        reset = after > self.head or 0 <= after < self.floor
+        start = self.head if after < 0 else self.floor if reset else after
+        entries = [e for e in self.feed if e.cursor > start and of in (None, e.organization)]
+        cursor = self.head if len(entries) < limit else entries[limit - 1].cursor
         return Feed(tuple(entries[:limit]), cursor, reset)

@@ -50,6 +50,8 @@ STORES: dict[str, Opener] = {
 }
 DURABLE = {"sqlite", "socket"}
 """Stores that keep everything when they are opened again on the same path."""
+FORGETTING = {"memory", "sqlite", "socket"}
+"""Stores that have the verbs of `Upkeep`."""
 
 
 BOUNDS = (

@@ -1,4 +1,4 @@
-"""The inbox: durable, in order, each message id once for ever."""
+"""The inbox: durable, in order, each message id once as long as it is kept."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ async def test_what_was_sent_is_what_is_read(store, clock):
 
 
 @pytest.mark.parametrize("ending", ["pending", "processed", "dead"])
-async def test_a_message_id_is_accepted_once_for_ever(store, desk, ending):
+async def test_a_message_id_is_accepted_once(store, desk, ending):
     """A retried send would change the agent's state a second time."""
     await desk.take(A)
     await desk.give("m")

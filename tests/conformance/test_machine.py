@@ -2,8 +2,8 @@
 
 What is random: stale and right fences, versions and expectations, duplicate
 sends, acknowledgements of what is pending, done or unknown, steps, claims,
-owners that supersede each other, leases, reminders, time, and (where the store
-is durable) closing and opening it again in between.
+owners that supersede each other, leases, reminders, time, forgetting and purging
+in pieces, and (where the store is durable) closing and opening it in between.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from runtime.clock import ManualClock
+from runtime.ids import Ids
 from runtime.store.contract import (
     ABSENT,
     ANY,
+    DEAD_LETTERS,
     Ack,
     Bury,
     Commit,
@@ -39,7 +41,7 @@ from runtime.store.contract import (
 )
 
 from .model import Model
-from .stores import DURABLE, STORES, Opened
+from .stores import DURABLE, FORGETTING, STORES, Opened
 
 AGENTS = ["acme/a:1", "acme/a:2", "beta/a:1", "system/scheduler:main"]
 OWNERS = {"o1": "host-1", "o2": "host-2", "o3": "host-1"}
@@ -48,7 +50,9 @@ TERMS = ["a=1", "a=2", "b=1"]
 
 agents = st.sampled_from(AGENTS)
 owners = st.sampled_from(list(OWNERS))
-ids = st.sampled_from([f"m{number}" for number in range(8)])
+early = Ids(ManualClock(), lambda count: b"1" * count).ulid()
+"""As old as the machine's clock when it begins."""
+ids = st.sampled_from([*(f"m{number}" for number in range(8)), early])
 keys = st.sampled_from(["k1", "k2", "k3"])
 bodies = st.binary(max_size=3)
 few = st.integers(1, 3)
@@ -60,6 +64,12 @@ puts = st.builds(
     st.none() | bodies,
     st.lists(st.sampled_from(TERMS), max_size=3).map(tuple),
     st.sampled_from([ANY, ANY, ABSENT, 1, 2, 3]),
+)
+letters = st.builds(
+    lambda agent, id, body: Put(DEAD_LETTERS, f"{agent}/{id}", agent.split("/")[0], body),
+    agents,
+    ids,
+    st.none() | bodies,
 )
 feeds = st.builds(
     FeedEvent,
@@ -158,13 +168,13 @@ class StoreMachine(RuleBasedStateMachine):
             incarnation = "another" if slip == "incarnation" else self.model.incarnation
             fields["fence"] = Fence(incarnation, state["epoch"] - (slip == "epoch"))
             if "events" in fields or draw(st.booleans()):
-                fields["expected_version"] = len(state["journal"]) + (slip == "version")
+                fields["expected_version"] = state["version"] + (slip == "version")
             if slip == "part":
                 fields |= draw(wrong_parts)
         return Commit(of, agent, **fields)
 
     def draw_puts(self, draw, agent, of):
-        found = draw(st.lists(puts, min_size=1, max_size=2))
+        found = draw(st.lists(puts | letters, min_size=1, max_size=2))
         return {"puts": tuple(found)}
 
     def draw_feed(self, draw, agent, of):
@@ -173,7 +183,7 @@ class StoreMachine(RuleBasedStateMachine):
     def draw_sends(self, draw, agent, of):
         near = [a for a in AGENTS if of == "system" or a.startswith((of, "system"))]
         to = st.sampled_from([*near, *near, *near, *AGENTS])
-        new = st.just(f"new{len(self.model.messages)}")
+        new = st.just(f"new{self.model.seq}")
         send = st.builds(Send, new | new | ids, st.just(agent or f"{of}/client:x"), to, bodies)
         return {"sends": tuple(draw(st.lists(send, min_size=1, max_size=2)))}
 
@@ -256,6 +266,34 @@ class StoreMachine(RuleBasedStateMachine):
     def time_passes(self, seconds):
         self.clock.advance(seconds)
 
+    @precondition(lambda self: self.store_name in FORGETTING)
+    @rule(
+        age_s=st.sampled_from([0, 1, 6]),
+        limit=few,
+        ended=st.lists(st.sampled_from(JOBS), max_size=2),
+    )
+    def prune(self, age_s, limit, ended):
+        before = self.now - age_s * 1000
+        expected = self.model.prune(before, ended)
+        assert self.sweep(lambda: self.store.prune(before, limit, ended), limit) == expected
+
+    @precondition(lambda self: self.store_name in FORGETTING)
+    @rule(of=st.sampled_from(["acme", "beta"]), limit=few, chance=st.integers(0, 3))
+    def purge(self, of, limit, chance):
+        if chance == 0:  # not so often that nothing else is left to be done
+            self.model.purge(of)
+            self.sweep(lambda: self.store.purge(of, limit))
+
+    def sweep(self, call, limit=1 << 30):
+        """Call until there is no more; the rows of all calls."""
+        rows = 0
+        while True:
+            swept = self.run(call())
+            assert swept.rows <= limit
+            rows += swept.rows
+            if not swept.more:
+                return rows
+
     @precondition(lambda self: self.store_name in DURABLE)
     @rule()
     def reopen(self):
@@ -270,7 +308,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     def read_poll(self, data, limit):
         owner = data.draw(owners)
-        after = data.draw(st.integers(0, len(self.model.messages)))
+        after = data.draw(st.integers(0, self.model.seq))
         messages, ready = self.model.poll(owner, after, self.now)
         poll = self.run(self.store.poll(owner, after, limit, 0))
         assert [as_dict(message) for message in poll.messages] == messages[:limit]
@@ -280,7 +318,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     def read_agent(self, data, limit):
         agent = data.draw(agents)
-        after = data.draw(st.integers(0, len(self.model.messages)))
+        after = data.draw(st.integers(0, self.model.seq))
         for read, all_of_it in (
             (self.store.inbox, self.model.inbox(agent)),
             (self.store.history, self.model.history(agent)),
@@ -309,7 +347,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     def read_feed(self, data, limit):
         of = data.draw(st.sampled_from([None, "acme", "beta"]))
-        after = data.draw(st.integers(-1, len(self.model.feed) + 1))
+        after = data.draw(st.integers(-1, self.model.head + 1))
         feed = self.run(self.store.tail(after, limit, 0, of, self.model.incarnation))
         assert feed == self.model.tail(after, limit, of)
 
@@ -328,6 +366,7 @@ class StoreMachine(RuleBasedStateMachine):
         for (collection, key), document in self.model.documents.items():
             assert self.run(self.store.get(collection, key)) == document
         assert self.run(self.store.tail(0, 1000, 0)).entries == tuple(self.model.feed)
+        assert self.run(self.store.tail(-1, 1, 0)).cursor == self.model.head
         health = self.run(self.store.health())
         assert (health.commits, health.refused) == (self.model.accepted, self.model.refused)
 

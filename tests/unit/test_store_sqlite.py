@@ -433,8 +433,8 @@ async def test_what_is_pending_is_found_again_wherever_it_is_kept(path, monkeypa
 # plans
 
 
-WALKS = {"pending_settled", "owner_all"}
-"""Read whole, once, when the store opens."""
+WALKS = {"pending_settled", "owner_all", "meta_all", "purge_deleted"}
+"""Read whole, once, when the store opens; or an index of deleted documents alone."""
 SORTS = {"reminder_due"}
 """Those due at one moment are put in order of their address."""
 READS = [name for name, text in QUERIES.items() if not text.startswith(("INSERT", " AND"))]

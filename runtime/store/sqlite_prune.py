@@ -1,0 +1,119 @@
+"""Forgetting in SQLite: walks along the old ends of the tables, a bounded piece a call.
+
+A walk passes over what may not go yet (a dead message somebody may redeliver,
+an event without a snapshot), so it has a place, and a round is over when each
+walk has met what is too young.  No call looks at more rows than its limit:
+it must not be felt by the commits that wait behind it.
+
+Places are in memory only: after a restart a round begins anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from sqlite3 import Cursor
+from typing import Final
+
+from runtime.ids import ulid_time_of
+from runtime.store.contract import DEAD_LETTERS, Swept
+from runtime.store.sqlite_bulk import Bulk, first, number, rows
+from runtime.store.sqlite_documents import Documents
+from runtime.store.sqlite_feed import FeedTable
+from runtime.store.sqlite_inbox import Inbox
+from runtime.store.sqlite_meta import Meta
+from runtime.store.sqlite_steps import Steps
+
+DROP_EVENTS: Final = Bulk("journal_drop", 1)
+
+
+class Pruner:
+    def __init__(
+        self,
+        cursor: Cursor,
+        meta: Meta,
+        inbox: Inbox,
+        feed: FeedTable,
+        documents: Documents,
+        steps: Steps,
+    ) -> None:
+        self._cursor = cursor
+        self._meta = meta
+        self._inbox = inbox
+        self._feed = feed
+        self._documents = documents
+        self._steps = steps
+        self._walks = (self._messages, self._events, self._journals, self._deleted)
+        self._walk = 0
+        """The walk that the round has come to."""
+        self._place = 0
+        """How far that walk has come."""
+
+    def prune(self, before_ms: int, limit: int, ended: Sequence[str]) -> Swept:
+        """One piece of a round."""
+        found = 0
+        for job in ended:
+            found += self._steps.drop_some(job, limit - found)
+        left = limit - found
+        while left > 0 and self._walk < len(self._walks):
+            removed, seen = self._walks[self._walk](before_ms, left)
+            found += removed
+            if seen < left:
+                self._walk, self._place = self._walk + 1, 0
+            left -= seen
+        if self._walk < len(self._walks) or left <= 0:
+            return Swept(found, True)
+        self._walk = 0
+        return Swept(found, False)
+
+    def _messages(self, before_ms: int, limit: int) -> tuple[int, int]:
+        oldest = first(self._cursor, "prune_first", self._place)
+        if oldest is None or oldest[0] >= before_ms:
+            return 0, 0
+        seen = rows(self._cursor, "prune_outcomes", self._place, limit)
+        gone = [
+            (seq, finished_ms)
+            for seq, status, finished_ms in seen
+            if finished_ms < before_ms and (status != "dead" or self._is_settled(seq))
+        ]
+        if gone:
+            self._inbox.drop([seq for seq, _ in gone])
+            latest = ulid_time_of(max(finished_ms for _, finished_ms in gone))
+            self._meta.set("forgotten", max(self._meta.text("forgotten"), latest))
+        if seen:
+            self._place = seen[-1][0]
+        return len(gone), len(seen)
+
+    def _is_settled(self, seq: int) -> bool:
+        """Whether a dead message's letter is gone."""
+        return not number(self._cursor, "prune_letter", DEAD_LETTERS, seq)
+
+    def _events(self, before_ms: int, limit: int) -> tuple[int, int]:
+        gone: list[int] = []
+        for cursor, at_ms in rows(self._cursor, "prune_feed", self._feed.floor, limit):
+            if at_ms >= before_ms:
+                break
+            gone.append(cursor)
+        self._feed.forget(gone)
+        return len(gone), len(gone)
+
+    def _journals(self, before_ms: int, limit: int) -> tuple[int, int]:
+        gone: list[tuple[int]] = []
+        next_of: dict[int, int] = {}
+        """Agent -> version of the oldest event that stays, if its journal goes on so."""
+        seen = 0
+        for id, agent, version, at_ms, covered, oldest in rows(
+            self._cursor, "prune_journal", self._place, limit
+        ):
+            if at_ms >= before_ms:
+                break
+            seen, self._place = seen + 1, id
+            if version <= covered and version == next_of.get(agent, oldest):
+                next_of[agent] = version + 1
+                gone.append((id,))
+        DROP_EVENTS.run(self._cursor, gone)
+        return len(gone), seen
+
+    def _deleted(self, before_ms: int, limit: int) -> tuple[int, int]:
+        gone = rows(self._cursor, "prune_deleted", before_ms, limit)
+        self._documents.drop_rows(gone)
+        return len(gone), len(gone)

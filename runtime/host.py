@@ -86,6 +86,11 @@ class Host:
         self._claiming = asyncio.Lock()
         self._claim_these: dict[str, None] = {}
         self._cursor = 0
+        """Every message up to here for an agent of this host has been brought by a poll."""
+        self._known = 0
+        """The same, with what was sent from here right after it."""
+        self._sends_since: dict[str, int] = {}
+        """Agent -> seq of the first message it has sent from here."""
         self._early: dict[str, list[StoredMessage]] = {}
         """Messages a poll has brought for agents that are claimed but not yet live here."""
         self._refusing: set[str] = set()
@@ -189,9 +194,12 @@ class Host:
     # HostServices
 
     def delivered(self, commit: Commit, seqs: tuple[int, ...]) -> None:
+        first = bool(seqs) and self._nothing_before(commit.agent, seqs)
         for send, seq in zip(commit.sends, seqs, strict=False):
             activation = self._active.get(send.recipient)
             if activation is not None and seq > self._cursor:  # else a poll or claim had it
+                if not first:
+                    continue  # the poll that brings what was sent before brings this too
                 activation.offer(
                     StoredMessage(
                         seq, send.message_id, send.sender, send.recipient, send.body,
@@ -202,6 +210,19 @@ class Host:
                 self._claim_these[send.recipient] = None
                 self._claim_wanted.set()
 
+    def _nothing_before(self, sender: str | None, seqs: tuple[int, ...]) -> bool:
+        """Whether no earlier message of the sender can still be on its way here with a poll.
+
+        What an agent sent before it came here has a seq below its first from here.
+        """
+        since = seqs[0]
+        if sender is not None and sender in self._active:
+            since = self._sends_since.setdefault(sender, since)
+        if seqs[0] <= self._known + 1:
+            self._known = max(self._known, seqs[-1])
+            return True
+        return since <= self._known
+
     def answered(self, message_id: str, recipient: str) -> None:
         for waiting in self._outcomes.get((recipient, message_id), ()):
             waiting.set()
@@ -210,6 +231,7 @@ class Host:
         if self._active.get(activation.address) is not activation:
             return
         del self._active[activation.address]
+        self._sends_since.pop(activation.address, None)
         self.moved += 1
         self._end(self._forget(activation))
 
@@ -243,7 +265,7 @@ class Host:
         self._incarnation = await patiently(
             lambda: self.store.register(self.owner, self.name, self._settings.lease_s)
         )
-        self._cursor = 0
+        self._cursor = self._known = 0
 
     async def _poll(self) -> None:
         while True:
@@ -255,6 +277,7 @@ class Host:
                 continue
             self._hand_over(poll.messages)
             self._cursor = poll.cursor
+            self._known = max(self._known, poll.cursor)
             for activation in self._active.values():
                 activation.forget_done(poll.cursor)
             if poll.ready:
@@ -341,6 +364,7 @@ class Host:
             return
         activation = Activation(claimed, agent, self._incarnation, self)
         self._active[claimed.agent] = activation
+        self._sends_since.pop(claimed.agent, None)
         activation.offer(*self._early.pop(claimed.agent, ()))
         try:
             await activation.start()
@@ -381,6 +405,7 @@ class Host:
         await activation.save()
         async with self._claiming:
             self._active.pop(activation.address, None)
+            self._sends_since.pop(activation.address, None)
             await self._release([activation.address])
 
     async def _wait(self, seconds: float) -> None:

@@ -14,7 +14,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from actors.records import AgentIssue, AutomatedReview, GateReport, Review, Sha256
+from actors.records import AgentIssue, AutomatedReview, GateReport, GateResult, Review, Sha256
 from runtime.message import WireModel
 
 NOTES_MAX: Final = 50
@@ -79,7 +79,7 @@ class ReviewOpinion(WireModel):
 def notes_of(opinion: ReviewOpinion) -> tuple[Note, ...]:
     """What the next code job is told of a review that asked for changes."""
     notes = [
-        Note(source="gate", text=f"{result.gate}: {result.message}"[:NOTE_LENGTH_MAX])
+        Note(source="gate", text=_objection(result)[:NOTE_LENGTH_MAX])
         for result in opinion.gates.results
         if result.verdict == "failed"
     ]
@@ -96,3 +96,12 @@ def notes_of(opinion: ReviewOpinion) -> tuple[Note, ...]:
         if not notes and review.summary:
             notes.append(Note(source="reviewer", text=review.summary[:NOTE_LENGTH_MAX]))
     return tuple(notes[:NOTES_MAX])
+
+
+def _objection(result: GateResult) -> str:
+    """What a gate says, with what its message leaves out."""
+    lines = [f"{result.gate}: {result.message}"]
+    for finding in result.findings:
+        if finding.why not in result.message:
+            lines.append(f"{finding.path}: {finding.why}" if finding.path else finding.why)
+    return "\n".join(lines)

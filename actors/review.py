@@ -11,35 +11,27 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 from functools import partial
 from typing import Any, Final
 
 from actors.assignment import ReviewOpinion, Work
 from actors.endings import Ending
-from actors.gates import SuiteVerdict, run_gates
+from actors.gates import run_gates
 from actors.gates.trees import make_candidate
 from actors.records import AutomatedReview, GateFinding, GateReport
 from actors.services import HopelessError
 from actors.tools import ToolOutput
 from actors.tools.text import shortened, visible
+from actors.trials import Trial, Trials
 from actors.untrusted import data_block, nonce
 from actors.working import Attempt, WorkingAgent
-from actors.workspace import Workspace
 from runtime.job import JobResult, StepContext
 
-KILLED: Final = 137
-"""Exit code of a test run that did not come to its end."""
-_TESTING: Final = {
-    "base": (5, "Running the tests without the change"),
-    "final": (10, "Running the tests with the change"),
-}
 _VERDICTS: Final = {
     "approve": "The reviewer would merge it.",
     "request_changes": "The reviewer asks for changes.",
     "escalate": "The reviewer wants a person to decide.",
 }
-_COUNTS = re.compile(r"(\d+) passed, (\d+) failed, (\d+) errors")
 
 
 class ReviewAgent(WorkingAgent):
@@ -65,8 +57,11 @@ class ReviewAgent(WorkingAgent):
         proposed = attempt.assignment.work
         assert proposed is not None, "a review is asked for with the work"
         await self.set_up(attempt)
-        before = await self._tests(attempt, "base", proposed.base_tree)
-        after = await self._tests(attempt, "final", proposed.final_tree)
+        commands = attempt.started.policy.commands
+        tools = partial(self.toolset, attempt, read_only=False)
+        trials = Trials(attempt.job, attempt.bench, commands, tools)
+        before = await trials.of("base", proposed.base_tree)
+        after = await trials.of("final", proposed.final_tree)
         said = await attempt.job.step(
             "gates", partial(self._gates, attempt, proposed, before, after)
         )
@@ -85,52 +80,12 @@ class ReviewAgent(WorkingAgent):
 
     # Gates
 
-    async def _tests(self, attempt: Attempt, name: str, tree: str) -> SuiteVerdict | None:
-        if attempt.started.policy.commands.test is None:
-            return None
-        said = await attempt.job.step(
-            f"tests-{name}",
-            partial(self._run_tests, attempt, name, tree),
-            kind="workspace",
-            request={"tree": tree},
-        )
-        return SuiteVerdict(said["exitCode"], said["passed"], said["failed"])
-
-    async def _run_tests(
-        self, attempt: Attempt, name: str, tree: str, context: StepContext
-    ) -> dict[str, Any]:
-        """Run the policy's test command on a tree; whatever it leaves behind is put back."""
-        percent, words = _TESTING[name]
-        await attempt.job.progress(percent, words, words)
-        workspace = await attempt.bench.ready()
-        try:
-            await workspace.restore(tree)
-            return await self._judge_tests(attempt, workspace)
-        finally:
-            await attempt.bench.put_back()
-
-    async def _judge_tests(self, attempt: Attempt, workspace: Workspace) -> dict[str, Any]:
-        tests = self.toolset(attempt, ("run_tests",), read_only=False)
-        try:
-            output = await tests.run("run_tests", {}, workspace)
-        finally:
-            await tests.close()
-        exit_code = output.data.get("exitCode")
-        counts = _COUNTS.search(str(output.data.get("summary", "")))
-        passed, failed, errors = map(int, counts.groups()) if counts else (None, None, 0)
-        return {
-            "exitCode": None if exit_code == KILLED else exit_code,
-            "passed": passed,
-            "failed": None if failed is None else failed + errors,
-            "output": output.text,
-        }
-
     async def _gates(
         self,
         attempt: Attempt,
         proposed: Work,
-        before: SuiteVerdict | None,
-        after: SuiteVerdict | None,
+        before: Trial,
+        after: Trial,
         context: StepContext,
     ) -> dict[str, Any]:
         await attempt.job.progress(20, "Checking the gates", "Checking the gates")
@@ -144,8 +99,10 @@ class ReviewAgent(WorkingAgent):
             changes,
             patch,
             attempt.started.policy,
-            before,
-            after,
+            before.tests,
+            after.tests,
+            before.checks,
+            after.checks,
         )
         report = await asyncio.to_thread(run_gates, candidate)
         return report.to_wire()

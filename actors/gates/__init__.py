@@ -16,12 +16,14 @@ from typing import Final
 from actors.gates.candidate import (
     Candidate,
     Change,
+    CheckVerdict,
     Gate,
     GateInputError,
     SuiteVerdict,
     UnscannableError,
     worst,
 )
+from actors.gates.checks import check_gates
 from actors.gates.dependencies import dependencies
 from actors.gates.filesystem import plain_files
 from actors.gates.limits import not_empty, size
@@ -46,12 +48,16 @@ GATES: Final[tuple[tuple[str, Gate], ...]] = (
     ("files", plain_files),
     ("size", size),
 )
-"""In the order in which they are reported."""
+"""Of every candidate, in the order in which they are reported."""
 
 
 def run_gates(candidate: Candidate, gates: Sequence[tuple[str, Gate]] = GATES) -> GateReport:
-    """Look at a candidate with every gate; one that fails to look is `unknown`."""
-    results = tuple(_run(name, gate, candidate) for name, gate in gates)
+    """Look at a candidate with every gate; one that fails to look is `unknown`.
+
+    After `gates` come those of the checkers that the repository's policy names.
+    """
+    looking = (*gates, *check_gates(candidate))
+    results = tuple(_run(name, gate, candidate) for name, gate in looking)
     return GateReport(verdict=worst([item.verdict for item in results]), results=results)
 
 
@@ -70,6 +76,7 @@ __all__ = [
     "GATES",
     "Candidate",
     "Change",
+    "CheckVerdict",
     "Gate",
     "GateFinding",
     "GateInputError",

@@ -9,8 +9,8 @@ patch is the workspace's business.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from actors.errors import AgentError
@@ -87,6 +87,16 @@ class SuiteVerdict:
 
 
 @dataclass(frozen=True)
+class CheckVerdict:
+    """What a run of a linter or a type checker said."""
+
+    exit_code: int | None
+    """None: it was not run to its end (timeout, sandbox gone)."""
+    last_lines: tuple[str, ...] = ()
+    """Of what it printed."""
+
+
+@dataclass(frozen=True)
 class Candidate:
     """A proposed change, from `base` to `final`."""
 
@@ -101,6 +111,9 @@ class Candidate:
     """On the base tree."""
     tests_after: SuiteVerdict | None = None
     """On the final tree."""
+    checks_before: Mapping[str, CheckVerdict] = field(default_factory=dict)
+    """On the base tree, by the command's key in the policy."""
+    checks_after: Mapping[str, CheckVerdict] = field(default_factory=dict)
     final_names: Collection[str] = ()
     """All paths of the final tree; without them only changed paths are compared."""
 

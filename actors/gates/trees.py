@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
 from actors.gates.candidate import (
@@ -16,6 +17,7 @@ from actors.gates.candidate import (
     SUBMODULE,
     Candidate,
     Change,
+    CheckVerdict,
     Reader,
     SuiteVerdict,
     UnscannableError,
@@ -87,6 +89,8 @@ async def make_candidate(
     policy: RepositoryPolicy,
     tests_before: SuiteVerdict | None,
     tests_after: SuiteVerdict | None,
+    checks_before: Mapping[str, CheckVerdict] = MappingProxyType({}),
+    checks_after: Mapping[str, CheckVerdict] = MappingProxyType({}),
 ) -> Candidate:
     """The candidate between two trees, with everything in memory that gates read."""
     base, final = await list_tree(git, base_tree), await list_tree(git, final_tree)
@@ -100,6 +104,8 @@ async def make_candidate(
         policy=policy,
         tests_before=tests_before,
         tests_after=tests_after,
+        checks_before=checks_before,
+        checks_after=checks_after,
         final_names=frozenset(final),
     )
 

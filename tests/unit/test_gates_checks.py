@@ -111,7 +111,8 @@ async def test_flaws_of_before_are_not_held_against_a_change(tmp_path):
 @needs_sandbox
 async def test_what_a_checker_writes_is_in_no_change(tmp_path):
     """Else a fixing linter changes what a person is about to approve."""
-    writing = CART[".troupe.yaml"] + "  lint: 'echo x > fixed.py; echo more >> cart.py'\n"
+    write = "echo x > fixed.py; echo more >> cart.py"
+    writing = f"commands:\n  test: '{write}'\n  lint: '{write}'\n"
     files = {**CART, ".troupe.yaml": writing}
     look = use("bash", command="ls; cat cart.py")
     async with case(tmp_path, FIX, FINISH, FINISH, files=files, review=[look, APPROVE]) as work:

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from runtime.agent import BaseAgent, DeactivationReason, is_client
+from runtime.answers import Answers
 from runtime.backoff import Backoff
 from runtime.clock import Clock, iso
 from runtime.deadletters import burial
@@ -58,12 +59,10 @@ class HostServices(Protocol):
     ids: Ids
     random: Callable[[], float]
     backoff: Backoff
+    answers: Answers
 
     def delivered(self, commit: Commit, seqs: tuple[int, ...]) -> None:
         """The commit's sends are durable: hand those for this host's agents over."""
-
-    def answered(self, message_id: str, recipient: str) -> None:
-        """The message is processed or dead: wake who waits for its outcome here."""
 
     def lost(self, activation: Activation) -> None:
         """The activation is worthless: forget it and let the agent be claimed anew."""
@@ -234,7 +233,7 @@ class Activation:
             self._snapshot_version = self.version
         self.done(stored.seq)
         self.host.delivered(commit, answer.seqs)
-        self.host.answered(stored.message_id, self.address)
+        self.host.answers.processed(self.address, stored.message_id, ack.reply)
 
     async def _refused(self, stored: contract.StoredMessage, refused: contract.Refused) -> None:
         if refused.reason in HANDLERS_FAULT:
@@ -283,7 +282,7 @@ class Activation:
             await self._refused(stored, answer)
             return
         self.done(stored.seq)
-        self.host.answered(stored.message_id, self.address)
+        self.host.answers.dead(self.address, stored.message_id, error)
 
     # Writing beside turns
 

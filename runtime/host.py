@@ -20,6 +20,7 @@ from itertools import islice
 
 from runtime.activation import DELIVERIES_MAX, Activation
 from runtime.agent import DeactivationReason
+from runtime.answers import Answer, Answers
 from runtime.backoff import Backoff
 from runtime.clock import Clock
 from runtime.deadletters import burial
@@ -81,7 +82,7 @@ class Host:
         self._settings = settings
         self._incarnation = ""
         self._active: dict[str, Activation] = {}
-        self._outcomes: dict[tuple[str, str], list[asyncio.Event]] = {}
+        self.answers = Answers()
         self._claim_wanted = asyncio.Event()
         self._claiming = asyncio.Lock()
         self._claim_these: dict[str, None] = {}
@@ -160,29 +161,28 @@ class Host:
             DeadLetterError: the agent gave the message up.
         """
         send = Send(message.message_id, f"{organization}/{sender}", where, message.to_json())
-        handled = asyncio.Event()
-        key = (where, message.message_id)
-        self._outcomes.setdefault(key, []).append(handled)
-        try:
+        with self.answers.awaited(where, message.message_id) as answer:
             commit = Commit(organization, sends=(send,))
-            answer = await self.group.commit(commit)
-            if isinstance(answer, Refused) and answer.reason != "duplicate":
-                raise contract_error(answer)
-            if not isinstance(answer, Refused):
-                self.delivered(commit, answer.seqs)
-            return await self._outcome(where, message.message_id, handled)
-        finally:
-            self._outcomes[key].remove(handled)
-            if not self._outcomes[key]:
-                del self._outcomes[key]
+            written = await self.group.commit(commit)
+            asked_before = isinstance(written, Refused)
+            if isinstance(written, Refused):
+                if written.reason != "duplicate":
+                    raise contract_error(written)
+            else:
+                self.delivered(commit, written.seqs)
+            return await self._outcome(where, message.message_id, answer, asked_before)
 
-    async def _outcome(self, where: str, message_id: str, handled: asyncio.Event) -> bytes:
+    async def _outcome(
+        self, where: str, message_id: str, answer: Answer, asked_before: bool
+    ) -> bytes:
+        """What is told here while the agent lives here, else what the store says."""
         while True:
-            if where in self._active:
-                waiter = asyncio.create_task(handled.wait())
-                await asyncio.wait({waiter}, timeout=POLL_WAIT_S)
-                waiter.cancel()
-            found = await self._found(where, message_id, 0.0 if handled.is_set() else POLL_WAIT_S)
+            if where in self._active and not asked_before:
+                await asyncio.wait((answer,), timeout=POLL_WAIT_S)
+                if answer.done():
+                    return answer.result()
+            asked_before = False
+            found = await self._found(where, message_id, POLL_WAIT_S)
             if found is not None and found.status == "dead":
                 raise DeadLetterError(found.error or "")
             if found is not None and found.status == "processed":
@@ -222,10 +222,6 @@ class Host:
             self._known = max(self._known, seqs[-1])
             return True
         return since <= self._known
-
-    def answered(self, message_id: str, recipient: str) -> None:
-        for waiting in self._outcomes.get((recipient, message_id), ()):
-            waiting.set()
 
     def lost(self, activation: Activation) -> None:
         if self._active.get(activation.address) is not activation:
@@ -387,13 +383,15 @@ class Host:
         now_ms = self.clock.now_ms()
         fence = contract.Fence(self._incarnation, claimed.epoch)
         for message in claimed.inbox:
-            if final or message.attempts + 1 >= DELIVERIES_MAX:
+            given_up = final or message.attempts + 1 >= DELIVERIES_MAX
+            if given_up:
                 fields = burial(claimed.agent, message, error, now_ms)
             else:
                 fields = {"retries": (Retry(message.message_id, now_ms, error),)}
             organization, _ = split(claimed.agent)
             await self.group.commit(Commit(organization, claimed.agent, fence, **fields))
-            self.answered(message.message_id, claimed.agent)
+            if given_up:
+                self.answers.dead(claimed.agent, message.message_id, error)
         async with self._claiming:
             self._refusing.discard(claimed.agent)
             await self._release([claimed.agent])

@@ -25,6 +25,7 @@ from runtime.ids import Ids, address
 from runtime.kinds import Factory, Kinds
 from runtime.message import Message
 from runtime.registry import Registry as RegistryCore
+from runtime.retention import Retention, RetentionSettings
 from runtime.schedule.queue import Limits
 from runtime.scheduler import Scheduler as SchedulerCore
 from runtime.store import wire
@@ -92,7 +93,10 @@ class StoreActor(Shell[SqliteStore]):
     async def work(self) -> None:
         directory = self._settings.directory
         store = self.made(await SqliteStore.open(directory.database, self._clock))
-        await StoreServer(store, directory.socket).serve()
+        kept = RetentionSettings(self._settings.retention_days, self._settings.retention_rows)
+        async with asyncio.TaskGroup() as duties:
+            duties.create_task(StoreServer(store, directory.socket).serve())
+            duties.create_task(Retention(store, self._clock, kept).run())
 
     async def answer(self, method: str, payload: bytes) -> bytes:
         """A call of the contract from another node; see `runtime.store.wire`."""

@@ -12,6 +12,8 @@ import msgspec
 
 from runtime.errors import SettingsError, TroupeError
 from runtime.ids import HOME
+from runtime.retention import DAYS_DEFAULT, DAYS_MAX, DAYS_MIN, ROWS_DEFAULT
+from runtime.store.contract import BATCH_MAX
 
 NAMESPACE = "troupe"
 DEFAULT_ORGANIZATION = HOME
@@ -118,6 +120,10 @@ class ClusterSettings(msgspec.Struct, frozen=True):
     max_concurrent: int = 5
     """Jobs at once (SCHEDULER_MAX_CONCURRENT)."""
     max_per_organization: int = 5
+    retention_days: int = DAYS_DEFAULT
+    """How long what is over is kept, DAYS_MIN or more (TROUPE_RETENTION_DAYS)."""
+    retention_rows: int = ROWS_DEFAULT
+    """Rows forgotten in one call of the store, 1..1000 (TROUPE_RETENTION_ROWS)."""
     lease_s: float = 10.0
     idle_s: float = 60.0
     cpus: int = 0
@@ -166,6 +172,10 @@ class ClusterSettings(msgspec.Struct, frozen=True):
             "host_labels": _labels(env, "TROUPE_HOST_LABELS"),
             "max_concurrent": _integer(env, "SCHEDULER_MAX_CONCURRENT", 5, 1, 1_000),
             "max_per_organization": _integer(env, "TROUPE_MAX_PER_ORGANIZATION", 5, 1, 1_000),
+            "retention_days": _integer(
+                env, "TROUPE_RETENTION_DAYS", DAYS_DEFAULT, DAYS_MIN, DAYS_MAX
+            ),
+            "retention_rows": _integer(env, "TROUPE_RETENTION_ROWS", ROWS_DEFAULT, 1, BATCH_MAX),
             **given,
         }
         return cls(**fields)  # type: ignore[arg-type]

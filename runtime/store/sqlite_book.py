@@ -14,7 +14,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Hashable, Sequence
 
-from runtime.clock import Clock
+from runtime.clock import Clock, iso
 from runtime.store.contract import (
     BATCH_MAX,
     Activation,
@@ -59,7 +59,7 @@ class Book:
         self.documents = Documents(cursor)
         self.feed = FeedTable(cursor, self.meta)
         self.roster = Roster(self.inbox.last_seq, self.meta.number("epoch_floor"))
-        self._pruner = Pruner(cursor, self.meta, self.inbox, self.feed, self.documents, self.steps)
+        self.pruner = Pruner(cursor, self.meta, self.inbox, self.feed, self.documents, self.steps)
         self._purger = Purger(self)
         self._is_awaited = is_awaited
         self.rings: set[Hashable] = set()
@@ -191,7 +191,7 @@ class Book:
         self.inbox.settle(self.roster.head_seq)
 
     def prune(self, before_ms: int, limit: int, ended: Sequence[str]) -> Swept:
-        return self._pruner.prune(before_ms, limit, ended)
+        return self.pruner.prune(before_ms, limit, ended)
 
     def purge(self, organization: str, limit: int) -> Swept:
         return self._purger.purge(organization, limit)
@@ -300,11 +300,13 @@ class Book:
         return Poll(messages, cursor, page_limit(ready)), enough
 
     def details(self) -> dict[str, str]:
-        """Sizes, for health."""
+        """Sizes, and how far has been forgotten, for health."""
         found = {
             "messages": self.roster.head_seq,
             "pending": self.roster.pending,
             "events": self.feed.head,
+            "forgotten_rows": self.pruner.rows,
+            "kept_since": iso(before_ms) if (before_ms := self.pruner.before_ms) else "",
         }
         return {name: str(value) for name, value in found.items()}
 

@@ -47,9 +47,19 @@ class Pruner:
         """The walk that the round has come to."""
         self._place = 0
         """How far that walk has come."""
+        self.rows = 0
+        """Removed since the book was read."""
+        self.before_ms: int | None = None
+        """What the latest call was for."""
 
     def prune(self, before_ms: int, limit: int, ended: Sequence[str]) -> Swept:
         """One piece of a round."""
+        swept = self._piece(before_ms, limit, ended)
+        self.rows += swept.rows
+        self.before_ms = before_ms
+        return swept
+
+    def _piece(self, before_ms: int, limit: int, ended: Sequence[str]) -> Swept:
         found = 0
         for job in ended:
             found += self._steps.drop_some(job, limit - found)

@@ -1,0 +1,150 @@
+"""Retention: what is over is forgotten after so many days, a little at a time.
+
+One duty, run by the process that has the store.  It asks the store to prune
+what was over `days` ago, and names it the jobs that ended before then, because
+only their records say so.  What it takes is bounded twice: `rows` a call, and
+no more than `SHARE` of the time, so that commits behind it hardly notice.
+
+    goes     processed messages and their ids, the feed's events, journal events that
+             a snapshot covers, what is left of deleted documents; of completed and
+             cancelled jobs the steps, signals and requests
+    stays    states, pending messages, reminders; the records: issues, jobs, reviews,
+             artifacts, keys; a failed job's steps, because it can be retried, and a
+             dead letter with its message, because it can be redelivered
+
+It keeps no place in the store: after a restart it looks again from the beginning.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from runtime.clock import Clock
+from runtime.errors import StoreError
+from runtime.ids import SYSTEM, ulid_time, ulid_time_of
+from runtime.job import JobStatus
+from runtime.store.contract import BATCH_MAX, Commit, Document, Put, Store, Upkeep
+
+logger = logging.getLogger(__name__)
+
+DAY_MS: Final = 86_400_000
+DAYS_MIN: Final = 7
+"""An Idempotency-Key promises so much: its answer is looked up by a message's id."""
+DAYS_MAX: Final = 36_500
+DAYS_DEFAULT: Final = 30
+ROWS_DEFAULT: Final = 200
+EVERY_S: Final = 60.0
+"""From one round to the next."""
+SHARE: Final = 0.2
+"""Of the time, at most; the rest is everybody else's."""
+JOBS_A_PAGE: Final = 50
+PAGES_A_ROUND: Final = 20
+ENDED: Final = (JobStatus.COMPLETED, JobStatus.CANCELLED)
+"""What a job can't come back from: a failed one can be retried, from its steps."""
+_ULID_LENGTH: Final = 26
+
+
+class UpkeepStore(Store, Upkeep, Protocol):
+    """A store with the operator's verbs."""
+
+
+@dataclass(frozen=True)
+class RetentionSettings:
+    days: int = DAYS_DEFAULT
+    """How long what is over is kept, DAYS_MIN or more."""
+    rows: int = ROWS_DEFAULT
+    """Rows removed in one call, 1..BATCH_MAX."""
+
+
+class Retention:
+    """Create, then `await run()`; it returns only when cancelled."""
+
+    def __init__(
+        self, store: UpkeepStore, clock: Clock, settings: RetentionSettings | None = None
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._settings = settings or RetentionSettings()
+        self._status = 0
+        """Which of ENDED the walk along the jobs is at."""
+        self._after: str | None = None
+        """The last job it has seen of that status."""
+
+    async def run(self) -> None:
+        """Round after round; what fails is tried again in the next one."""
+        while True:
+            try:
+                rows = await self.round()
+            except StoreError as error:
+                logger.warning("retention failed: %s", error, extra={"action": "retention.failed"})
+            else:
+                if rows:
+                    logger.info(
+                        "forgot %d rows", rows, extra={"action": "retention.done", "rows": rows}
+                    )
+            await asyncio.sleep(EVERY_S)
+
+    async def round(self) -> int:
+        """Forget what is old enough now, and go on along the jobs; how many rows went."""
+        before_ms = self._clock.now_ms() - self._settings.days * DAY_MS
+        rows = await self._prune(before_ms, ())
+        for _ in range(PAGES_A_ROUND):
+            ended = await self._ended(before_ms)
+            if ended is None:
+                break
+            if ended:
+                await self._forget_requests(ended)
+                rows += await self._prune(before_ms, [job.key for job in ended])
+        return rows
+
+    async def _prune(self, before_ms: int, ended: Sequence[str]) -> int:
+        rows, more = 0, True
+        clock = asyncio.get_running_loop().time
+        while more:
+            begun_s = clock()
+            swept = await self._store.prune(before_ms, self._settings.rows, ended)
+            rows, more = rows + swept.rows, swept.more
+            if more:
+                await asyncio.sleep((clock() - begun_s) * (1 / SHARE - 1))
+        return rows
+
+    # jobs
+
+    async def _ended(self, before_ms: int) -> list[Document] | None:
+        """The next jobs of the walk that ended before; None: it is through, and begins anew."""
+        if self._status == len(ENDED):
+            self._status = 0
+            return None
+        terms = [f"status={ENDED[self._status].value}"]
+        page = await self._store.list_documents(
+            "job", None, terms, self._after, JOBS_A_PAGE, descending=False
+        )
+        old = [job for job in page if not _is_made_after(job.key, before_ms)]
+        if len(old) < JOBS_A_PAGE:
+            self._status, self._after = self._status + 1, None
+        else:
+            self._after = old[-1].key
+        return [job for job in old if job.updated_ms < before_ms]
+
+    async def _forget_requests(self, ended: Sequence[Document]) -> None:
+        """Remove what people and agents had asked of these jobs: their end was the answer."""
+        jobs = {job.key for job in ended}
+        just_before = ended[0].key[:-1]
+        for collection in ("signal", "asked"):  # keys: the job's, with a name behind it or not
+            found = await self._store.list_documents(
+                collection, None, (), just_before, BATCH_MAX, descending=False
+            )
+            gone = [one for one in found if one.key.partition("/")[0] in jobs]
+            puts = [Put(collection, one.key, one.organization, None) for one in gone]
+            if puts:
+                await self._store.commit([Commit(SYSTEM, puts=tuple(puts))])
+
+
+def _is_made_after(key: str, at_ms: int) -> bool:
+    """Whether an id says so; one without a time does not."""
+    made = ulid_time(key[-_ULID_LENGTH:])
+    return made is not None and made >= ulid_time_of(at_ms)

@@ -56,18 +56,26 @@ def change(job: AgentJob, revision: int, **changed: Any) -> tuple[AgentJob, Deci
 
 
 def start(job: AgentJob, revision: int, now_ms: int) -> Decision:
-    """Hand the job to whichever host claims its agent: record and `job.run` in one commit."""
+    """Hand the job to whichever host claims its agent: record and `job.run` in one commit.
+
+    One whose wait is over only looks whether it can go on: it keeps its reason,
+    and its host tells that it has started when it does.
+    """
+    looks = job.status is JobStatus.WAITING
     job, decision = change(
         job,
         revision,
         status=JobStatus.RUNNING,
         attempts=job.attempts + 1,
-        reason=None,
+        reason=job.reason if looks else None,
         not_before_ms=0,
         started_at=job.started_at or iso(now_ms),
     )
+    content = {"jobId": job.id, **({"look": revision} if looks else {})}
     run_id = f"run:{job.id}:{revision}"
-    decision.sends.append(to_agent(job, "job.run", {"jobId": job.id}, run_id, now_ms))
+    decision.sends.append(to_agent(job, "job.run", content, run_id, now_ms))
+    if looks:
+        return decision
     _tell(decision, job, "started", {}, revision, now_ms)
     publish(decision, "job:started", job, now_ms)
     publish(decision, "agent:started", job, now_ms)
@@ -86,10 +94,18 @@ def end(job: AgentJob, revision: int, status: JobStatus, reason: str, now_ms: in
     return decision
 
 
-def wait(job: AgentJob, revision: int, resume_at_ms: int | None, now_ms: int) -> Decision:
-    """The job waits without a slot; its own host has written so, and this adds until when."""
+def wait(
+    job: AgentJob, revision: int, resume_at_ms: int | None, now_ms: int, *, still: bool = False
+) -> Decision:
+    """The job waits without a slot; its own host has written so, and this adds until when.
+
+    Args:
+        still: it has looked, and waits for the same as before: nobody is told again.
+    """
     attempts = job.attempts - 1  # waiting is no attempt
     job, decision = change(job, revision, attempts=attempts, not_before_ms=resume_at_ms or 0)
+    if still:
+        return decision
     _tell(decision, job, "waiting", {"reason": job.reason}, revision, now_ms)
     return decision
 

@@ -76,7 +76,7 @@ class JobDesk:
         return Decision()
 
     def ended(self, job: AgentJob, revision: int, message: Message, asked: str | None) -> Decision:
-        """`job.ended {jobId, outcome, final?, error?, resumeAtMs?}`: a run has let go of the job.
+        """`job.ended {jobId, outcome, final?, error?, resumeAtMs?, still?}`: a run has let go.
 
         Args:
             asked: `cancel` or `pause`, if its host was asked to and may not have heard.
@@ -114,7 +114,8 @@ class JobDesk:
             return self._paused(job, revision, attempts=job.attempts - 1)
         resume_at_ms = message.content.get("resumeAtMs")
         self._jobs.wait_until(job.id, resume_at_ms)
-        return decisions.wait(job, revision, resume_at_ms, now_ms)
+        still = bool(message.content.get("still"))
+        return decisions.wait(job, revision, resume_at_ms, now_ms, still=still)
 
     def _paused(self, job: AgentJob, revision: int, **changed: Any) -> Decision:
         self._jobs.paused(job.id)

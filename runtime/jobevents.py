@@ -1,4 +1,4 @@
-"""Where a job's events go and what its end is told as; shared by host and scheduler."""
+"""Where a job's events go, and what is told of its start and its end; by host and scheduler."""
 
 from __future__ import annotations
 

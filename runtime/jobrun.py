@@ -38,7 +38,7 @@ from runtime.job import (
     StepContext,
     StepKind,
 )
-from runtime.jobevents import finished_send, job_rooms
+from runtime.jobevents import finished_send, job_rooms, told_send
 from runtime.message import Message
 from runtime.patience import patiently
 from runtime.store.contract import (
@@ -78,6 +78,7 @@ class JobRun:
         record: AgentJob,
         revision: int,
         steps: list[Step],
+        look: int | None = None,
     ) -> None:
         self._activation = activation
         self._stored = stored
@@ -94,6 +95,9 @@ class JobRun:
         self._asked: str | None = None
         """`cancel` or `pause`, once asked for."""
         self._signalled = False
+        self._look = record if look is not None and record.reason else None
+        """The waiting job as it was, until this run has written anything: see `_going_on`."""
+        self._moment = look
         self._missed: dict[str, None] = {}
         """Keys of the signals this run has looked for in vain."""
         self._work: asyncio.Task[JobResult] | None = None
@@ -108,7 +112,8 @@ class JobRun:
         steps = await patiently(lambda: store.steps(job_id))
         asked = await patiently(lambda: store.get("asked", job_id))
         record = AgentJob.model_validate_json(document.body)
-        run = cls(activation, stored, record, document.revision, steps)
+        look = message.content.get("look")
+        run = cls(activation, stored, record, document.revision, steps, look)
         if asked is not None:
             run.control(f"job.{asked.body.decode()}")
         return run
@@ -145,8 +150,9 @@ class JobRun:
             except JobWaiting as waiting:
                 if self._signalled:
                     continue
+                more = {"resumeAtMs": waiting.resume_at_ms, "still": self._still(waiting.reason)}
                 changed = {"status": JobStatus.WAITING, "reason": waiting.reason}
-                await self._end("waiting", changed, {"resumeAtMs": waiting.resume_at_ms})
+                await self._end("waiting", changed, more)
             except JobPaused:
                 await self._end("paused", {"status": JobStatus.PAUSED, "reason": "paused"})
             except (JobCancelled, asyncio.CancelledError):
@@ -196,8 +202,8 @@ class JobRun:
         No earlier commit may take a part of it: a host that died between the two
         would leave a job that has ended and runs again.
         """
-        record = self._record.model_copy(update=changed)
-        content = {"jobId": record.id, "outcome": outcome, **(more or {})}
+        record, more = self._record.model_copy(update=changed), more or {}
+        content = {"jobId": record.id, "outcome": outcome, **more}
         sends = [self._send(SCHEDULER, "scheduler:main", content, "job.ended")]
         if record.reply_to and record.status.final:
             activation = self._activation
@@ -211,10 +217,18 @@ class JobRun:
         await self._commit(
             end=record,
             puts=self._still_missed() if record.status is JobStatus.WAITING else (),
-            feed=self._end_events(record, outcome),
+            feed=() if more.get("still") else self._end_events(record, outcome),
             acks=(Ack(self._stored.message_id, reply),),
             sends=tuple(sends),
         )
+
+    def _still(self, reason: str) -> bool:
+        """Whether this look has found what the job waits for; then it leaves no trace."""
+        if self._look is None or self._look.reason != reason or self._ended:
+            return False
+        self._record, self._look = self._look, None
+        self._feed, self._dirty = [], False
+        return True
 
     def _still_missed(self) -> tuple[Put, ...]:
         """The condition of a wait: no signal it waits for has come since it looked.
@@ -411,24 +425,50 @@ class JobRun:
         puts: tuple[Put, ...] = (),
         intents: tuple[Intent, ...] = (),
         feed: tuple[FeedEvent, ...] = (),
+        sends: tuple[Send, ...] = (),
         **fields: Any,
     ) -> None:
         async with self._write_lock:
             self._record = end or self._record
+            if self._look and (end or self._has_news or puts or intents):
+                sends = (*self._going_on(), *sends)
             if end or self._dirty:
                 puts = (*puts, self._record_put())
             feed, self._feed, self._dirty = (*self._feed, *feed), [], False
             ended, self._ended = self._ended, []
             intents = (*(intent for intent, _ in ended if intent is not None), *intents)
             results = tuple(result for _, result in ended)
-            if not (puts or feed or intents or results or fields):
+            if not (puts or feed or intents or results or sends or fields):
                 return  # another commit has taken it
             answer = await self._activation.write(
-                puts=puts, feed=feed, intents=intents, results=results, **fields
+                puts=puts, feed=feed, intents=intents, results=results, sends=sends, **fields
             )
             if isinstance(answer, Refused) and not await self._landed(puts, results):
                 raise LostError(f"{answer.reason} {answer.detail}")
             self._revision += any(put.collection == "job" for put in puts)
+
+    @property
+    def _has_news(self) -> bool:
+        return bool(self._dirty or self._feed or self._ended)
+
+    def _going_on(self) -> tuple[Send, ...]:
+        """A look has led to more: what it writes first begins with the word that it has started.
+
+        The scheduler, which starts a job whose wait is over, has told nobody.
+        """
+        assert self._moment is not None
+        self._look, activation = None, self._activation
+        if self._record.status in (JobStatus.CANCELLED, JobStatus.PAUSED):
+            return ()
+        if self._record.status is JobStatus.RUNNING:
+            self._record, self._dirty = self._record.model_copy(update={"reason": None}), True
+        data = {"agentId": self._record.agent, "jobId": self._record.id, "status": "running"}
+        self._feed[:0] = [self._event("job:started", data), self._event("agent:started", data)]
+        if not self._record.reply_to:
+            return ()
+        now_ms = activation.host.clock.now_ms()
+        sender, where = activation.agent_id, activation.address
+        return (told_send(self._record, "started", {}, sender, where, self._moment, now_ms),)
 
     def _record_put(self) -> Put:
         terms = tuple(f"{name}={value}" for name, value in job_terms(self._record).items())

@@ -302,7 +302,7 @@ class Scheduler:
         if document is None:
             return
         job = AgentJob.model_validate_json(document.body)
-        if job.status is not JobStatus.PENDING:
+        if job.status not in (JobStatus.PENDING, JobStatus.WAITING):
             return
         self._jobs.started(job)
         refused = await self._commit(decisions.start(job, document.revision, self._clock.now_ms()))
@@ -337,7 +337,7 @@ class Scheduler:
         if job.status is JobStatus.PENDING:
             self._jobs.admit(job, self._clock.now_ms())
         elif job.status is JobStatus.WAITING:
-            await self._commit(self._desk.requeue(job, document.revision))
+            self._jobs.queued(job)  # its record goes on saying what it waits for: it may yet
 
 
 def _put(key: str, record: WireModel) -> Put:

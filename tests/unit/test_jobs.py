@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from runtime import jobrun
 from runtime.agent import AgentState, BaseAgent, job_terms
 from runtime.client import Client, Write
 from runtime.errors import JobWaiting
@@ -17,6 +18,7 @@ from runtime.store.contract import Document
 from tests.troupe import LocalTroupe
 
 STEPS = 5
+TOLD = {"job.started", "job.completed", "job.failed", "job.waiting", "job.cancelled"}
 
 
 class World:
@@ -28,6 +30,16 @@ class World:
         self.hold.set()
         self.reached = asyncio.Event()
         self.fail = 0
+        self.closed = False
+        """Whether jobs that look at it have to wait, and why."""
+        self.reason = "closed"
+        self.step = False
+        """Whether a look records a step before it waits."""
+        self.looks: asyncio.Queue[int] = asyncio.Queue()
+        """One for each look."""
+        self.look = asyncio.Event()
+        """Looks go on as soon as it is set."""
+        self.look.set()
 
     async def call(self, context) -> str:
         self.calls.append(context.idempotency_key)
@@ -60,18 +72,31 @@ def worker(world: World) -> type[BaseAgent]:
                 )
             elif message.message_type == "signal":
                 await self.send_message("scheduler:main", message.content, "job.signal")
-            elif message.message_type in ("job.completed", "job.failed", "job.waiting"):
+            elif message.message_type in TOLD:
                 self.state.seen.append(message.message_type)
             return self.state.model_dump()
 
         async def process_task(self, job) -> JobResult:
             if job.record.payload.get("wait") and await job.signal("answer") is None:
                 raise JobWaiting("question")
+            if job.record.payload.get("look"):
+                await self.look(job)
             done = []
             for number in range(STEPS):
                 await job.progress(number * 20, f"step {number}", f"doing {number}")
                 done.append(await job.step(f"s{number}", world.call, kind="external"))
             return JobResult(outcome="finished", summary=" ".join(done))
+
+        async def look(self, job) -> None:
+            if job.record.payload.get("fails") and world.looks.qsize():
+                raise RuntimeError("the look itself")
+            await job.progress(0, "looking", "is it open?")
+            world.looks.put_nowait(1)
+            await world.look.wait()
+            if world.step:
+                await job.step(f"look-{len(world.calls)}", world.call)
+            if world.closed:
+                raise JobWaiting(world.reason, 1)  # at once, as far as the queue goes
 
     return Worker
 
@@ -112,7 +137,7 @@ async def test_a_job_runs_its_steps_and_says_so(troupe, world) -> None:
     assert record.result.summary == "s0 s1 s2 s3 s4"
     assert (record.progress, record.attempts, len(record.logs)) == (100, 1, 5)
     state = await client.ask("worker:boss", {}, "look")
-    assert state["seen"] == ["job.completed"]
+    assert state["seen"] == ["job.started", "job.completed"]
     feed = await troupe.store.tail(0, 1000, 0)
     events = [entry.event for entry in feed.entries]
     assert events.count("agent:started") == events.count("agent:completed") == 1
@@ -194,7 +219,7 @@ async def test_a_job_that_keeps_failing_ends_as_a_dead_letter(troupe, world) -> 
     assert record.attempts == record.max_attempts
     assert "the outside is down" in record.error
     assert len(await client.list("dead_letter")) == 1
-    while (await client.ask("worker:boss", {}, "look"))["seen"] != ["job.failed"]:
+    while (await client.ask("worker:boss", {}, "look"))["seen"][-1] != "job.failed":
         await asyncio.sleep(0)
     world.fail = 0
     assert (await client.ask("scheduler:main", {"jobId": "job_1"}, "job.retry"))["ok"]
@@ -312,6 +337,120 @@ async def test_a_waiting_job_holds_no_slot_and_goes_on_when_signalled(troupe, wo
     await client.ask("worker:boss", signal, "signal")
     record = await until(client, "job_1", "completed")
     assert record.attempts == 1
+
+
+async def told(troupe: LocalTroupe) -> list[str]:
+    """The names of all public events so far."""
+    return [entry.event for entry in (await troupe.store.tail(0, 1000, 0)).entries]
+
+
+async def looked(world: World, count: int) -> None:
+    """Wait until the job has looked so many times, and is in the middle of the last one."""
+    async with asyncio.timeout(10):
+        for _ in range(count):
+            await world.looks.get()
+
+
+async def test_looks_that_change_nothing_are_told_to_nobody(troupe, world) -> None:
+    """A job that waits for days would fill the feed and its asker's journal, look by look."""
+    client = troupe.client()
+    world.closed = True
+    await start(client, "job_1", look=True)
+    await looked(world, 2)  # the first one is the start
+    events = await told(troupe)
+    journal = await troupe.store.journal("acme/worker:boss", 0, 100)
+    record = await until(client, "job_1", "running")
+    assert events.count("job:started") == events.count("job:waiting") == 1
+    await looked(world, 20)
+    world.look.clear()
+    await looked(world, 1)
+    assert await told(troupe) == events
+    assert await troupe.store.journal("acme/worker:boss", 0, 100) == journal
+    later = await until(client, "job_1", "running")
+    assert (later.reason, later.logs) == ("closed", record.logs), "it shows what it waits for"
+
+    world.closed = False
+    world.look.set()
+    assert (await until(client, "job_1", "completed")).attempts == 1
+    more = (await told(troupe))[len(events) :]
+    assert more[:3] == ["job:started", "agent:started", "agent:progress"]
+    assert more.count("job:started") == 1
+    async with asyncio.timeout(5):
+        while "job.completed" not in (seen := (await client.ask("worker:boss", {}, "x"))["seen"]):
+            await asyncio.sleep(0)
+    assert seen == ["job.started", "job.waiting", "job.started", "job.completed"]
+
+
+async def test_a_look_that_works_for_a_while_says_so(troupe, world, monkeypatch) -> None:
+    """Work after a wait would not be seen until its first step is done."""
+    monkeypatch.setattr(jobrun, "PROGRESS_FLUSH_S", 0.01)
+    client = troupe.client()
+    world.closed = True
+    await start(client, "job_1", look=True)
+    world.look.clear()
+    await looked(world, 1)
+    world.look.set()
+    await looked(world, 1)
+    world.look.clear()
+    await looked(world, 1)
+    async with asyncio.timeout(5):
+        while (await until(client, "job_1", "running")).reason is not None:
+            await asyncio.sleep(0)
+    assert (await told(troupe))[-3:] == ["job:started", "agent:started", "agent:progress"]
+
+
+async def test_a_look_that_did_something_or_found_something_else_is_told(troupe, world) -> None:
+    """A job would seem to wait for one thing while it waits for another."""
+    client = troupe.client()
+    world.closed = True
+    await start(client, "job_1", look=True)
+    await looked(world, 2)
+    world.look.clear()
+    await looked(world, 1)
+    before = await told(troupe)
+    world.reason = "locked"
+    world.look.set()
+    await looked(world, 2)
+    more = (await told(troupe))[len(before) :]
+    assert more == ["job:started", "agent:started", "agent:progress", "job:waiting"]
+    world.look.clear()
+    await looked(world, 1)
+    world.step = True
+    world.look.set()
+    await looked(world, 2)
+    assert len(await troupe.store.steps("job_1")) >= 1
+    more = (await told(troupe))[len(before) + len(more) :]
+    assert more[:4] == ["job:started", "agent:started", "agent:progress", "job:waiting"]
+
+
+async def test_a_look_that_fails_is_an_attempt_that_fails(troupe, world) -> None:
+    """The job would fail with what it once waited for as its reason."""
+    troupe._random.random = lambda: 0.0
+    client = troupe.client()
+    world.closed = True
+    await start(client, "job_1", look=True, fails=True)
+    record = await until(client, "job_1", "failed")
+    assert (record.attempts, record.reason) == (record.max_attempts, "error")
+    assert "the look itself" in record.error
+
+
+async def test_a_look_is_cancelled_and_paused_like_any_run(troupe, world) -> None:
+    """A job that waits would be out of reach while it looks, or seem to have started."""
+    client = troupe.client()
+    world.closed = True
+    for verb, status in (("cancel", "cancelled"), ("pause", "paused")):
+        await start(client, verb, look=True)
+        await looked(world, 2)
+        world.look.clear()
+        await looked(world, 1)
+        before = await told(troupe)
+        asked = await client.ask("scheduler:main", {"jobId": verb}, f"job.{verb}")
+        assert asked["ok"]
+        if verb == "pause":  # which is between steps, while a cancel ends what goes on
+            world.look.set()
+        await until(client, verb, status)
+        world.look.set()
+        assert "job:started" not in (await told(troupe))[len(before) :]
 
 
 async def test_a_paused_scheduler_starts_nothing_and_remembers_it(troupe, world) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from runtime.job import JobStatus
@@ -27,6 +28,9 @@ COUNTED: Final = {
     "paused": JobStatus.PAUSED,
 }
 """Name of a count -> the status of the records it counts."""
+
+SCHEDULERS: Final = "scheduler"
+"""How owner ids of schedulers begin; the others are hosts'."""
 
 M = TypeVar("M", bound=WireModel)
 
@@ -64,16 +68,34 @@ def standing(control: Control, present: Present, counts: Mapping[str, int]) -> d
 
 
 async def read_standing(store: Store) -> dict[str, Any]:
-    """The status as the store knows it."""
-    (control, present), counts = await asyncio.gather(
-        asyncio.gather(store.get(COLLECTION, "control"), store.get(COLLECTION, "present")),
+    """The status as the store knows it; ERROR when no scheduler is at work."""
+    (alive, control), counts = await asyncio.gather(
+        asyncio.gather(read_alive(store), store.get(COLLECTION, "control")),
         asyncio.gather(
             *(store.count("job", None, [f"status={status.value}"]) for status in COUNTED.values())
         ),
     )
-    return standing(
-        read(control, Control), read(present, Present), dict(zip(COUNTED, counts, strict=True))
-    )
+    counted = dict(zip(COUNTED, counts, strict=True))
+    status = standing(read(control, Control), alive.present, counted)
+    return status if alive.scheduler else {**status, "state": "ERROR"}
+
+
+@dataclass(frozen=True)
+class Alive:
+    """Who holds a live lease, as the store knows it."""
+
+    present: Present
+    scheduler: bool
+    """The scheduler that took over last is at work."""
+    hosts: int
+
+
+async def read_alive(store: Store) -> Alive:
+    """Who is there; a process that was killed counts until its lease lapses."""
+    health, document = await asyncio.gather(store.health(), store.get(COLLECTION, "present"))
+    present = read(document, Present)
+    hosts = sum(not owner.startswith(SCHEDULERS) for owner in health.owners)
+    return Alive(present, present.owner in health.owners, hosts)
 
 
 def read(document: Document | None, model: type[M]) -> M:

@@ -58,7 +58,7 @@ class ProblemError(TroupeError):
     """A request can't be answered as it was asked.
 
     Args: status, code, detail, and as needed errors ({path, message, code}
-    each) and headers.
+    each), headers, and members of the document that only this answer has.
     """
 
     def __init__(
@@ -68,13 +68,19 @@ class ProblemError(TroupeError):
         detail: str,
         errors: Sequence[Mapping[str, str]] | None = None,
         headers: Mapping[str, str] | None = None,
+        members: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(status, code, detail, errors, headers)
+        super().__init__(status, code, detail, errors, headers, members)
         self.status = status
         self.code = code
         self.detail = detail
         self.errors = errors
         self.headers = headers
+        self.members = members
+
+    def also(self, **members: Any) -> ProblemError:
+        """The same with more members."""
+        return ProblemError(self.status, self.code, self.detail, self.errors, self.headers, members)
 
 
 def not_found() -> ProblemError:
@@ -171,6 +177,7 @@ def response(problem: ProblemError, scope: Scope, instance: str | None = None) -
     }
     if problem.errors:
         body["errors"] = list(problem.errors)
+    body |= problem.members or {}
     content = json.dumps(body, ensure_ascii=True).encode()
     return Response(content, problem.status, dict(problem.headers or {}), MEDIA_TYPE)
 

@@ -365,7 +365,8 @@ class MemoryStore:
         self._parking.check_open()
         details = {"agents": str(len(self._tables.agents)), "messages": str(self._roster.head_seq)}
         refused = dict(self._refused)
-        return Health("memory", "none", self.incarnation, self._accepted, refused, details)
+        owners = self._roster.alive(self._clock.now_ms())
+        return Health("memory", "none", self.incarnation, self._accepted, refused, details, owners)
 
     async def close(self) -> None:
         self._alarm.cancel()

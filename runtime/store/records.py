@@ -293,6 +293,8 @@ class Health(Record, frozen=True):
     refused: dict[str, int]
     """Refused since this process opened the store, by reason."""
     details: dict[str, str]
+    owners: tuple[str, ...] = ()
+    """Ids of the owners whose lease is live, in order."""
 
 
 class Swept(Record, frozen=True):

@@ -122,6 +122,10 @@ class Roster:
         present = self.owners.get(owner) if owner is not None else None
         return present is not None and present.lease_until_ms > now_ms
 
+    def alive(self, now_ms: int) -> tuple[str, ...]:
+        """Ids of the owners whose lease is live, in order."""
+        return tuple(sorted(id for id in self.owners if self.live(id, now_ms)))
+
     def next_lapse_ms(self) -> int | None:
         """When the next lease ends that nobody has noticed yet."""
         ends = [one.lease_until_ms for one in self.owners.values() if not one.lapsed]

@@ -257,7 +257,9 @@ class SqliteStore:
 
     async def health(self) -> Health:
         file = self._worker.file
-        details: dict[str, str] = await self._read(lambda book: file.details() | book.details())
+        details, owners = await self._read(
+            lambda book: (file.details() | book.details(), book.alive())
+        )
         return Health(
             "sqlite",
             file.durability,
@@ -265,6 +267,7 @@ class SqliteStore:
             self._accepted,
             dict(self._refused),
             details,
+            owners,
         )
 
     async def close(self) -> None:

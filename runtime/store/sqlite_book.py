@@ -310,6 +310,10 @@ class Book:
         }
         return {name: str(value) for name, value in found.items()}
 
+    def alive(self) -> tuple[str, ...]:
+        """Owners whose lease is live, for health."""
+        return self.roster.alive(self._clock.now_ms())
+
     def next_event_ms(self) -> int | None:
         """When something changes by itself: a reminder is due, a lease lapses."""
         moments = (self.agents.next_due_ms, self.roster.next_lapse_ms())

@@ -228,3 +228,14 @@ async def test_an_activation_has_at_most_a_page_of_messages(store, desk):
     [found] = await desk.take()
     assert len(found.inbox) == BATCH_MAX
     assert ids(await store.inbox(A, found.inbox[-1].seq, 10)) == ["last"]
+
+
+async def test_health_names_the_owners_whose_lease_is_live(store, desk, clock):
+    """Nobody could tell whether there is a host that work could go to."""
+    await other(store, lease_s=20.0)
+    assert (await store.health()).owners == ("o1", "o2")
+    clock.advance(11)
+    assert (await store.health()).owners == ("o2",)
+    assert await store.renew("o1", 10.0)
+    await other(store, "o3")  # of the same name as o2
+    assert (await store.health()).owners == ("o1", "o3")

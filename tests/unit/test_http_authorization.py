@@ -156,6 +156,7 @@ async def here() -> AsyncIterator[Here]:
     world = await populate(api)
     await _journal(troupe, world)
     troupe.start_scheduler()
+    await troupe.client(HOME).ask("scheduler:main", {}, "scheduler.status")  # it has written
     try:
         yield Here(troupe, api, world)
     finally:

@@ -13,14 +13,18 @@ import pytest
 from fastapi import APIRouter
 
 from runtime.client import AskTimeoutError
+from runtime.clock import ManualClock
 from runtime.console.app import create_app
 from runtime.console.headers import SECURITY
 from runtime.console.settings import ConsoleSettings
 from runtime.errors import CommitRefusedError, StoreUnavailableError
+from runtime.ids import HOME
 from runtime.keys import Role
+from runtime.scheduler import LEASE_S
 from runtime.store import rules
 from runtime.store.memory import MemoryStore
 from tests.http import HttpTroupe, populate
+from tests.troupe import LocalTroupe
 
 ROOT = Path(__file__).resolve().parents[2]
 FIELDS = {"type", "title", "status", "detail", "code", "instance"}
@@ -138,7 +142,6 @@ async def test_a_store_that_is_out_is_said_at_once() -> None:
         for answer in (
             await ann.get("/api/jobs"),
             await ann.post("/api/issues", json={"source": "manual", "title": "t"}),
-            await ann.get("/api/ready"),
             await ann.get("/api/events"),
         ):
             check(answer, 503, "store_unavailable")
@@ -181,14 +184,45 @@ async def test_health_stays_up_while_the_store_is_out() -> None:
     api = HttpTroupe()
     async with api.with_token(None) as nobody, await api.client() as ann:
         assert (await nobody.get("/api/health")).json() == {"status": "ok"}
-        assert (await nobody.get("/api/ready")).json() == {"status": "ready"}
         known = (await ann.get("/api/health")).json()
         assert known["store"]["backend"] == "memory"
         assert known["store"]["durability"] == "none"
         await api.store.close()
         answer = await nobody.get("/api/health")
         assert (answer.status_code, answer.json()) == (200, {"status": "degraded"})
-        check(await nobody.get("/api/ready"), 503, "store_unavailable")
+
+
+async def test_ready_says_what_there_is_to_work_with() -> None:
+    """Would send work away while it can be accepted, or hide that nobody is at it."""
+    clock = ManualClock()
+    troupe = LocalTroupe({}, MemoryStore(clock))
+    api = HttpTroupe(troupe.store, clock)
+
+    async def parts(status: int = 200) -> list[str]:
+        async with api.with_token(None) as nobody:
+            answer = await nobody.get("/api/ready")
+        assert answer.status_code == status
+        return [answer.json()["parts"][name] for name in ("store", "scheduler", "hosts")]
+
+    assert await parts() == ["up", "down", "down"]
+    troupe.start_scheduler()
+    await troupe.client(HOME).ask("scheduler:main", {}, "scheduler.status")
+    assert await parts() == ["up", "up", "down"]
+    await troupe.start_host("host-0")
+    assert await parts() == ["up", "up", "up"]
+    await troupe.kill_scheduler()
+    await troupe.kill_host("host-0")
+    clock.advance(LEASE_S)
+    assert await parts() == ["up", "down", "down"]
+    async with await api.client() as ann:
+        assert (await ann.get("/api/scheduler/status")).json()["state"] == "ERROR"
+    await troupe.store.close()
+    assert await parts(503) == ["down", "unknown", "unknown"]
+    async with api.with_token(None) as nobody:
+        answer = await nobody.get("/api/ready")
+    problem = answer.json()
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert (problem["code"], "retry-after" in answer.headers) == ("store_unavailable", True)
 
 
 async def test_every_good_answer_is_guarded_too() -> None:

@@ -60,6 +60,8 @@ class HostServices(Protocol):
     random: Callable[[], float]
     backoff: Backoff
     answers: Answers
+    finished: dict[Activation, None]
+    """Activations that have finished messages which a poll might bring again."""
 
     def delivered(self, commit: Commit, seqs: tuple[int, ...]) -> None:
         """The commit's sends are durable: hand those for this host's agents over."""
@@ -159,11 +161,12 @@ class Activation:
         """The message has left the inbox."""
         self._open.discard(seq)
         self._done.add(seq)
+        self.host.finished[self] = None
 
-    def forget_done(self, cursor: int) -> None:
-        """Messages up to `cursor` that are done with can't be offered again."""
-        if self._done:
-            self._done = {seq for seq in self._done if seq > cursor}
+    def forget_done(self, cursor: int) -> bool:
+        """Messages up to `cursor` that are done with can't be offered again; whether some can."""
+        self._done = {seq for seq in self._done if seq > cursor}
+        return bool(self._done)
 
     # The loop
 

@@ -43,7 +43,8 @@ logger = logging.getLogger(__name__)
 POLL_WAIT_S = 10.0
 """Longest a poll parks; nothing depends on it but how soon a lost answer is noticed."""
 
-
+POLL_EVERY_S = 0.005
+"""A busy host polls no more often: most that a poll could bring has been handed over by then."""
 RETRY_S = 0.2
 
 
@@ -83,6 +84,7 @@ class Host:
         self._incarnation = ""
         self._active: dict[str, Activation] = {}
         self.answers = Answers()
+        self.finished: dict[Activation, None] = {}
         self._claim_wanted = asyncio.Event()
         self._claiming = asyncio.Lock()
         self._claim_these: dict[str, None] = {}
@@ -90,6 +92,8 @@ class Host:
         """Every message up to here for an agent of this host has been brought by a poll."""
         self._known = 0
         """The same, with what was sent from here right after it."""
+        self._handed = 0
+        """The same, if all of it went to agents that live here: polls begin after it."""
         self._sends_since: dict[str, int] = {}
         """Agent -> seq of the first message it has sent from here."""
         self._early: dict[str, list[StoredMessage]] = {}
@@ -109,7 +113,7 @@ class Host:
         self._incarnation = await patiently(
             lambda: self.store.register(self.owner, self.name, self._settings.lease_s)
         )
-        for loop in (self._renew, self._poll, self._claim, self._retire):
+        for loop in (self._renew, self._poll, self._claim, self._retire, self._sweep):
             self._tasks.append(asyncio.create_task(loop(), name=f"{self.name}:{loop.__name__}"))
         logger.info("host %s is up", self.owner, extra={"action": "host.started"})
 
@@ -176,17 +180,21 @@ class Host:
         self, where: str, message_id: str, answer: Answer, asked_before: bool
     ) -> bytes:
         """What is told here while the agent lives here, else what the store says."""
+        if where in self._active and not asked_before:
+            told = await answer
+            if told is not None:
+                return told
         while True:
-            if where in self._active and not asked_before:
-                await asyncio.wait((answer,), timeout=POLL_WAIT_S)
-                if answer.done():
-                    return answer.result()
-            asked_before = False
             found = await self._found(where, message_id, POLL_WAIT_S)
             if found is not None and found.status == "dead":
                 raise DeadLetterError(found.error or "")
             if found is not None and found.status == "processed":
                 return found.reply or b"null"
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(POLL_WAIT_S)
+            self.answers.sweep()
 
     async def _found(self, where: str, message_id: str, wait_s: float) -> StoredMessage | None:
         return await patiently(lambda: self.store.outcome(where, message_id, wait_s))
@@ -194,8 +202,12 @@ class Host:
     # HostServices
 
     def delivered(self, commit: Commit, seqs: tuple[int, ...]) -> None:
-        first = bool(seqs) and self._nothing_before(commit.agent, seqs)
-        for send, seq in zip(commit.sends, seqs, strict=False):
+        if not seqs:
+            return
+        first = self._nothing_before(commit.agent, seqs)
+        if seqs[0] <= self._handed + 1 and first and self._all_live_here(commit):
+            self._handed = max(self._handed, seqs[-1])
+        for send, seq in zip(commit.sends, seqs, strict=True):
             activation = self._active.get(send.recipient)
             if activation is not None and seq > self._cursor:  # else a poll or claim had it
                 if not first:
@@ -209,6 +221,16 @@ class Host:
             elif activation is None and kind_of(send.recipient) != "scheduler":
                 self._claim_these[send.recipient] = None
                 self._claim_wanted.set()
+
+    def _all_live_here(self, commit: Commit) -> bool:
+        """Whether no poll is needed to bring the commit's messages to agents of this host.
+
+        One that does not live here yet may be on its way with a claim.
+        """
+        return all(
+            send.recipient in self._active or kind_of(send.recipient) == "scheduler"
+            for send in commit.sends
+        )
 
     def _nothing_before(self, sender: str | None, seqs: tuple[int, ...]) -> bool:
         """Whether no earlier message of the sender can still be on its way here with a poll.
@@ -261,25 +283,36 @@ class Host:
         self._incarnation = await patiently(
             lambda: self.store.register(self.owner, self.name, self._settings.lease_s)
         )
-        self._cursor = self._known = 0
+        self._cursor = self._known = self._handed = 0
 
     async def _poll(self) -> None:
+        clock = asyncio.get_running_loop().time
+        began = -POLL_EVERY_S
         while True:
+            await asyncio.sleep(began + POLL_EVERY_S - clock())
+            began = clock()
+            after = max(self._cursor, self._handed)
             try:
-                poll = await self.store.poll(self.owner, self._cursor, BATCH_MAX, POLL_WAIT_S)
+                poll = await self.store.poll(self.owner, after, BATCH_MAX, POLL_WAIT_S)
             except StoreUnavailableError:
                 await asyncio.sleep(RETRY_S * (0.5 + self.random()))
                 await self._claim_and_activate(None)  # a lost answer may have told of work
                 continue
             self._hand_over(poll.messages)
             self._cursor = poll.cursor
+            self._handed = max(self._handed, poll.cursor)
             self._known = max(self._known, poll.cursor)
-            for activation in self._active.values():
-                activation.forget_done(poll.cursor)
+            self._forget_finished(poll.cursor)
             if poll.ready:
                 await self._claim_and_activate(None)
             if self._early:
                 await self._release_orphans()
+
+    def _forget_finished(self, cursor: int) -> None:
+        finished, self.finished = self.finished, {}
+        for activation in finished:
+            if activation.forget_done(cursor):
+                self.finished[activation] = None
 
     def _hand_over(self, messages: tuple[StoredMessage, ...]) -> None:
         for message in messages:

@@ -30,6 +30,7 @@ KEY_LENGTH_MAX = 200
 _AGENT_ID = re.compile(r"[a-z][a-z0-9_-]{0,31}:[A-Za-z0-9][A-Za-z0-9._@-]{0,199}")
 _ORGANIZATION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_PAIRS = [first + second for first in _ALPHABET for second in _ALPHABET]
 _LENGTH, _TIME_LENGTH = 26, 10
 _ULID = re.compile(rf"[0-7][{_ALPHABET}]{{25}}")
 
@@ -85,7 +86,8 @@ def ulid_time_of(at_ms: int) -> str:
 
 
 def _base32(number: int, length: int) -> str:
-    return "".join(_ALPHABET[(number >> 5 * place) & 31] for place in range(length - 1, -1, -1))
+    """An even number of digits."""
+    return "".join([_PAIRS[(number >> shift) & 1023] for shift in range(5 * length - 10, -1, -10)])
 
 
 class Ids:

@@ -104,3 +104,79 @@ async def test_a_question_does_not_overtake_a_message(troupe) -> None:
         await asyncio.sleep(0)
     store.let_go.set()
     assert await asking == b'["first"]'
+
+
+class CountedPolls(MemoryStore):
+    """Knows what polls have brought."""
+
+    def __init__(self) -> None:
+        super().__init__(SystemClock())
+        self.after: list[int] = []
+        self.brought: list[str] = []
+
+    async def poll(self, owner, after, limit, wait_s):
+        self.after.append(after)
+        poll = await super().poll(owner, after, limit, wait_s)
+        self.brought += [message.message_id for message in poll.messages]
+        return poll
+
+
+async def ask(troupe, where: str, id: str) -> bytes:
+    host = troupe.hosts["host-0"]
+    _, agent = where.split("/")
+    message = troupe.client().message(agent, {}, "look", message_id=id)
+    async with asyncio.timeout(5):
+        return await host.ask("acme", message.sender, message, where)
+
+
+async def test_a_busy_host_is_not_brought_again_what_it_has(monkeypatch) -> None:
+    """Every message would cross the socket twice, and the store search for it twice."""
+    monkeypatch.setattr("runtime.host.POLL_EVERY_S", 1.0)
+    troupe = await LocalTroupe({"relay": Relay}, CountedPolls()).start()
+    await ask(troupe, A, "first")
+    polls = len(troupe.store.after)
+    for number in range(50):
+        await ask(troupe, A, f"m{number}")
+    async with asyncio.timeout(5):
+        while len(troupe.store.after) == polls:
+            await asyncio.sleep(0.01)
+    assert len([id for id in troupe.store.brought if id != "first"]) <= 1
+    assert troupe.store.after[-1] >= 50
+    await troupe.stop()
+
+
+async def test_what_is_sent_to_an_agent_on_its_way_here_is_brought(monkeypatch) -> None:
+    """A message accepted between the store's claim and its arrival here would wait for ever."""
+    store = SlowClaims()
+    troupe = await LocalTroupe({"relay": Relay}, store).start()
+    await ask(troupe, A, "wake")
+    store.hold = X
+    claim(troupe.hosts["host-0"], X)
+    async with asyncio.timeout(5):
+        await store.claimed.wait()
+    asking = asyncio.create_task(ask(troupe, X, "late"))
+    async with asyncio.timeout(5):
+        while not await store.outcome(X, "late", 0.0):
+            await asyncio.sleep(0)
+    for number in range(5):  # what comes after it goes to an agent that lives here
+        await ask(troupe, A, f"after-{number}")
+    store.go_on.set()
+    assert await asking == b"[]"
+    await troupe.stop()
+
+
+class SlowClaims(MemoryStore):
+    """The answer to a claim of one agent is on its way for as long as the test wants."""
+
+    def __init__(self) -> None:
+        super().__init__(SystemClock())
+        self.hold = ""
+        self.claimed = asyncio.Event()
+        self.go_on = asyncio.Event()
+
+    async def claim(self, owner, limit, agents=None):
+        found = await super().claim(owner, limit, agents)
+        if any(one.agent == self.hold for one in found):
+            self.claimed.set()
+            await self.go_on.wait()
+        return found

@@ -69,6 +69,11 @@ class Parking:
             if not ticket.done():
                 ticket.set_result(None)
 
+    def ring_all(self) -> None:
+        """Let everybody who waits look again: rings may have been missed."""
+        for key in self._tickets:
+            self.ring(key)
+
     def check_open(self) -> None:
         if self.closed:
             raise StoreUnavailableError("closed")
@@ -76,8 +81,7 @@ class Parking:
     def close(self) -> None:
         """End every wait; those calls and later ones raise StoreUnavailableError."""
         self.closed = True
-        for key in self._tickets:
-            self.ring(key)
+        self.ring_all()
 
     @contextmanager
     def _ticket(self, keys: tuple[Hashable, ...]) -> Iterator[asyncio.Future[None]]:

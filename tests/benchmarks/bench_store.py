@@ -6,10 +6,11 @@ One message is two commits: the client's (into the inbox), then the turn's
 (acknowledgement, event, a message sent on).  Measured at 1, 64 and 1,024 in
 flight: `floor` writes the same rows with SQLite alone, everything in flight in
 one transaction, nothing checked and nobody asking; `inProcess` is SqliteStore
-in the caller's process; `socket` is a store in a process of its own.  The three
-take turns and the best round of each counts, because others use the machine
-too; the processor time of a message (caller and store together) is least
-troubled by them.  Prints one line of JSON; on another machine only the ratios
+in the caller's process; `socket` is a store in a process of its own; `redis` is
+RedisStore on a redis-server of its own that syncs each write.  They take turns
+and the best round of each counts, because others use the machine too; the
+processor time of a message (caller and store together) is least troubled by
+them.  Prints one line of JSON; on another machine only the ratios
 mean something.
 """
 
@@ -28,8 +29,10 @@ from typing import Any
 
 from runtime.clock import SystemClock
 from runtime.store.contract import Ack, Commit, Committed, Event, Fence, Send, Store
+from runtime.store.redis import RedisStore
 from runtime.store.remote import RemoteStore
 from runtime.store.sqlite import SqliteStore
+from tests.redis_server import RedisServer
 from tests.store_process import StoreProcess
 
 IN_FLIGHT = (1, 64, 1024)
@@ -132,6 +135,18 @@ async def over_socket(directory: Path, in_flight: int, seconds: float) -> Figure
         await process.kill()
 
 
+async def on_redis(directory: Path, in_flight: int, seconds: float) -> Figures:
+    server = RedisServer(directory).start()
+    store = await RedisStore.open(server.url)
+    try:
+        return await through(
+            store, in_flight, seconds, lambda: time.process_time() + server.cpu_s()
+        )
+    finally:
+        await store.close()
+        server.kill()
+
+
 async def floor(directory: Path, in_flight: int, seconds: float) -> Figures:
     """The same rows by SQLite alone, `in_flight` messages a transaction."""
     connection = sqlite3.connect(directory / "floor.db", isolation_level=None)
@@ -170,7 +185,7 @@ async def floor(directory: Path, in_flight: int, seconds: float) -> Figures:
     return figures(took, len(took) * in_flight, wall_s, cpu_s)
 
 
-WAYS = {"floor": floor, "inProcess": in_process, "socket": over_socket}
+WAYS = {"floor": floor, "inProcess": in_process, "socket": over_socket, "redis": on_redis}
 
 
 async def once(name: str, in_flight: int, seconds: float) -> Figures:
@@ -197,6 +212,8 @@ async def bench(seconds: float = SECONDS, rounds: int = ROUNDS) -> dict[str, Any
         report["inFlight"][str(in_flight)] = best | {
             "inProcessOfFloor": round(rate["inProcess"] / rate["floor"], 2),
             "socketOfFloor": round(rate["socket"] / rate["floor"], 2),
+            "redisOfFloor": round(rate["redis"] / rate["floor"], 2),
+            "redisOfSocket": round(rate["redis"] / rate["socket"], 2),
             "socketOfInProcess": round(rate["socket"] / rate["inProcess"], 2),
             "cpuOfFloor": round(best["socket"]["cpuUs"] / best["floor"]["cpuUs"], 2),
         }

@@ -1,0 +1,67 @@
+#!lua flags=allow-oom
+-- Take agents for an owner, each under its next epoch.
+--
+-- ARGV[3]  owner   ARGV[4]  how many at most
+-- ARGV[5]  addresses, msgpack; '' for those that wait and nobody holds
+-- ARGV[6]  reminders fired at once   ARGV[7]  rows after which no more agent is taken
+-- ARGV[8]  bytes of messages in one activation, about   ARGV[9]  messages in it
+--
+--   {org}:journal:<agent>    list    read
+--   {org}:snapshot:<agent>   string  read
+--   and what redis_roster.lua and redis_inbox.lua list
+--
+-- Answers [again, more, seen, activations]. Again: reminders are still due, nothing
+-- was taken. More: enough for one script; `seen` addresses have been dealt with.
+-- with redis_base.lua redis_roster.lua redis_inbox.lua
+if not incarnation() then return CHANGED end
+local owner, limit = ARGV[3], tonumber(ARGV[4])
+notice_lapses()
+if fire_due(tonumber(ARGV[6])) then
+  settle()
+  return pack({ true, false, 0, {} })
+end
+settle()
+
+-- Agents that nobody with a live lease holds, longest waiting first.
+local function ready()
+  local found = {}
+  for _, holder in ipairs(deserted()) do
+    local some = call('ZRANGE', waiting_at(holder), 0, limit - 1, 'WITHSCORES')
+    if holder ~= '' and #some == 0 then call('SREM', system('deserted'), holder) end
+    for at = 1, #some, 2 do found[#found + 1] = { some[at], tonumber(some[at + 1]) } end
+  end
+  table.sort(found, function(one, other) return one[2] < other[2] end)
+  local addresses = {}
+  for at = 1, math.min(limit, #found) do addresses[at] = found[at][1] end
+  return addresses
+end
+
+local function activation(one)
+  local kept = call('GET', of_agent('snapshot', one.address)) or pack(0) .. NIL
+  local _, version = unpack_one(kept)
+  local from = math.max(version - one.forgotten, 0)
+  local events = call('LRANGE', of_agent('journal', one.address), from, -1)
+  local messages = waiting_messages(one.address, 0, tonumber(ARGV[9]), tonumber(ARGV[8]))
+  local row = '\151' .. pack(one.address, one.epoch, version_of(one)) .. kept
+    .. array(events) .. array(messages)
+  return row, 1 + #events + #messages
+end
+
+local taken, rows, seen = {}, 0, 0
+if limit > 0 and is_live(owner) then
+  local addresses = ARGV[5] == '' and ready() or cmsgpack.unpack(ARGV[5])
+  for _, address in ipairs(addresses) do
+    if #taken == limit or rows >= tonumber(ARGV[7]) then break end
+    seen = seen + 1
+    local one = agent_at(address)
+    if one.owner ~= owner and not is_live(one.owner) then
+      move(one, owner)
+      local row, size = activation(one)
+      taken[#taken + 1] = row
+      rows = rows + size
+    end
+  end
+end
+settle()
+local more = #taken < limit and rows >= tonumber(ARGV[7])
+return '\148' .. pack(false) .. pack(more) .. pack(seen) .. array(taken)

@@ -1,0 +1,137 @@
+"""What a redis-server must be before anything is kept on it, and what it then promises.
+
+Checked on every new connection, because the server behind an address changes:
+it has an append-only file, never evicts, is no replica and no cluster.  Where
+CONFIG is forbidden (managed servers) INFO tells most of it, and what could not
+be verified is said in health.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from redis.exceptions import ResponseError
+
+from runtime.errors import StoreError
+
+VERSION_MIN: Final = (7, 0)
+"""Flags of a script (`#!lua`) are what refuses it before it starts."""
+_SETTINGS: Final = (
+    "appendonly", "appendfsync", "maxmemory-policy", "no-appendfsync-on-rewrite",
+)  # fmt: skip
+_TOLD: Final[tuple[str, ...]] = (
+    "redis_version", "run_id", "used_memory_human", "maxmemory_human", "aof_last_write_status",
+)  # fmt: skip
+
+Ask = Callable[..., Awaitable[Any]]
+"""Sends one command and answers what the server said."""
+
+
+class ServerRefusedError(StoreError):
+    """This redis-server can't keep what Troupe promises."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a server says of itself."""
+
+    info: dict[str, str]
+    config: dict[str, str]
+    """Empty when CONFIG is forbidden."""
+
+    @property
+    def appends(self) -> bool:
+        return self.config.get("appendonly") == "yes" or self.info.get("aof_enabled") == "1"
+
+    @property
+    def policy(self) -> str:
+        return self.config.get("maxmemory-policy") or self.info.get("maxmemory_policy", "unknown")
+
+    def check(self) -> None:
+        """Raise ServerRefusedError unless the store may be kept here."""
+        for wrong, why in (
+            (_version(self.info) < VERSION_MIN, "it is older than Redis 7.0; use a newer one"),
+            (
+                self.info.get("redis_mode", "standalone") != "standalone",
+                "it is part of a cluster, and a commit to the scheduler spans two slots;"
+                " use a server of its own (cluster-enabled no)",
+            ),
+            (
+                self.info.get("role") != "master",
+                "it is a replica: give the URL of its master, or promote it"
+                " (redis-cli REPLICAOF NO ONE)",
+            ),
+            (
+                not self.appends,
+                "appendonly is no: accepted work would be lost with its process"
+                " (redis-cli CONFIG SET appendonly yes)",
+            ),
+            (
+                self.policy != "noeviction",
+                f"maxmemory-policy is {self.policy}: accepted work would be evicted"
+                " (redis-cli CONFIG SET maxmemory-policy noeviction)",
+            ),
+        ):
+            if wrong:
+                raise ServerRefusedError(why)
+
+    @property
+    def durability(self) -> str:
+        """What survives, as health says it."""
+        if not self.appends:
+            return "none"
+        fsync = self.config.get("appendfsync", "unknown")
+        if fsync == "always" and self.config.get("no-appendfsync-on-rewrite") != "yes":
+            return "power loss"
+        return "process kill"
+
+    @property
+    def at_risk(self) -> str:
+        """What `durability` leaves open, for people."""
+        match self.config.get("appendfsync"):
+            case None:
+                return "appendfsync could not be read: assume about 2 s of accepted work"
+            case "always" if self.durability == "power loss":
+                return "nothing, if the disk honours fsync"
+            case "no":
+                return "about 30 s of accepted work at a power loss"
+            case _:
+                return "about 2 s of accepted work when redis-server is killed or power fails"
+
+    def details(self) -> dict[str, str]:
+        """For health."""
+        told: dict[str, str] = {name: self.info[name] for name in _TOLD if name in self.info}
+        told |= {"maxmemory_policy": self.policy, "at_risk": self.at_risk}
+        unverified = [name for name in _SETTINGS if name not in self.config]
+        if unverified:
+            told["unverified"] = f"CONFIG is forbidden: {', '.join(unverified)}"
+        return told
+
+
+async def facts_of(ask: Ask) -> Facts:
+    """Ask a server about itself.
+
+    Raises:
+        ServerRefusedError: it does not even tell INFO.
+    """
+    try:
+        info = _parsed_info(await ask("INFO"))
+    except ResponseError as error:
+        raise ServerRefusedError(f"INFO is forbidden to this user (ACL: +info): {error}") from error
+    try:
+        found = [await ask("CONFIG", "GET", name) for name in _SETTINGS]
+    except ResponseError:
+        return Facts(info, {})
+    return Facts(info, {pair[0].decode(): pair[1].decode() for pair in found if pair})
+
+
+def _parsed_info(text: bytes) -> dict[str, str]:
+    lines = (line.partition(":") for line in text.decode().splitlines() if ":" in line)
+    return {name: value for name, _, value in lines}
+
+
+def _version(info: dict[str, str]) -> tuple[int, int]:
+    major, _, rest = info.get("redis_version", "0.0").partition(".")
+    return int(major), int(rest.partition(".")[0] or 0)

@@ -377,7 +377,8 @@ class JobRun:
     async def _flush_later(self) -> None:
         await asyncio.sleep(PROGRESS_FLUSH_S)
         if self._dirty:
-            await self._commit()
+            with suppress(LostError):  # whatever the run commits next meets it too
+                await self._commit()
 
     def _publish(self, event: str, data: dict[str, Any]) -> None:
         self._feed.append(self._event(event, data))
@@ -416,8 +417,13 @@ class JobRun:
     def _writing(self, commit: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(commit)
         self._writes.add(task)
-        task.add_done_callback(self._writes.discard)
+        task.add_done_callback(self._wrote)
         return task
+
+    def _wrote(self, task: asyncio.Task[None]) -> None:
+        self._writes.discard(task)
+        if not task.cancelled():
+            task.exception()  # looked at, for a run that is cancelled waits for it no more
 
     async def _commit_now(
         self,

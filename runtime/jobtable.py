@@ -83,8 +83,11 @@ class JobTable:
         return job_id in self._waiting
 
     def next(self) -> Place | None:
-        """Take the next job that may start now."""
-        return self._queue.next()
+        """Take the next job that may start now; it holds a slot from here on."""
+        chosen = self._queue.next()
+        if chosen is not None:
+            self._queue.start(chosen.job_id, chosen.organization)
+        return chosen
 
     def next_due_ms(self) -> int | None:
         """When the next timed wait ends; it may be stale, never late."""

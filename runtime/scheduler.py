@@ -201,6 +201,13 @@ class Scheduler:
     # Messages
 
     async def _handle_all(self, messages: tuple[StoredMessage, ...]) -> None:
+        """Those about one job in their order, those about several jobs at once."""
+        by_job: dict[str | None, list[StoredMessage]] = {}
+        for stored in messages:
+            by_job.setdefault(_job_of(stored), []).append(stored)
+        await asyncio.gather(*(self._handle_in_order(about) for about in by_job.values()))
+
+    async def _handle_in_order(self, messages: list[StoredMessage]) -> None:
         for stored in messages:
             await self._handle(stored)
 
@@ -290,21 +297,21 @@ class Scheduler:
     # Dispatch
 
     async def _dispatch(self) -> None:
-        """Start as many jobs as the limits allow."""
-        while not self._control.paused:
-            chosen = self._jobs.next()
-            if chosen is None:
-                return
-            await self._start(chosen.job_id)
+        """Start as many jobs as the limits allow, all at once."""
+        chosen: list[str] = []
+        while not self._control.paused and (place := self._jobs.next()) is not None:
+            chosen.append(place.job_id)
+        await asyncio.gather(*(self._start(job_id) for job_id in chosen))
 
     async def _start(self, job_id: str) -> None:
         document = await patiently(lambda: self._store.get("job", job_id))
         if document is None:
+            self._jobs.ended(job_id)
             return
         job = AgentJob.model_validate_json(document.body)
         if job.status not in (JobStatus.PENDING, JobStatus.WAITING):
+            self._jobs.ended(job_id)
             return
-        self._jobs.started(job)
         refused = await self._commit(decisions.start(job, document.revision, self._clock.now_ms()))
         if refused is not None:
             await self._check(job.id)
@@ -342,3 +349,12 @@ class Scheduler:
 
 def _put(key: str, record: WireModel) -> Put:
     return Put(COLLECTION, key, SYSTEM, record.to_json())
+
+
+def _job_of(stored: StoredMessage) -> str | None:
+    """The job that a message is about; None: none, or nobody can say."""
+    try:
+        job_id = Message.from_json(stored.body).content["jobId"]
+    except (InvalidMessageError, KeyError, TypeError):
+        return None
+    return job_id if isinstance(job_id, str) else None

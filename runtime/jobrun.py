@@ -106,11 +106,13 @@ class JobRun:
     async def load(cls, activation: Activation, stored: StoredMessage, message: Message) -> JobRun:
         store = activation.host.store
         job_id = message.content["jobId"]
-        document = await patiently(lambda: store.get("job", job_id))
+        document, steps, asked = await asyncio.gather(
+            patiently(lambda: store.get("job", job_id)),
+            patiently(lambda: store.steps(job_id)),
+            patiently(lambda: store.get("asked", job_id)),
+        )
         if document is None:
             raise LostError(f"job {job_id} has no record")
-        steps = await patiently(lambda: store.steps(job_id))
-        asked = await patiently(lambda: store.get("asked", job_id))
         record = AgentJob.model_validate_json(document.body)
         look = message.content.get("look")
         run = cls(activation, stored, record, document.revision, steps, look)

@@ -256,7 +256,8 @@ class Host:
     async def _forget(self, activation: Activation) -> None:
         await activation.stop(DeactivationReason.FENCED)
         async with self._claiming:
-            await self._release([activation.address])
+            if activation.address not in self._active:  # it may have come back meanwhile
+                await self._release([activation.address])
 
     async def _release(self, agents: list[str]) -> None:
         """Give agents up; what is pending for them makes them ready for anybody."""
@@ -291,13 +292,15 @@ class Host:
         while True:
             await asyncio.sleep(began + POLL_EVERY_S - clock())
             began = clock()
-            after = max(self._cursor, self._handed)
+            after, owner = max(self._cursor, self._handed), self.owner
             try:
-                poll = await self.store.poll(self.owner, after, BATCH_MAX, POLL_WAIT_S)
+                poll = await self.store.poll(owner, after, BATCH_MAX, POLL_WAIT_S)
             except StoreUnavailableError:
                 await asyncio.sleep(RETRY_S * (0.5 + self.random()))
                 await self._claim_and_activate(None)  # a lost answer may have told of work
                 continue
+            if owner != self.owner:
+                continue  # this host has begun anew: what it held before is none of its business
             self._hand_over(poll.messages)
             self._cursor = poll.cursor
             self._handed = max(self._handed, poll.cursor)
@@ -336,7 +339,9 @@ class Host:
     async def _claim_and_activate(self, agents: list[str] | None) -> None:
         limit = len(agents) if agents else self._settings.claim_max
         async with self._claiming:
-            for one in await self._claimed(limit, agents):
+            owner = self.owner
+            claimed = await self._claimed(limit, agents)
+            for one in claimed if owner == self.owner else ():
                 await self._activate(one)
 
     async def _claimed(self, limit: int, agents: list[str] | None) -> list[contract.Activation]:

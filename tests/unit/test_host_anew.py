@@ -1,0 +1,99 @@
+"""A host that was superseded begins anew; what it had asked for before must not count."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from runtime.agent import AgentState, BaseAgent
+from runtime.clock import SystemClock
+from runtime.message import Message
+from runtime.store.memory import MemoryStore
+from tests.troupe import LocalTroupe
+
+A = "acme/counter:a"
+
+
+class Counter(BaseAgent):
+    kind = "counter"
+
+    class State(AgentState):
+        total: int = 0
+
+    async def receive_message(self, message: Message) -> int:
+        self.state.total += 1
+        return self.state.total
+
+
+class LateAnswers(MemoryStore):
+    """Answers the first owner's calls of one method only when the test lets go of them."""
+
+    def __init__(self) -> None:
+        super().__init__(SystemClock())
+        self.first = ""
+        self.late = ""
+        self.asked = asyncio.Event()
+        self.let_go = asyncio.Event()
+
+    async def _wait(self, owner: str, method: str) -> bool:
+        self.first = self.first or owner
+        if owner != self.first or method != self.late or self.let_go.is_set():
+            return False
+        self.asked.set()
+        await self.let_go.wait()
+        return True
+
+    async def poll(self, owner, after, limit, wait_s):
+        late = await self._wait(owner, "poll")
+        return await super().poll(owner, after, limit, 0.0 if late else wait_s)
+
+    async def claim(self, owner, limit, agents=None):
+        answer = await super().claim(owner, limit, agents)
+        await self._wait(owner, "claim")
+        return answer
+
+
+@pytest.fixture
+async def troupe():
+    troupe = LocalTroupe({"counter": Counter}, LateAnswers())
+    yield troupe
+    troupe.store.let_go.set()
+    await troupe.stop()
+
+
+def claim(host, agent: str) -> None:
+    host._claim_these[agent] = None
+    host._claim_wanted.set()
+
+
+async def test_a_poll_of_before_does_not_skip_what_came_since(troupe) -> None:
+    """A message would wait until its agent moved: the host believes that a poll has brought it."""
+    troupe.store.late = "poll"
+    await troupe.start(1)
+    host, client, store = troupe.hosts["host-0"], troupe.client(), troupe.store
+    async with asyncio.timeout(5):
+        await store.asked.wait()
+        await host._begin_anew()
+        claim(host, A)
+        while A not in host._active:
+            await asyncio.sleep(0)
+        sent = await client.send("counter:a", {}, "add")
+        store.let_go.set()
+        assert await client.answer("counter:a", sent) == 1
+
+
+async def test_a_claim_of_before_brings_nobody_to_life(troupe) -> None:
+    """Two activations of one agent would live in one host, and one of them for ever."""
+    troupe.store.late = "claim"
+    await troupe.start(1)
+    host, client, store = troupe.hosts["host-0"], troupe.client(), troupe.store
+    async with asyncio.timeout(5):
+        sent = await client.send("counter:a", {}, "add")
+        await store.asked.wait()
+        await host._begin_anew()
+        store.let_go.set()
+        assert await client.answer("counter:a", sent) == 1
+    assert host._active[A].fence.epoch == 2
+    turns = [task for task in asyncio.all_tasks() if task.get_name() == f"turns:{A}"]
+    assert len(turns) == 1

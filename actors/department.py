@@ -1,8 +1,8 @@
 """The department: which kinds of agents there are, and how each is made.
 
 `kinds` is all that the runtime is given.  It is called once in each process
-that hosts agents, because what they share (connections, the sandbox) stays
-there.
+that hosts agents, because what they share (connections, the sandbox, the
+upkeep of the disk) stays there.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ from runtime.ids import AgentId
 
 
 def kinds(settings: DepartmentSettings) -> dict[str, Callable[[AgentId], BaseAgent]]:
-    """A factory for each kind of agent of the department."""
-    return kinds_with(Services(settings))
+    """A factory for each kind of agent of the department; upkeep begins with it."""
+    services = Services(settings)
+    services.upkeep.begin()
+    return kinds_with(services)
 
 
 def kinds_with(services: Services) -> dict[str, Callable[[AgentId], BaseAgent]]:

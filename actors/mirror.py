@@ -2,8 +2,12 @@
 
 A mirror is only ever added to, under a file lock, so a commit that a job began
 from stays readable whatever happens to the original.  The original is only
-read.  What a job does on top of a mirror is `workspace`'s business; who may
-name which repository is intake's.
+read.  Whoever works on top of a mirror has a share in it, and one in which
+nobody has a share may be removed (`upkeep`).  What a job does on top of a
+mirror is `workspace`'s business; who may name which repository is intake's.
+
+Below `root/mirrors`: `<name>.git`, `<name>.lock` held while it is fetched into,
+`<name>.use` shared while it is used; its time is the last use.
 """
 
 from __future__ import annotations
@@ -91,12 +95,35 @@ class RepositorySource:
         return str(resolved)
 
 
+class Share:
+    """A share in a mirror; it ends with the process at the latest."""
+
+    def __init__(self, handle: int) -> None:
+        self.handle = handle
+
+    def taken(self) -> bool:
+        """Take it; False if the mirror is being removed."""
+        try:
+            fcntl.flock(self.handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def end(self) -> None:
+        """Give it up; idempotent."""
+        if self.handle >= 0:
+            os.close(self.handle)
+            self.handle = -1
+
+
 @dataclass(frozen=True)
 class Mirror:
     """A bare copy under `root/mirrors`; `commit` is what the job starts from."""
 
     git: Git
     commit: str
+    share: Share
+    """The mirror stays as long as somebody has one."""
 
     @property
     def path(self) -> Path:
@@ -120,14 +147,27 @@ async def mirror(
     """
     location = source.location
     git = Git(root / "mirrors" / f"{hashlib.sha256(location.encode()).hexdigest()[:32]}.git")
+    share = await _shared(git.git_dir.with_suffix(".use"))
+    try:
+        return Mirror(git, await _found(git, source, base_ref, base_commit), share)
+    except BaseException:
+        share.end()
+        raise
+
+
+async def _found(
+    git: Git, source: RepositorySource, base_ref: str | None, base_commit: str | None
+) -> str:
+    """The commit that the job starts from, fetched if it is not here."""
     if base_commit is not None and await has_commit(git, base_commit):
-        return Mirror(git, base_commit)
+        return base_commit
+    location = source.location
     remote = await _remote_refs(git, source, location)
     wanted = base_commit or remote.find(base_ref)
     async with locked(git.git_dir.with_suffix(".lock")):
         if wanted is None or not await has_commit(git, wanted):
             await _fetch(git, source, location, remote)
-    return Mirror(git, await _commit(git, wanted or str(base_ref)))
+    return await _commit(git, wanted or str(base_ref))
 
 
 @dataclass(frozen=True)
@@ -203,6 +243,21 @@ async def _locked_handle(path: Path, timeout_s: float) -> int:
 
 def _is_at(path: Path, handle: int) -> bool:
     return path.exists() and os.fstat(handle).st_ino == path.stat().st_ino
+
+
+async def _shared(path: Path) -> Share:
+    for _ in range(REMOVALS_MAX):
+        share = Share(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        try:
+            if share.taken() and _is_at(path, share.handle):
+                os.utime(share.handle)
+                return share
+        except BaseException:
+            share.end()
+            raise
+        share.end()  # it is being removed, which takes a moment
+        await asyncio.sleep(LOCK_POLL_S)
+    raise RepositoryBusyError(path.name)
 
 
 async def lock(handle: int, timeout_s: float) -> bool:

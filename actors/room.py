@@ -19,7 +19,7 @@ from pathlib import Path
 
 from actors.errors import DiskFullError, WorkspaceError
 from actors.git import SYSTEM_PATH, Git, decode, encode
-from actors.mirror import lock
+from actors.mirror import lock, locked
 from actors.sandbox import kill_orphans, owner_of_job
 
 LOCK_WAIT_S = 2.0
@@ -28,6 +28,7 @@ SETTLE_S = 0.05
 """A killed sandbox gives the lock up a moment before its last process is gone."""
 TOOL_TIMEOUT_S = 300.0
 ROOMS_MAX = 100
+OPENING = ".opening-"
 BATCH = 500
 """Names in one command line."""
 
@@ -125,6 +126,23 @@ async def quiet_rooms_removed(job: Path) -> bool:
             empty = False
         os.close(handle)
     return empty
+
+
+def opening(job: Path) -> Path:
+    """Locked while a job's workspace is opened or removed."""
+    return job.parent / f"{OPENING}{job.name}"
+
+
+async def quiet_job_removed(job: Path, wait_s: float) -> None:
+    """Remove everything of a job but what somebody is in.
+
+    Raises:
+        RepositoryBusyError: it was being opened for `wait_s`.
+    """
+    async with locked(opening(job), wait_s):
+        if await quiet_rooms_removed(job):
+            await remove(job)
+        opening(job).unlink(missing_ok=True)
 
 
 async def _new(job: Path, job_id: str) -> Room:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -32,6 +33,7 @@ from actors.sandbox import Sandbox
 from actors.settings import DepartmentSettings
 from actors.setup.cache import Dependencies
 from actors.setup.run import SetupLimits
+from actors.upkeep import Upkeep
 from runtime.clock import Clock, SystemClock
 from runtime.errors import JobFailedError, JobWaiting
 
@@ -95,6 +97,12 @@ class Services:
         bytes_max = round(settings.cache_gb * GB / 2)
         limits = SetupLimits(settings.setup_hosts, settings.setup_s, bytes_max)
         return Dependencies(self.workspaces / "dependencies", self.sandbox, limits)
+
+    @cached_property
+    def upkeep(self) -> Upkeep:
+        """Of what jobs leave on this machine."""
+        bytes_max = round(self.settings.cache_gb * GB)
+        return Upkeep(self.workspaces, self.settings.cache_days, bytes_max)
 
     def waiting(self, reason: str, seconds: float) -> JobWaiting:
         return JobWaiting(reason, self.clock.now_ms() + round(seconds * 1000))

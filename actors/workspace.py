@@ -36,9 +36,9 @@ from actors.errors import (
 )
 from actors.export import Person, commit_environment, commit_message
 from actors.git import check_object, encode
-from actors.mirror import Mirror, RepositorySource, locked, mirror
+from actors.mirror import Mirror, RepositorySource, Share, locked, mirror
 from actors.names import Names
-from actors.room import Room, disk_errors, enter, quiet_rooms_removed, remove, remove_inside
+from actors.room import Room, disk_errors, enter, opening, quiet_job_removed, remove_inside
 from actors.setup.laid import Laid
 
 ADD_TIMEOUT_S = 120.0
@@ -56,10 +56,11 @@ _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 class Workspace:
     """Made by `open`; calls on it run one after another."""
 
-    def __init__(self, job: Path, base: Base, room: Room, tree: str | None) -> None:
+    def __init__(self, job: Path, base: Base, room: Room, share: Share, tree: str | None) -> None:
         self._job = job
         self._base = base
         self._room = room
+        self._share = share
         self._busy = asyncio.Lock()
         self._names = Names(room.files)
         self._recorded_stamp = b""
@@ -102,16 +103,20 @@ class Workspace:
         known = recorded(job)
         start = base_commit or (known.commit if known else None)
         copy = await mirror(root, source, base_ref, start)
-        async with locked(_opening(job), OPEN_TIMEOUT_S):
-            with disk_errors():
-                job.mkdir(exist_ok=True, mode=0o700)
-                return await cls._enter(job, job_id, copy)
+        try:
+            async with locked(opening(job), OPEN_TIMEOUT_S):
+                with disk_errors():
+                    job.mkdir(exist_ok=True, mode=0o700)
+                    return await cls._enter(job, job_id, copy)
+        except BaseException:
+            copy.share.end()
+            raise
 
     @classmethod
     async def _enter(cls, job: Path, job_id: str, copy: Mirror) -> Workspace:
         base = await established(job, copy)
         room, new = await enter(job, job_id)
-        workspace = cls(job, base, room, base.tree if new else None)
+        workspace = cls(job, base, room, copy.share, base.tree if new else None)
         try:
             room.unlock_index()
             if new:
@@ -279,14 +284,13 @@ class Workspace:
     def release(self) -> None:
         """Leave the workspace where it is, for whoever opens it next; idempotent."""
         self._room.leave()
+        self._share.end()
 
     async def close(self) -> None:
         """Remove everything of the job but what another owner is still in; idempotent."""
         self._room.leave()
-        async with locked(_opening(self._job), OPEN_TIMEOUT_S):
-            if await quiet_rooms_removed(self._job):
-                await remove(self._job)
-            _opening(self._job).unlink(missing_ok=True)
+        await quiet_job_removed(self._job, OPEN_TIMEOUT_S)
+        self._share.end()
 
     async def _add(self, paths: Sequence[str]) -> None:
         """Record single paths; one that is gone is recorded as gone."""
@@ -369,11 +373,6 @@ class Workspace:
         """Of the index and of the largest part that it may share, from their headers."""
         shared = map(_entries, self.git.git_dir.glob("sharedindex.*"))
         return _entries(self._room.place / "index") + max(shared, default=0)
-
-
-def _opening(job: Path) -> Path:
-    """Locked while a job's workspace is opened or closed."""
-    return job.parent / f".opening-{job.name}"
 
 
 def _entries(index: Path) -> int:

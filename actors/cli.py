@@ -1,6 +1,6 @@
 """The `troupe` command: its groups put together, and nothing else.
 
-Everything but up, down, keys and demo talks HTTP to a running Troupe.
+Everything but up, down, keys, backup, restore and demo talks HTTP to a running Troupe.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 import click
 
 from actors.commands.agents import agents
+from actors.commands.backup import backup, restore
 from actors.commands.base import TroupeGroup
 from actors.commands.demo import demo
 from actors.commands.explain import explain
@@ -56,7 +57,8 @@ def main() -> None:
 
 
 for command in (
-    up, down, status, submit, watch, issues, jobs, agents, review, cancel, explain, keys, demo,
+    up, down, status, submit, watch, issues, jobs, agents, review, cancel, explain, keys,
+    backup, restore, demo,
 ):  # fmt: skip
     main.add_command(command)
 

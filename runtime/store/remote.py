@@ -19,6 +19,7 @@ import msgspec
 
 from runtime.errors import StoreError, StoreUnavailableError
 from runtime.store import wire
+from runtime.store.backup import Copied
 from runtime.store.channel import SocketTransport
 from runtime.store.contract import (
     BATCH_MAX,
@@ -143,6 +144,9 @@ class CodedStore:
 
     async def purge(self, organization: str, limit: int) -> Swept:
         return await self._call(wire.PURGE, organization, limit)
+
+    async def backup(self, token: str, path: str, wait_s: float) -> Copied:
+        return await self._call(wire.BACKUP, token, path, wait_s)
 
     async def health(self) -> Health:
         return await self._call(wire.HEALTH)

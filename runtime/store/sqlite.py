@@ -11,6 +11,7 @@ that it rests on is durable.
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
@@ -18,6 +19,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from runtime.clock import Clock
+from runtime.errors import StoreError
+from runtime.store.backup import Copied
 from runtime.store.contract import (
     Activation,
     Commit,
@@ -35,9 +38,12 @@ from runtime.store.contract import (
 from runtime.store.parking import Alarm, Parking
 from runtime.store.rules import check_call, check_limit, check_purge, check_room, page_limit
 from runtime.store.sqlite_book import Book
+from runtime.store.sqlite_copy import Copy
 from runtime.store.sqlite_file import Durability, StoreFile, machine_boot_id, open_file
 from runtime.store.sqlite_worker import Call, Worker
 
+COPY_LOOK_S: Final = 0.02
+"""How often a call that waits for a copy looks whether it has ended."""
 EXIT_FATAL: Final = 70
 """Exit code of a process whose store failed: EX_SOFTWARE."""
 
@@ -57,6 +63,8 @@ class SqliteStore:
         self._next_due_ms: int | None = None
         self._accepted = 0
         self._refused: Counter[str] = Counter()
+        self._copy: Copy | None = None
+        """The latest copy that was asked for."""
 
     @classmethod
     async def open(
@@ -254,6 +262,22 @@ class SqliteStore:
         check_purge(organization, limit)
         found: Swept = await self._write(lambda book: book.purge(organization, limit))
         return found
+
+    async def backup(self, token: str, path: str, wait_s: float) -> Copied:
+        """See `backup.Copies`."""
+        self._parking.check_open()
+        copy = self._copy
+        if copy is None or copy.token != token:
+            if copy is not None and not copy.ended:
+                raise StoreError(f"a copy to {copy.path} is under way")
+            copy = self._copy = Copy(token, Path(path))
+            await self._read(lambda _: self._worker.copy(copy))
+        clock = asyncio.get_running_loop().time
+        deadline_s = clock() + wait_s
+        while not copy.ended and clock() < deadline_s:
+            self._parking.check_open()
+            await asyncio.sleep(COPY_LOOK_S)
+        return copy.asked()
 
     async def health(self) -> Health:
         file = self._worker.file

@@ -81,8 +81,10 @@ def open_file(
         StoreLockedError: another process (or this one) has it open.
         StoreError: not our file, or it can't be as durable as was asked.
     """
-    lock = _lock(path)
+    lock = lock_file(path)
     try:
+        if not path.exists() and restoring(path).exists():
+            raise StoreError(f"{path}: a restore was cut off; repeat it")
         os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
         connection = sqlite3.connect(path, isolation_level=None, cached_statements=STATEMENTS_MAX)
         try:
@@ -103,6 +105,11 @@ def open_file(
     return StoreFile(path, connection, lock, incarnation, durability)
 
 
+def restoring(path: Path) -> Path:
+    """Where a backup is prepared to become the store at `path`."""
+    return path.with_name(f"{path.name}.restoring")
+
+
 def machine_boot_id() -> str:
     """Names this boot of the machine; empty where the system does not say."""
     try:
@@ -111,7 +118,12 @@ def machine_boot_id() -> str:
         return ""
 
 
-def _lock(path: Path) -> int:
+def lock_file(path: Path) -> int:
+    """Keep every other store from the file; a descriptor to close when that may end.
+
+    Raises:
+        StoreLockedError: another process (or this one) has it open.
+    """
     beside = path.with_name(path.name + ".lock")
     lock = os.open(beside, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     try:

@@ -31,6 +31,7 @@ from runtime.clock import Clock
 from runtime.errors import StoreError, StoreFullError, StoreUnavailableError
 from runtime.store.contract import Commit, Committed, Refused
 from runtime.store.sqlite_book import Book
+from runtime.store.sqlite_copy import Copy
 from runtime.store.sqlite_file import StoreFile
 
 logger = logging.getLogger(__name__)
@@ -97,6 +98,10 @@ class Worker:
         self._gathered: list[Call] = []
         self._calls = 0
         self._broken = False
+        self._waiting: deque[Call] = deque()
+        """Taken from the queue, not yet served."""
+        self._copy: Copy | None = None
+        self._ending = False
         self._thread = threading.Thread(target=self._run, name="troupe-store", daemon=True)
         self.file: StoreFile
         self.book: Book
@@ -168,26 +173,46 @@ class Worker:
             self.file.close()
 
     def _serve(self) -> None:
-        waiting: deque[Call] = deque()
+        self._checkpoint_at = time.monotonic() + CHECKPOINT_EVERY_S
+        while self._turn(wait=True):
+            if self._copy is not None:
+                self._copy.run(self.file.connection, self._between_steps)
+                self._copy = None
+
+    def copy(self, copy: Copy) -> None:
+        """Begin a copy after this turn; to be called in the thread."""
+        self._copy = copy
+
+    def _between_steps(self) -> None:
+        if not self._turn(wait=False):
+            raise OSError("the store closes")
+
+    def _turn(self, wait: bool) -> bool:
+        """Serve what has come, one group of it; False: the store is to end."""
+        self._take(wait)
+        if self._ending:
+            self._serve_calls([*self._waiting])
+            self._waiting.clear()
+            return False
+        self._serve_calls(_group(self._waiting))
+        self.book.agents.trim()
+        if self.file.durability == "process kill" and time.monotonic() >= self._checkpoint_at:
+            self._guarded(lambda: self.file.connection.execute("PRAGMA wal_checkpoint"))
+            self._checkpoint_at = time.monotonic() + CHECKPOINT_EVERY_S
+        return True
+
+    def _take(self, wait: bool) -> None:
+        """Take everything that has come; wait for it if there is nothing to do."""
         timed = self.file.durability == "process kill"
-        checkpoint_at = time.monotonic() + CHECKPOINT_EVERY_S
-        while True:
-            if not waiting or not self._queue.empty():
-                try:
-                    calls = self._queue.get(timeout=CHECKPOINT_EVERY_S if timed else None)
-                except Empty:
-                    calls = []
-                if calls is None:
-                    self._serve_calls(list(waiting))
-                    return
-                waiting.extend(calls)
-                if not self._queue.empty():
-                    continue
-            self._serve_calls(_group(waiting))
-            self.book.agents.trim()
-            if timed and time.monotonic() >= checkpoint_at:
-                self._guarded(lambda: self.file.connection.execute("PRAGMA wal_checkpoint"))
-                checkpoint_at = time.monotonic() + CHECKPOINT_EVERY_S
+        while not self._ending and ((wait and not self._waiting) or not self._queue.empty()):
+            try:
+                calls = self._queue.get(timeout=CHECKPOINT_EVERY_S if timed else None)
+            except Empty:
+                return
+            if calls is None:
+                self._ending = True
+            else:
+                self._waiting.extend(calls)
 
     def _serve_calls(self, calls: list[Call]) -> None:
         """Reads first: they need not wait for the fsync."""

@@ -1,7 +1,7 @@
 """The contract as bytes: which methods there are and how calls, results and errors are written.
 
-A method is declared once, by its signature in the contract; both sides read
-the table here.  What carries the bytes is a `Transport` and knows nothing of
+A method is declared once, by its signature in a Protocol; both sides read the
+table here.  What carries the bytes is a `Transport` and knows nothing of
 stores: `answer(store, method, payload)` is the whole of the serving side.
 
     payload   msgpack [arguments in the order of the contract]
@@ -21,7 +21,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar, get_type_hints
 import msgspec
 
 from runtime import errors
-from runtime.store import contract
+from runtime.store.backup import Copies
 from runtime.store.contract import Store, Upkeep
 
 logger = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ METHODS: Final[dict[str, Method[Any]]] = {}
 
 
 def _method(function: Callable[..., Coroutine[Any, Any, T]], repeatable: bool = True) -> Method[T]:
-    hints = get_type_hints(function, vars(contract))
+    hints = get_type_hints(function)
     result: type[T] = hints.pop("return")
     names = list(inspect.signature(function).parameters)[1:]
     arguments: Any = tuple.__class_getitem__(tuple(hints[name] for name in names))
@@ -96,6 +96,7 @@ TAIL: Final = _method(Store.tail)
 HEALTH: Final = _method(Store.health)
 PRUNE: Final = _method(Upkeep.prune)
 PURGE: Final = _method(Upkeep.purge)
+BACKUP: Final = _method(Copies.backup)
 
 encode: Final = msgspec.msgpack.Encoder().encode
 
@@ -123,6 +124,8 @@ async def answer(store: Store, method: str, payload: bytes | msgspec.Raw) -> byt
     """Do a call that came over a transport; its answer, errors included."""
     try:
         arguments = METHODS[method].arguments.decode(payload)
+        if not hasattr(store, method):
+            raise errors.StoreError(f"this store has no {method}")
         result = await getattr(store, method)(*arguments)
     except (errors.TroupeError, ValueError) as error:
         return encode(_Outcome(False, msgspec.Raw(_failure(error))))

@@ -1,0 +1,163 @@
+"""A backup: one SQLite file that holds everything the store held, and says what it is.
+
+    copy     the store writes a copy beside the wished-for place (`Copies.backup`)
+    seal     here: the copy is checked, gets its manifest, is synced and renamed
+
+Invariant: a file under its final name is whole and was checked; what was cut
+short has another name.  The manifest is a row of the file's own `meta`, so the
+two can't be parted.  Putting a backup in place is `restore`'s business.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Final, Literal, Protocol
+
+import msgspec
+
+from runtime.clock import iso
+from runtime.errors import StoreError
+from runtime.store.records import Record
+from runtime.store.sqlite_file import SCHEMA_VERSION
+
+MANIFEST: Final = "backup"
+"""Its name in `meta`."""
+CHECK_STEPS: Final = 100_000
+"""Of SQLite's virtual machine, between two signs of life."""
+
+CopyState = Literal["copying", "done", "failed"]
+
+
+class Copied(Record, frozen=True):
+    """How far a copy is."""
+
+    state: CopyState
+    pages_copied: int
+    pages: int
+    """Of the whole database; it can grow meanwhile."""
+    error: str = ""
+
+
+class Copies(Protocol):
+    """A store that can write a copy of itself while it works; the embedded one can."""
+
+    async def backup(self, token: str, path: str, wait_s: float) -> Copied:
+        """Copy everything to a new file at `path`; begins with the first call of a `token`.
+
+        Answers when the copy has ended, at the latest after `wait_s`. A copy that
+        nobody asks for is given up after half a minute, and its file removed.
+
+        Args:
+            token: names this copy, so that a call can be repeated.
+            path: absolute, on the store's machine; must not exist.
+
+        Raises:
+            StoreError: another copy is under way.
+        """
+
+
+class Manifest(msgspec.Struct, frozen=True, rename="camel"):
+    """What a backup says of itself."""
+
+    schema_version: int
+    incarnation: str
+    """Of the store it was taken from; a restore draws a new one."""
+    head_seq: int
+    """Of the latest message in it."""
+    head_cursor: int
+    """Of the latest event in it."""
+    taken_at: str
+    """RFC 3339: when the copy was complete."""
+
+
+class BadBackupError(StoreError):
+    """This file is no backup that can be used."""
+
+
+def seal(copy: Path, final: Path, taken_ms: int, on_progress: Callable[[], None]) -> Manifest:
+    """Check a copy and make it the backup at `final`, replacing what is there.
+
+    Raises:
+        BadBackupError: the copy is damaged; `final` is untouched.
+    """
+    with closing(_opened(copy)) as connection:
+        _check(connection, copy, on_progress)
+        manifest = _manifest(connection, taken_ms)
+        row = (MANIFEST, msgspec.json.encode(manifest).decode())
+        connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", row)
+        connection.execute("PRAGMA journal_mode=delete").fetchall()  # one file, no other beside it
+    sync(copy)
+    copy.replace(final)
+    sync(final.parent)
+    return manifest
+
+
+def inspect(file: Path, on_progress: Callable[[], None]) -> Manifest:
+    """Check a backup from its first page to its last, and read its manifest.
+
+    Raises:
+        BadBackupError: it is no backup, damaged, or of a newer Troupe.
+    """
+    if not file.is_file():
+        raise BadBackupError(str(file), "there is no such file")
+    with closing(_opened(file, "?immutable=1")) as connection:
+        _check(connection, file, on_progress)
+        found = _value(connection, "SELECT value FROM meta WHERE name = ?", MANIFEST)
+        if found is None:
+            raise BadBackupError(str(file), "a store, but not one that `troupe backup` has made")
+        return msgspec.json.decode(str(found), type=Manifest)
+
+
+def sync(path: Path) -> None:
+    """Have a file's content, or a folder's names, on the disk."""
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _opened(file: Path, options: str = "") -> sqlite3.Connection:
+    return sqlite3.connect(f"{file.absolute().as_uri()}{options}", uri=True, isolation_level=None)
+
+
+def _check(connection: sqlite3.Connection, file: Path, on_progress: Callable[[], None]) -> None:
+    def alive() -> int:
+        on_progress()
+        return 0
+
+    connection.set_progress_handler(alive, CHECK_STEPS)
+    try:
+        version = _value(connection, "PRAGMA user_version")
+        if version != SCHEMA_VERSION:
+            raise BadBackupError(str(file), f"its schema is {version}, not {SCHEMA_VERSION}")
+        said = _value(connection, "PRAGMA quick_check(1)")
+    except sqlite3.Error as error:
+        raise BadBackupError(str(file), str(error)) from error
+    finally:
+        connection.set_progress_handler(None, 0)
+    if said != "ok":
+        raise BadBackupError(str(file), str(said))
+
+
+def _manifest(connection: sqlite3.Connection, taken_ms: int) -> Manifest:
+    meta = dict(connection.execute("SELECT name, value FROM meta").fetchall())
+    last_seq = _value(connection, "SELECT max(seq) FROM message") or 0
+    last_cursor = _value(connection, "SELECT max(cursor) FROM feed") or 0
+    return Manifest(
+        SCHEMA_VERSION,
+        meta["incarnation"],
+        max(int(meta.get("head_seq", 0)), int(str(last_seq))),
+        max(int(meta.get("feed_head", 0)), int(str(last_cursor))),
+        iso(taken_ms),
+    )
+
+
+def _value(connection: sqlite3.Connection, query: str, *values: str) -> object:
+    """The first value of the first row, None if there is none."""
+    row = connection.execute(query, values).fetchone()
+    return row[0] if row else None

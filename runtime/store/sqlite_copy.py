@@ -1,0 +1,85 @@
+"""A copy of the open database: SQLite's online backup, in steps between which the store works.
+
+It goes through the store's one connection.  So what is written meanwhile is in
+the copy too (SQLite repeats pages that were copied before), it never begins
+anew, and it ends as the store is at its last step.  A commit waits for one step
+at most.
+
+The copy is not yet a backup: it has not been synced, nor looked at.  That is
+`backup`'s business, in another process.
+
+Source: sqlite.org/backup.html.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Final
+
+from runtime.store.backup import Copied, CopyState
+
+STEP_PAGES: Final = 64
+"""Pages (4 KiB) copied at a time; about half a millisecond."""
+ABANDONED_S: Final = 30.0
+"""Nobody has asked for so long: the copy is given up and removed."""
+
+
+class _AbandonedError(Exception):
+    """Nobody waits for the copy any more."""
+
+
+class Copy:
+    """One copy; made and asked on the loop, run in the store's thread."""
+
+    def __init__(self, token: str, path: Path) -> None:
+        self.token = token
+        self.path = path
+        self._asked_s = time.monotonic()
+        self._pages = 0
+        self._left = 0
+        self._state: CopyState = "copying"
+        self._error = ""
+
+    def asked(self) -> Copied:
+        """How far it is; whoever asks keeps it going."""
+        self._asked_s = time.monotonic()
+        return Copied(self._state, self._pages - self._left, self._pages, self._error)
+
+    @property
+    def ended(self) -> bool:
+        return self._state != "copying"
+
+    def run(self, connection: sqlite3.Connection, between: Callable[[], None]) -> None:
+        """Copy all of it; `between` is called after each step and may use the connection."""
+
+        def stepped(_status: int, left: int, pages: int) -> None:
+            self._left, self._pages = left, pages
+            if time.monotonic() - self._asked_s > ABANDONED_S:
+                raise _AbandonedError
+            between()
+
+        try:
+            self._create()
+            with closing(sqlite3.connect(self.path, isolation_level=None)) as target:
+                target.execute("PRAGMA journal_mode=off")  # what is half is thrown away anyway
+                target.execute("PRAGMA synchronous=off")
+                connection.backup(target, pages=STEP_PAGES, progress=stepped)
+        except (sqlite3.Error, OSError, _AbandonedError) as error:
+            self._error = str(error) or type(error).__name__
+            self._state = "failed"
+            self.path.unlink(missing_ok=True)
+        except BaseException:
+            self.path.unlink(missing_ok=True)
+            raise
+        else:
+            self._state = "done"
+
+    def _create(self) -> None:
+        """A new file that only its owner can read: it holds what the store holds."""
+        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
+        os.close(os.open(self.path, flags, 0o600))

@@ -3,8 +3,9 @@
 The journal says which tree the job is at; the working tree on this machine is
 a cache of it.  Before the first live call of a run the two are made equal:
 recorded deltas that are missing here are applied, whatever else lies in the
-tree (a half-done step of a killed run, a stranger's edit) is put back.  A run
-that only replays recorded steps never opens a workspace at all.
+tree (a half-done step of a killed run, a stranger's edit) is put back, and kept
+for people to look at if it is an author's.  A run that only replays recorded
+steps never opens a workspace at all.
 """
 
 from __future__ import annotations
@@ -15,13 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from actors.errors import DeltaDamagedError
+from actors.errors import DeltaDamagedError, GitError, SnapshotRefusedError
 from actors.mirror import RepositorySource
 from actors.workspace import Workspace
 from runtime.job import Job
 
 INLINE_BYTES_MAX: Final = 64 << 10
 """A delta up to this size lies in the step's result; a larger one is an artifact."""
+DISCARDED_BYTES_MAX: Final = 1 << 20
+"""Kept of a difference that is put back."""
+GOING_ON: Final = "Going on"
 
 Json = dict[str, Any]
 
@@ -51,12 +55,19 @@ class Bench:
         source: RepositorySource,
         base_ref: str | None,
         base_commit: str | None,
+        *,
+        keep_discarded: bool = False,
     ) -> None:
+        """
+        Args:
+            keep_discarded: what lies in the tree of a killed run is an author's work.
+        """
         self._job = job
         self._root = root
         self._source = source
         self._base_ref = base_ref
         self._base_commit = base_commit
+        self._keep_discarded = keep_discarded
         self._deltas: list[Delta] = []
         self._workspace: Workspace | None = None
         self._lay: Callable[[Workspace], Awaitable[object]] | None = None
@@ -143,7 +154,25 @@ class Bench:
         if not await workspace.has(self.tree):
             for delta in self._deltas:
                 await workspace.apply_delta(await self._content(delta), delta.new)
+        if workspace.adopted and self._keep_discarded:
+            await self._keep_found(workspace, self.tree)
         await workspace.restore(self.tree)
+
+    async def _keep_found(self, workspace: Workspace, tree: str) -> None:
+        """What a killed run changed and did not record, as an artifact; and word of it."""
+        try:
+            found = await workspace.snapshot()
+            if found in (workspace.base_tree, *(delta.new for delta in self._deltas)):
+                return  # a state that is recorded
+            diff = await workspace.diff(tree, found)
+            files = len(await workspace.changes(tree, found))
+        except (GitError, SnapshotRefusedError) as error:
+            said = f"What a killed step had changed is put back and can't be kept: {error}"
+        else:
+            name = f"discarded-{found[:12]}.diff"
+            await self._job.artifact("analysis", name, _bounded(diff), "text/x-diff")
+            said = f"Put back {files} files that a killed step had changed; kept in {name}"
+        await self._job.progress(0, self._job.record.current_step or GOING_ON, said)
 
     async def _content(self, delta: Delta) -> bytes:
         if delta.inline is not None:
@@ -152,3 +181,10 @@ class Bench:
         if content is None:
             raise DeltaDamagedError(delta.new, f"the artifact {delta.sha256} is gone")
         return content
+
+
+def _bounded(diff: bytes) -> bytes:
+    more = len(diff) - DISCARDED_BYTES_MAX
+    if more <= 0:
+        return diff
+    return diff[:DISCARDED_BYTES_MAX] + f"\n[{more} more bytes were not kept]\n".encode()

@@ -93,6 +93,7 @@ class WorkingAgent(BaseAgent, ABC):
             RepositorySource(assignment.repository),
             assignment.base_ref,
             work.base_commit if work else None,
+            keep_discarded=not self.read_only,
         )
         try:
             with self.services.troubles():

@@ -68,6 +68,8 @@ class Workspace:
         """For reading commits and trees; never with the tree's own configuration."""
         self.current_tree = tree
         """The last state known by name; None after adopting a tree, until the next one."""
+        self.adopted = tree is None
+        """The tree is as somebody left it, and nothing was restored yet."""
         self.laid: Laid | None = None
         """What a setup made, beside the tree; no state ever has any of it."""
 
@@ -183,7 +185,7 @@ class Workspace:
         if not await self.has(tree):
             raise TreeMissingError(tree)
         async with self._busy:
-            self.current_tree = None
+            self.current_tree, self.adopted = None, False
             self._room.unlock_index()
             try:
                 await self._remove_holes()

@@ -1,6 +1,6 @@
 """The `troupe` command: its groups put together, and nothing else.
 
-Everything but up, down, keys, backup, restore and demo talks HTTP to a running Troupe.
+Everything but up, down, keys, backup, restore, export and demo talks HTTP to a running Troupe.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from actors.commands.backup import backup, restore
 from actors.commands.base import TroupeGroup
 from actors.commands.demo import demo
 from actors.commands.explain import explain
+from actors.commands.export import export
 from actors.commands.failures import EXIT_CODES
 from actors.commands.issues import cancel, issues
 from actors.commands.jobs import jobs
@@ -58,7 +59,7 @@ def main() -> None:
 
 for command in (
     up, down, status, submit, watch, issues, jobs, agents, review, cancel, explain, keys,
-    backup, restore, demo,
+    backup, restore, export, demo,
 ):  # fmt: skip
     main.add_command(command)
 

@@ -29,6 +29,8 @@ PATIENCE_S: Final = 5.0
 FOLLOW_PATIENCE_S: Final = 60.0
 """The same for a command that follows work: a restart of all of Troupe fits in."""
 REQUEST_TIMEOUT_S: Final = 30.0
+LINES_WAIT_S: Final = 600.0
+"""The same until an answer of many lines begins: all of it is gathered first."""
 STREAM_SILENCE_S_MAX: Final = 60.0
 """A stream without even a keep-alive for so long is opened anew."""
 PAGE_SIZE: Final = 100
@@ -105,6 +107,22 @@ class Api:
             if not cursor:
                 break
         return found[:limit]
+
+    async def lines(self, path: str, **params: Any) -> AsyncGenerator[str]:
+        """The lines of an answer that may be long, and long in coming; not repeated.
+
+        Raises:
+            UnreachableError: it broke off; the lines given so far are not all.
+        """
+        timeout = httpx2.Timeout(REQUEST_TIMEOUT_S, read=LINES_WAIT_S)
+        wanted = {name: value for name, value in params.items() if value is not None}
+        try:
+            async with self._http.stream("GET", path, params=wanted, timeout=timeout) as response:
+                await _check(response)
+                async for line in response.aiter_lines():
+                    yield line
+        except httpx2.TransportError as error:
+            raise unreachable(self.url, error) from error
 
     async def events(
         self, rooms: Sequence[str], cursor: str | None = None

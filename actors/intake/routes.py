@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from fastapi import APIRouter
 
 from actors.intake import issues, reviews
+from actors.intake.audit import AuditRoute
 from actors.intake.settings import IntakeSettings
 from actors.intake.submission import Desk
 
 
 def routers(env: Mapping[str, str]) -> list[APIRouter]:
-    """Issues and reviews, as the environment allows them.
+    """Issues, reviews and their audit trail, as the environment allows them.
 
     Raises:
         SettingsError: a variable can't be used.
@@ -21,5 +22,5 @@ def routers(env: Mapping[str, str]) -> list[APIRouter]:
 
 
 def routes(settings: IntakeSettings) -> list[APIRouter]:
-    """Issues and reviews under the given settings."""
-    return [Desk(settings).router, issues.router, reviews.router]
+    """Issues, reviews and their audit trail under the given settings."""
+    return [Desk(settings).router, issues.router, reviews.router, AuditRoute().router]

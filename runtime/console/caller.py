@@ -121,4 +121,5 @@ class _Needs:
 
 Viewer = Annotated[Caller, Depends(_Needs(Role.VIEWER))]
 Operator = Annotated[Caller, Depends(_Needs(Role.OPERATOR))]
+Admin = Annotated[Caller, Depends(_Needs(Role.ADMIN))]
 Keeper = Annotated[Caller, Depends(_Needs(Role.ADMIN, home=True))]

@@ -87,6 +87,7 @@ CASES = [
     Case("POST /api/registry/discover", V, 200, {"criteria": {"kind": "erp"}}, foreign=200),
     Case("GET /api/dead-letters", V, 200, foreign=200),
     Case("POST /api/dead-letters/{letter_id}/redeliver", OP, 202, writes=True),
+    Case("GET /api/audit", A, 200, foreign=200),
     Case("GET /api/events", V, 200, foreign=200),
     Case("GET /api/health", None, 200, foreign=200),
     Case("GET /api/ready", None, 200, foreign=200),

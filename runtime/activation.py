@@ -18,7 +18,7 @@ import heapq
 import json
 import logging
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from runtime.agent import BaseAgent, DeactivationReason, is_client
 from runtime.answers import Answers
@@ -37,6 +37,8 @@ from runtime.store.contract import Ack, Commit, Committed, Fence, Put, Retry, Sn
 from runtime.turn import Turn, to_json
 
 logger = logging.getLogger(__name__)
+
+UNANSWERED: Final = ("reply", "reminder")
 
 TURN_TIMEOUT_S = 60.0
 """A handler that takes longer has failed."""
@@ -205,7 +207,7 @@ class Activation:
                     await self.agent.initialize()
                 reply = await self.agent.receive_message(message)
             ack = Ack(stored.message_id, to_json(reply) if reply is not None else None)
-            if reply is not None and not is_client(message.sender):
+            if reply is not None and _is_answered(message):
                 turn.send(message.sender, reply, "reply", reply_to=message.message_id)
             await self._expand(turn)
             after = self.agent.state.model_dump(mode="json")
@@ -395,3 +397,12 @@ class Activation:
             for member in members:
                 if member.key != self.address:
                     turn.deliver(message, split(member.key)[1])
+
+
+def _is_answered(message: Message) -> bool:
+    """Whether what a handler returns is sent to the sender.
+
+    A client reads it from the message's outcome.  A reply is never answered, nor a
+    reminder: two agents that always return something would talk for ever.
+    """
+    return not (is_client(message.sender) or message.message_type in UNANSWERED)

@@ -141,7 +141,8 @@ class BaseAgent:
         """Handle one message; what is returned (JSON-able) is the answer to it.
 
         If the sender is an agent, a non-None answer is also sent to it as a
-        message of type `reply` with `replyTo` set.
+        message of type `reply` with `replyTo` set. What is returned for a
+        `reply` or a `reminder` is sent to nobody.
         """
         raise UnhandledMessageError(self.agent_id, message.message_type)
 

@@ -10,6 +10,10 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
+
+from redis.connection import UnixDomainSocketConnection
+from redis.exceptions import RedisError
 
 START_S = 20.0
 DIE_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL")
@@ -43,21 +47,31 @@ class RedisServer:
              "--save", "", "--dir", str(self.directory), "--logfile", "redis.log", *settings],
         )  # fmt: skip
         deadline = time.monotonic() + START_S
-        while self._ask("PING") != "PONG":
+        while not self._serves():
             assert self._process.poll() is None, (self.directory / "redis.log").read_text()
             assert time.monotonic() < deadline, "redis-server did not start"
             time.sleep(0.01)
         return self
 
-    def _ask(self, *words: str) -> str:
-        done = subprocess.run(
-            ["redis-cli", "-s", str(self.socket), *words], capture_output=True, text=True
-        )
-        return done.stdout.strip()
+    def _serves(self) -> bool:
+        try:
+            return self.ask("PING") == b"PONG"
+        except (RedisError, OSError):
+            return False
 
-    def cli(self, *words: str) -> str:
-        """What redis-cli prints."""
-        return self._ask(*words)
+    def ask(self, *words: str | bytes) -> Any:
+        """The server's answer, as it comes: bytes, an int, a list."""
+        connection = UnixDomainSocketConnection(str(self.socket), protocol=2, socket_timeout=10)
+        try:
+            connection.send_command(*words)
+            return connection.read_response()
+        finally:
+            connection.disconnect()
+
+    def text(self, *words: str | bytes) -> str:
+        """The same of an answer that is text."""
+        answer: bytes = self.ask(*words)
+        return answer.decode()
 
     def kill(self) -> None:
         """SIGKILL: nothing is flushed."""

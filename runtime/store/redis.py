@@ -273,10 +273,13 @@ class RedisStore:
         facts, greeting = await self._calls.facts()
         details = facts.details() | {
             "server": self._calls.server.where,
+            "rings": "heard" if self._bell.listens else f"none; a look every {LOOK_EVERY_S} s",
             "messages": str(greeting.messages),
             "pending": str(greeting.pending),
             "events": str(greeting.events),
         }
+        if not greeting.whole:
+            details["append_only_file"] = "not rewritten after a restart: BGREWRITEAOF is forbidden"
         return Health(
             "redis",
             facts.durability,

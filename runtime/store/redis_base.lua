@@ -63,6 +63,16 @@ local function body(value)
   return value
 end
 
+local function texts(list)
+  local count = 0
+  for _, value in pairs(list) do
+    text(value)
+    count = count + 1
+  end
+  if count ~= #list then error('a text is missing', 0) end
+  return list
+end
+
 local function maybe(kind, value)
   if value == nil then return nil end
   return kind(value)

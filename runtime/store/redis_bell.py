@@ -45,6 +45,8 @@ class Bell:
         self._ring_all = ring_all
         self._task: asyncio.Task[None] | None = None
         self._closed = False
+        self.listens = False
+        """Whether rings are heard now."""
 
     def start(self) -> None:
         """Begin to listen, once; as soon as it does, everybody looks."""
@@ -69,6 +71,7 @@ class Bell:
             except (RedisError, OSError, msgspec.MsgspecError) as error:
                 logger.info("the bell of the store was lost: %s", error)
             finally:
+                self.listens = False
                 await drop(connection)
 
     async def _listen(self, connection: AbstractConnection) -> None:
@@ -93,4 +96,5 @@ class Bell:
                 for key in _decode(rings):
                     self._ring(key)
             case [b"subscribe", _, count] if count == len(self._channels):
+                self.listens = True
                 self._ring_all()

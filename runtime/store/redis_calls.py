@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import (
-    AuthenticationError,
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
@@ -25,16 +25,17 @@ from redis.exceptions import (
 )
 
 from runtime.clock import Clock
-from runtime.errors import StoreError, StoreFullError, StoreUnavailableError
+from runtime.errors import SettingsError, StoreError, StoreFullError, StoreUnavailableError
 from runtime.store import redis_scripts as scripts
 from runtime.store.redis_link import Link, Server
 from runtime.store.redis_scripts import Script
-from runtime.store.redis_server import Ask, Facts, ServerRefusedError, facts_of
+from runtime.store.redis_server import Ask, Facts, ServerRefusedError, facts_of, rewrite
 
 logger = logging.getLogger(__name__)
 
 LAYOUT: Final = "1"
 """Of keys and values; a server that holds another is refused."""
+_PREFIX: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _REFUSALS: Final = (
     "MISCONF", "NOREPLICAS", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "LOADING", "UNKILLABLE",
 )  # fmt: skip
@@ -45,6 +46,9 @@ class Greeting(msgspec.Struct, array_like=True, frozen=True):
     """What redis_greet.lua answers."""
 
     incarnation: str
+    restarted: bool
+    whole: bool
+    """The append-only file was rewritten after the last restart."""
     messages: int
     events: int
     pending: int
@@ -62,11 +66,15 @@ class Calls:
         clock: Clock | None,
         random_bytes: Callable[[int], bytes] = os.urandom,
     ) -> None:
+        if not _PREFIX.fullmatch(prefix):
+            raise SettingsError("a prefix of Redis keys has letters, digits, `_`, `.`, `-`", prefix)
         self.server = Server(url)
         self.prefix = prefix
         self._clock = clock
         self._random_bytes = random_bytes
         self._link = Link(self.server, self.greet)
+        self._refused = ""
+        """Why the server was last refused, told once."""
 
     async def open(self) -> None:
         """Connect for the first time.
@@ -120,20 +128,27 @@ class Calls:
             await connection.send_command(*words)
             return await connection.read_response()
 
-        facts = await facts_of(ask)
-        facts.check()
         try:
+            (await facts_of(ask)).check()
             await self._greeting(ask)
-        except AuthenticationError as error:
-            raise ServerRefusedError(f"it refuses this user or password: {error}") from error
+        except ServerRefusedError as error:
+            self._tell_refused(str(error))
+            raise
+        self._refused = ""
+
+    def _tell_refused(self, why: str) -> None:
+        if why != self._refused:
+            logger.error("%s: %s", self.server.where, why, extra={"action": "store.refused"})
+        self._refused = why
 
     async def _greeting(self, ask: Ask) -> Greeting:
         try:
             found = _decode_greeting(await self._ask(ask, scripts.GREET, LAYOUT))
             if found.incarnation:
                 return found
+            whole = not found.restarted or await rewrite(ask)
             fresh = self._random_bytes(8).hex()
-            drawn = _decode_drawn(await self._ask(ask, scripts.DRAW, fresh, LAYOUT))
+            drawn = _decode_drawn(await self._ask(ask, scripts.DRAW, fresh, LAYOUT, int(whole)))
         except ResponseError as error:
             raise _refused(error) from error
         if drawn[1] and found.messages:
@@ -142,7 +157,7 @@ class Calls:
                 self.server.where,
                 extra={"action": "store.incarnation"},
             )
-        return msgspec.structs.replace(found, incarnation=drawn[0])
+        return msgspec.structs.replace(found, incarnation=drawn[0], whole=whole)
 
     async def _run(self, script: Script, arguments: tuple[str | bytes | int, ...]) -> Any:
         try:

@@ -3,15 +3,17 @@
 --
 -- ARGV[3]  the layout this client knows
 --
---   {system}:server    hash  incarnation, run_id, replid, layout
+--   {system}:server    hash  incarnation, run_id, replid, layout, whole
 --   {system}:head, {system}:cursor, {system}:pending   ints
 --
--- Answers [incarnation, messages, events, pending]; the incarnation is '' when this
--- is not the server it was drawn on: then redis_draw.lua must run.
+-- Answers [incarnation, restarted, whole, messages, events, pending]; the incarnation is ''
+-- when this is not the server it was drawn on: then redis_draw.lua must run.
 -- with redis_base.lua
-local layout, run_id = unpack(call('HMGET', system('server'), 'layout', 'run_id'))
+local layout, run_id, whole = unpack(call('HMGET', system('server'), 'layout', 'run_id', 'whole'))
 if layout and layout ~= ARGV[3] then return redis.error_reply('TROUPE_LAYOUT ' .. layout) end
-local present = incarnation()
-if run_id ~= string.match(call('INFO', 'server'), 'run_id:(%x+)') then present = nil end
+local present, restarted = incarnation(), false
+if run_id ~= string.match(call('INFO', 'server'), 'run_id:(%x+)') then
+  present, restarted = nil, run_id ~= false
+end
 local function counter(name) return tonumber(call('GET', system(name)) or 0) end
-return pack({ present or '', counter('head'), counter('cursor'), counter('pending') })
+return pack({ present or '', restarted, whole ~= '0', counter('head'), counter('cursor'), counter('pending') })

@@ -17,9 +17,15 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from redis.asyncio.connection import AbstractConnection, Connection, parse_url
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import (
+    AuthenticationError,
+    NoPermissionError,
+    RedisError,
+    ResponseError,
+)
 
 from runtime.errors import SettingsError, StoreUnavailableError
+from runtime.store.redis_server import ServerRefusedError
 
 CONNECT_S: Final = 0.5
 """How long a server may take to accept a connection."""
@@ -29,6 +35,8 @@ ANSWER_S: Final = 1.0
 """No answer for so long: the server hangs, the connection is given up."""
 BYTES_PER_S: Final = 20 << 20
 """What a call carries is given this much more time."""
+
+_NOT_ALLOWED: Final = (AuthenticationError, NoPermissionError)
 
 Greet = Callable[[AbstractConnection], Awaitable[None]]
 
@@ -76,6 +84,7 @@ class Server:
 
         Raises:
             StoreUnavailableError: it can't be had; nothing of a call was sent.
+            ServerRefusedError: it is none that the store may be kept on.
         """
         connection = self.connection(greet)
         try:
@@ -83,6 +92,8 @@ class Server:
                 await connection.connect()  # type: ignore[no-untyped-call]
         except (RedisError, OSError, TimeoutError) as error:
             await drop(connection)
+            if any(isinstance(one, _NOT_ALLOWED) for one in (error, error.__cause__)):
+                raise ServerRefusedError(f"it refuses this user or password: {error}") from error
             raise StoreUnavailableError(self.where, str(error) or "no answer") from error
         except BaseException:
             await drop(connection)

@@ -25,7 +25,8 @@
 --
 -- Rings are published once, then: on `<prefix>{system}:ring` what concerns
 -- everybody, on `<prefix>{system}:ring:<channel>` what one client waits for.
-local RINGS, RISEN, LIVE, CHANNELS, AGENTS, TOUCHED = {}, 0, {}, {}, {}, {}
+local RINGS, RUNG, RISEN = {}, {}, 0
+local LIVE, CHANNELS, AGENTS, TOUCHED = {}, {}, {}, {}
 
 local WAITING, FRESH = {}, {}
 local function waiting_at(owner)
@@ -51,13 +52,19 @@ local function ring(channel, key)
   rings[#rings + 1] = key
 end
 
-local function ring_owner(owner)
+local function channel_of(owner)
   local channel = CHANNELS[owner]
   if channel == nil then
     channel = call('HGET', system('channels'), owner)
     CHANNELS[owner] = channel
-    if channel then ring(system('ring:' .. channel), { 'poll', owner }) end
   end
+  return channel
+end
+
+local function ring_owner(owner)
+  if RUNG[owner] or not channel_of(owner) then return end
+  RUNG[owner] = true
+  ring(system('ring:' .. channel_of(owner)), { 'poll', owner })
 end
 
 local function is_live(owner)
@@ -123,14 +130,18 @@ local function touch(one)
   end
 end
 
--- Raises unless the holder's indexes are what they must be.
+-- Raises unless the holder's keys are what they must be; nothing of them is read
+-- for the first time after this.
 local PLACES = {}
 local function check_places(one)
   if PLACES[one.owner] then return end
   PLACES[one.owner] = true
   check(system('deserted'), 'set')
   check(waiting_at(one.owner), 'zset')
-  if one.owner then check(fresh_at(one.owner), 'zset') end
+  if not one.owner then return end
+  check(fresh_at(one.owner), 'zset')
+  is_live(one.owner)
+  channel_of(one.owner)
 end
 
 -- A message is in the agent's inbox; its seq is beyond every earlier one.
@@ -189,7 +200,7 @@ local function settle()
     ring(system('ring'), { 'poll' })
   end
   for channel, rings in pairs(RINGS) do call('PUBLISH', channel, pack(rings)) end
-  RISEN, RINGS, CHANNELS = 0, {}, {}
+  RISEN, RINGS, RUNG = 0, {}, {}
 end
 
 -- Make `owner` the holder under the next epoch, or with nil nobody. The agent must

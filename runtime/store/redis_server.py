@@ -8,14 +8,18 @@ be verified is said in health.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from redis.exceptions import ResponseError
+from redis.exceptions import NoPermissionError, ResponseError
 
-from runtime.errors import StoreError
+from runtime.errors import StoreError, StoreUnavailableError
 
+REWRITE_WAIT_S: Final = 0.7
+"""How long a call waits for the append-only file; a large one takes longer."""
+REWRITE_LOOK_S: Final = 0.02
 VERSION_MIN: Final = (7, 0)
 """Flags of a script (`#!lua`) are what refuses it before it starts."""
 _SETTINGS: Final = (
@@ -125,6 +129,48 @@ async def facts_of(ask: Ask) -> Facts:
     except ResponseError:
         return Facts(info, {})
     return Facts(info, {pair[0].decode(): pair[1].decode() for pair in found if pair})
+
+
+async def rewrite(ask: Ask) -> bool:
+    """Have a server that was restarted write its append-only file anew, and wait for it.
+
+    A kill or a power loss can cut the file in the middle of a transaction.
+    Loading leaves that out, but redis-server then cuts the file *inside* the
+    transaction; what is appended after it belongs to it, and the next restart
+    would bring back a part of what was never accepted (valkey-io/valkey#4342).
+    So nothing of ours is appended before the file is whole again.
+
+    Returns:
+        Whether it is; False where BGREWRITEAOF is forbidden.
+
+    Raises:
+        StoreUnavailableError: it takes longer; ask again.
+    """
+    deadline = asyncio.get_running_loop().time() + REWRITE_WAIT_S
+    while True:
+        info = _parsed_info(await ask("INFO", "persistence"))
+        if info.get("aof_rewrite_in_progress") == info.get("aof_rewrite_scheduled") == "0":
+            if info.get("aof_rewrites") != "0" and info.get("aof_last_bgrewrite_status") == "ok":
+                return True
+            if not await _began(ask):
+                return False
+        if asyncio.get_running_loop().time() > deadline:
+            raise StoreUnavailableError("it writes its append-only file anew after a restart")
+        await asyncio.sleep(REWRITE_LOOK_S)
+
+
+async def _began(ask: Ask) -> bool:
+    """Begin to rewrite the file; False where that is forbidden."""
+    try:
+        await ask("BGREWRITEAOF")
+    except NoPermissionError:
+        return False
+    except ResponseError as error:
+        if "unknown command" in str(error):
+            return False
+        if "already in progress" not in str(error):
+            raise StoreUnavailableError(f"BGREWRITEAOF: {error}") from error
+    return True
 
 
 def _parsed_info(text: bytes) -> dict[str, str]:

@@ -141,7 +141,7 @@ local function render_put(put, facts)
   if not content and not found.live then return nil end
   local before = indexes(collection, found)
   found.revision, found.live = found.revision + 1, content ~= nil
-  found.organization, found.terms = put[3], found.live and put[5] or {}
+  found.organization, found.terms = put[3], found.live and texts(put[5]) or {}
   local after = indexes(collection, found)
   local change = { collection = collection, key = text(key), body = content, out = {}, into = {} }
   change.kept = pack(found.revision, found.live, text(found.organization), found.terms, NOW)
@@ -164,7 +164,7 @@ local function render_feed(feed)
   for at, event in ipairs(feed) do
     rendered[at] = {
       organization = event[1],
-      event = pack(text(event[1]), text(event[2]), event[3], whole(event[4])) .. body(event[5]),
+      event = pack(text(event[1]), text(event[2]), texts(event[3]), whole(event[4])) .. body(event[5]),
     }
   end
   return rendered

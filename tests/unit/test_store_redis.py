@@ -1,0 +1,444 @@
+"""The Redis store beyond the contract: scripts that write wholly or not at all, rings, bounds."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+
+import msgspec
+import pytest
+
+from runtime.clock import ManualClock
+from runtime.errors import SettingsError, StoreError, StoreUnavailableError
+from runtime.store import redis as redis_store
+from runtime.store import redis_commits, urls
+from runtime.store.contract import (
+    Ack,
+    Bury,
+    Commit,
+    Committed,
+    Event,
+    FeedEvent,
+    Intent,
+    Put,
+    Refused,
+    Remind,
+    Result,
+    Retry,
+    Send,
+    Snapshot,
+)
+from runtime.store.redis import RedisStore
+from runtime.store.redis_scripts import COMMIT
+from runtime.store.redis_wire import encode_commit
+from tests.conformance.kit import (
+    LONG_S,
+    Desk,
+    accept,
+    everything,
+    ids,
+    ok,
+    picture,
+    publish,
+    send,
+    soon,
+    started,
+)
+from tests.redis_server import shared_server
+
+A, B = "acme/counter:a", "acme/counter:b"
+
+
+@pytest.fixture
+def server():
+    return shared_server()
+
+
+@pytest.fixture
+def prefix():
+    return uuid.uuid4().hex
+
+
+@pytest.fixture
+def clock():
+    return ManualClock()
+
+
+@pytest.fixture
+async def store(server, prefix, clock):
+    store = await RedisStore.open(server.url, clock, prefix=prefix)
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+async def other(server, prefix, clock):
+    """Another client of the same store."""
+    store = await RedisStore.open(server.url, clock, prefix=prefix)
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+async def desk(store):
+    return await Desk(store).register()
+
+
+# a commit is wholly written or not at all
+
+
+def whole_turn(desk):
+    return desk.turn(A, **(everything(0) | {"buries": (Bury("bad-1", "no"),)}))
+
+
+async def prepared(desk):
+    await desk.take(A)
+    await desk.give("in-1", "again-1", "bad-1")
+    return whole_turn(desk)
+
+
+def keys_of(server, prefix):
+    return {key.decode() for key in server.ask("KEYS", f"{prefix}{{*")}
+
+
+def state_of(server, prefix, *left_out):
+    """Every key's value; counters aside, whose numbers may be missing after a defect."""
+    counters = {f"{prefix}{{system}}:{name}" for name in ("head", "cursor")}
+    kept = sorted(keys_of(server, prefix) - counters - set(left_out))
+    return {key: server.ask("DUMP", key) for key in kept}
+
+
+async def test_no_key_of_another_type_tears_a_commit(server, desk, prefix, clock):
+    """Redis never undoes: an error after the first write would leave half a turn."""
+    await prepared(desk)
+    await ok(desk.store, whole_turn(desk))
+    touched = keys_of(server, prefix)
+    assert len(touched) > 30
+    stopped = 0
+    for number, key in enumerate(sorted(touched)):
+        again = f"{prefix}-{number}"
+        store = await RedisStore.open(server.url, clock, prefix=again)
+        fresh = await Desk(store).register()
+        turn = await prepared(fresh)
+        wrong = key.replace(prefix, again, 1)
+        server.ask("DEL", wrong)
+        if server.ask("TYPE", key) == b"stream":
+            server.ask("SADD", wrong, "x")
+        else:
+            server.ask("XADD", wrong, "*", "a", "b")
+        before = state_of(server, again, wrong)
+        try:
+            [answer] = await store.commit([turn])
+        except StoreError:
+            stopped += 1
+            assert state_of(server, again, wrong) == before, f"torn by {key}"
+        else:
+            assert isinstance(answer, Committed | Refused), key
+            if isinstance(answer, Refused):
+                assert state_of(server, again, wrong) == before, f"torn by {key}"
+        await store.close()
+    assert stopped > 20, "hardly any key was asked for its type"
+
+
+WRONG = {
+    "ack": {"acks": (Ack("in-1", "text"),)},
+    "retry": {"retries": (Retry("again-1", "soon", "busy"),)},
+    "bury": {"buries": (Bury("bad-1", 7),)},
+    "event": {"events": (Event("e", b"1"), Event("f", b"1", "schema"))},
+    "event body": {"events": (Event("e", None),)},
+    "snapshot": {"snapshot": Snapshot(None)},
+    "send": {"sends": (send("out-1", B, A), Send("out-2", A, B, None))},
+    "remind": {"reminders": (Remind("x", "tomorrow"),)},
+    "intent": {"intents": (Intent("job_1", "s-1", None, b""),)},
+    "result": {"results": (Result("job_1", "s-1", None),)},
+    "put": {"puts": (Put("job", "k", "acme", 7),)},
+    "terms": {"puts": (Put("job", "k", "acme", b"", (None, "a=1")),)},
+    "feed": {"feed": (publish("a"), FeedEvent("acme", "b", (), "now", b""))},
+}
+
+
+@pytest.mark.parametrize("part", WRONG)
+async def test_a_part_of_a_wrong_type_writes_nothing(server, desk, prefix, part):
+    """A defect of one caller would leave half a turn, or stop the commits beside it."""
+    await prepared(desk)
+    before = state_of(server, prefix)
+    wrong = desk.turn(A, **(everything(0) | WRONG[part]))
+    with pytest.raises((StoreError, TypeError, AttributeError)):
+        await desk.store.commit([wrong])
+    assert state_of(server, prefix) == before
+    bad, right = desk.store.commit([wrong]), desk.commit(**everything(0))
+    error, found = await asyncio.gather(bad, right, return_exceptions=True)
+    assert isinstance(error, Exception)
+    assert isinstance(found, Committed)
+
+
+def parts_of_a_commit():
+    return Commit(
+        "acme", A, None, 3,
+        acks=(Ack("1", b"\xff"), Ack("2")), retries=(Retry("3", 4, "e"),),
+        buries=(Bury("5", "f"),), events=(Event("n", b"body", 2),), snapshot=Snapshot(b"s", 3),
+        sends=(Send("i", "s", "r", b"b" * 300, "to"),), reminders=(Remind("k", 5, b"b" * 70_000),),
+        intents=(Intent("j", "k", "pure", b""),), results=(Result("j", "k", b"r"),),
+        puts=(Put("c", "k", "o", b"d", ("t",), 2), Put("c", "k", "o", None)),
+        feed=(FeedEvent("o", "e", ("r",), 9, b"f"),),
+    )  # fmt: skip
+
+
+def same(found, right):
+    """`found` is the script's form of `right`: nil for empty, msgpack in a text for a body."""
+    if isinstance(right, bytes):
+        return msgspec.msgpack.decode(found) == right
+    if isinstance(right, list):
+        found = found or []
+        return len(found) == len(right) and all(map(same, found, right))
+    return found == right
+
+
+def test_a_commit_reaches_the_script_with_every_part_in_its_place():
+    """A field that the contract appends, or moves, would be written as another."""
+    right = msgspec.msgpack.decode(msgspec.msgpack.encode(parts_of_a_commit()))
+    packed = encode_commit(parts_of_a_commit())
+    packed = packed.replace(b"\xdb", b"\xc6")  # texts of bodies, so that any bytes decode
+    found = msgspec.msgpack.decode(packed)
+    assert len(found) == len(right) == len(Commit.__struct_fields__)
+    for name, one, other in zip(Commit.__struct_fields__, found, right, strict=True):
+        assert same(one, other), name
+
+
+# scripts
+
+
+async def test_scripts_that_the_server_forgot_are_sent_again(server, desk):
+    """A restart, or an operator's SCRIPT FLUSH, would stop every host."""
+    await desk.take(A)
+    done = 0
+
+    async def lane(number):
+        nonlocal done
+        for turn in range(20):
+            await desk.give(f"m{number}-{turn}")
+            done += 1
+
+    lanes = [asyncio.create_task(lane(number)) for number in range(4)]
+    while done < 80:
+        server.ask("SCRIPT", "FLUSH", "SYNC")
+        await asyncio.sleep(0)
+    await asyncio.gather(*lanes)
+    assert len(await desk.store.history(A, 0, 100)) == 80
+    assert (await desk.store.health()).refused == {}
+
+
+async def test_every_script_says_what_it_may_do():
+    """Without its first line a script would run on a full server, and stop in the middle."""
+    assert COMMIT.source.startswith("#!lua\n")
+    assert COMMIT.source.count("#!lua") == 1
+
+
+async def test_commits_of_many_callers_travel_together(server, desk):
+    """Each commit would cost a script, a sync of the disk and a way there and back."""
+
+    def scripts():
+        stats = server.text("INFO", "commandstats")
+        return int(stats.split("cmdstat_evalsha:calls=")[1].split(",")[0])
+
+    await desk.give("warm")
+    before = scripts()
+    await asyncio.gather(*(desk.give(f"m{number}") for number in range(200)))
+    assert scripts() - before < 10
+    assert len(await desk.store.history(A, 0, 1000)) == 201
+
+
+async def test_a_call_that_is_too_long_for_one_script_is_written_in_order(desk, monkeypatch):
+    """A long call would stop the server for everybody, or overtake itself."""
+    monkeypatch.setattr(redis_commits, "SCRIPT_BYTES_MAX", 10_000)
+    await desk.take(A)
+    turns = [
+        desk.turn(A, number, events=(Event(f"e{number}", b"x" * 3_000),)) for number in range(50)
+    ]
+    answers = await desk.store.commit(turns)
+    assert [answer.version for answer in answers] == list(range(1, 51))
+    assert len(await desk.store.journal(A, 0, 100)) == 50
+
+
+async def test_a_call_beyond_the_bound_is_refused_here(desk, monkeypatch):
+    """A huge commit would break the connection of everybody in this process."""
+    monkeypatch.setattr(redis_commits, "COMMIT_BYTES_MAX", 1000)
+    with pytest.raises(ValueError, match="at most 1000"):
+        await desk.store.commit([accept(send("m", body=b"x" * 1000))])
+    assert isinstance(await ok(desk.store, accept(send("m"))), Committed)
+
+
+async def test_a_caller_that_gives_up_takes_no_other_answer_with_it(desk):
+    """The next caller would get an answer that is not its own."""
+    calls = [asyncio.create_task(desk.give(f"m{number}")) for number in range(30)]
+    await asyncio.sleep(0)
+    for call in calls[::3]:
+        call.cancel()
+    answers = await asyncio.gather(*calls, return_exceptions=True)
+    seqs = {message.message_id: message.seq for message in await desk.store.history(A, 0, 100)}
+    for number, answer in enumerate(answers):
+        if number % 3:
+            assert answer == (seqs[f"m{number}"],)
+
+
+# rings
+
+
+async def test_another_clients_commits_wake_who_waits(desk, other, monkeypatch, clock):
+    """Every message between two hosts would be as slow as the slow look."""
+    monkeypatch.setattr(redis_store, "LOOK_EVERY_S", LONG_S)
+    await desk.take(A)
+    poll = await started(desk.store, desk.store.poll("o1", 0, 10, LONG_S))
+    tail = await started(desk.store, desk.store.tail(-1, 10, LONG_S))
+    await ok(other, accept(send("m")))
+    assert ids((await soon(poll)).messages) == ["m"]
+    outcome = await started(other, other.outcome(A, "m", LONG_S))
+    await desk.commit(A, acks=(Ack("m", b"1"),), feed=(publish("done"),))
+    assert (await soon(outcome)).reply == b"1"
+    assert [entry.event for entry in (await soon(tail)).entries] == ["done"]
+    ready = await started(desk.store, desk.store.poll("o1", 1, 10, LONG_S))
+    await ok(other, accept(send("n", B)))
+    assert (await soon(ready)).ready == 1
+
+
+async def test_an_earlier_reminder_of_another_client_is_on_time(desk, other, monkeypatch, clock):
+    """Hosts would sleep until the reminder that they knew of."""
+    monkeypatch.setattr(redis_store, "LOOK_EVERY_S", LONG_S)
+    rival = await Desk(other, "o2", "host-2").register()
+    await rival.take(A)
+    waiting = await started(desk.store, desk.store.poll("o1", 0, 10, LONG_S))
+    await rival.commit(A, reminders=(Remind("wake", clock.now_ms() + 50),))
+    await other.release("o2", [A])
+    clock.advance(0.1)
+    assert (await soon(waiting)).ready == 1
+
+
+async def test_a_lost_ring_costs_a_slow_look_and_nothing_else(desk, other, monkeypatch):
+    """A message whose ring was lost would wait for ever."""
+    monkeypatch.setattr(redis_store, "LOOK_EVERY_S", 0.05)
+    await desk.take(A)
+    waiting = await started(desk.store, desk.store.poll("o1", 0, 10, LONG_S))
+    await desk.store._bell.close()
+    await ok(other, accept(send("m")))
+    assert ids((await soon(waiting)).messages) == ["m"]
+
+
+async def test_a_subscription_that_was_away_makes_everybody_look(server, desk, other, monkeypatch):
+    """What was rung while the subscription was away would be missed."""
+    monkeypatch.setattr(redis_store, "LOOK_EVERY_S", LONG_S)
+    monkeypatch.setattr("runtime.store.redis_bell.RETRY_S", 0.01)
+    await desk.take(A)
+    waiting = await started(desk.store, desk.store.poll("o1", 0, 10, LONG_S))
+    await listening(desk.store)
+    calls = desk.store._calls
+    connect, calls.server.connect = calls.server.connect, no_connection
+    assert server.ask("CLIENT", "KILL", "TYPE", "pubsub") >= 1
+    await ok(other, accept(send("m")))
+    done, _ = await asyncio.wait({waiting}, timeout=0.2)
+    assert not done
+    calls.server.connect = connect
+    assert ids((await soon(waiting)).messages) == ["m"]
+
+
+async def listening(store):
+    """Wait until the store hears rings."""
+    async with asyncio.timeout(5):
+        while (await store.health()).details["rings"] != "heard":
+            await asyncio.sleep(0)
+
+
+async def no_connection(_greet):
+    raise StoreUnavailableError("away")
+
+
+# bounds
+
+
+async def test_a_cursor_before_what_the_feed_keeps_is_reset(desk, monkeypatch):
+    """The feed would grow for ever, or a slow subscriber miss events in silence."""
+    monkeypatch.setattr(redis_store, "FEED_MAX", 100)
+    for number in range(10):
+        feed = tuple(publish(f"e{number * 100 + at}") for at in range(100))
+        await ok(desk.store, Commit("acme", feed=feed))
+    old = await desk.store.tail(5, 1000, LONG_S)
+    assert old.reset and 100 <= len(old.entries) <= 200
+    assert [entry.cursor for entry in old.entries][-1] == old.cursor == 1000
+    recent = await desk.store.tail(990, 1000, 0)
+    assert not recent.reset and len(recent.entries) == 10
+    assert (await desk.store.tail(1000, 10, 0)).reset is False
+
+
+async def test_inboxes_that_are_full_take_only_what_makes_room(desk, monkeypatch):
+    """A flood would fill the server's memory."""
+    monkeypatch.setattr(redis_store, "PENDING_MAX", 3)
+    await desk.take(A)
+    await desk.give("m1", "m2", "m3")
+    full, fine = await asyncio.gather(
+        desk.store.commit([accept(send("m4"))]),
+        desk.store.commit([desk.turn(A, acks=(Ack("m1"),), sends=(send("m5", A, A),))]),
+        return_exceptions=True,
+    )
+    assert "3 messages are pending" in str(full)
+    assert isinstance(fine[0], Committed)
+    await desk.commit(A, acks=(Ack("m2"),))
+    assert await desk.give("m6")
+
+
+async def test_leases_are_measured_by_the_servers_clock(server, prefix):
+    """A client whose clock is wrong would hold agents for ever, or for no time."""
+    store = await RedisStore.open(server.url, prefix=prefix)
+    seconds, micros = map(int, server.ask("TIME"))
+    await store.register("o1", "host-1", 100)
+    ends = int(server.ask("ZSCORE", f"{prefix}{{system}}:owners", "o1"))
+    assert 99_000 < ends - (seconds * 1000 + micros // 1000) < 105_000
+    await store.close()
+
+
+async def test_closing_leaves_no_task_behind(server, prefix):
+    """A process that opens stores would fill with tasks and connections."""
+    before = asyncio.all_tasks()
+    store = await RedisStore.open(server.url, prefix=prefix)
+    waiting = await started(store, store.poll("o1", 0, 10, LONG_S))
+    await store.close()
+    with pytest.raises(StoreUnavailableError):
+        await waiting
+    assert asyncio.all_tasks() == before
+    await RedisStore(server.url).close()
+
+
+# URLs
+
+
+@pytest.mark.parametrize("url", ["http://:hidden@h", "redis://:hidden@h:port", "redis://h?nope=1"])
+def test_a_url_that_cannot_be_used_is_told_without_its_password(url):
+    """A typing error would put the password into a log."""
+    with pytest.raises(SettingsError) as error:
+        RedisStore(url)
+    assert "hidden" not in str(error.value)
+
+
+async def test_a_url_opens_its_store(server, tmp_path, clock):
+    """A deployment could not choose its store by one setting."""
+    for url, backend in (
+        (server.url, "redis"),
+        (f"sqlite://{tmp_path}/store.db", "sqlite"),
+        ("memory:", "memory"),
+    ):
+        store = await urls.open_store(url, clock)
+        assert (await store.health()).backend == backend
+        await store.close()
+    with pytest.raises(SettingsError, match="did you mean redis"):
+        await urls.open_store("rediss2://h", clock)
+    with pytest.raises(SettingsError, match="begins with nothing"):
+        await urls.open_store("/tmp/store.db", clock)
+
+
+async def test_prefixes_share_nothing(server, desk, clock):
+    """Two deployments on one server would read each other's work."""
+    await desk.give("m")
+    stranger = await RedisStore.open(server.url, clock, prefix=uuid.uuid4().hex)
+    before = await picture(stranger)
+    assert before[1:3] == [[], []]
+    await stranger.close()
+    with pytest.raises(SettingsError):
+        RedisStore(server.url, prefix="a{b}")

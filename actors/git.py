@@ -93,7 +93,7 @@ ENVIRONMENT = {
     "GIT_TERMINAL_PROMPT": "0",
     "GIT_ASKPASS": "/bin/false",
     "SSH_ASKPASS": "/bin/false",
-    "GIT_SSH_COMMAND": "ssh -oBatchMode=yes -oPermitLocalCommand=no",
+    "GIT_SSH_COMMAND": "ssh -oBatchMode=yes -oPermitLocalCommand=no -oConnectTimeout=30",
     "GIT_PAGER": "cat",
     "GIT_EDITOR": "/bin/false",
     "GIT_OPTIONAL_LOCKS": "0",

@@ -84,8 +84,7 @@ async def test_no_acknowledged_commit_is_lost_when_the_store_is_killed(tmp_path)
     for _ in range(KILLS):
         goal = sum(lane.sent + lane.handled for lane in lanes)
         goal += chance.randint(*COMMITS_BETWEEN_KILLS)
-        while sum(lane.sent + lane.handled for lane in lanes) < goal:
-            await asyncio.sleep(0.001)
+        await reached(goal, lanes, running)
         await process.kill()
         await process.start()
     for task in running:
@@ -98,6 +97,15 @@ async def test_no_acknowledged_commit_is_lost_when_the_store_is_killed(tmp_path)
     assert sum(lane.unknown for lane in lanes) >= KILLS, "no kill hit a call: nothing was shown"
     await store.close()
     await process.kill()
+
+
+async def reached(goal: int, lanes: list[Lane], running: list[asyncio.Task[None]]) -> None:
+    """Wait until so many commits were accepted; a lane that has ended says why."""
+    async with asyncio.timeout(30):
+        while sum(lane.sent + lane.handled for lane in lanes) < goal:
+            for ended in (task for task in running if task.done()):
+                ended.result()
+            await asyncio.sleep(0.001)
 
 
 async def settled(lane: Lane) -> None:

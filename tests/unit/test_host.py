@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import pytest
 
+from runtime.activation import DELIVERIES_MAX
 from runtime.agent import AgentState, BaseAgent
 from runtime.backoff import Backoff
 from runtime.client import Client
 from runtime.clock import SystemClock
 from runtime.errors import DeadLetterError, StoreUnavailableError
+from runtime.journal import fold
 from runtime.message import Message
-from runtime.store.contract import BATCH_MAX
+from runtime.store.contract import BATCH_MAX, SNAPSHOT_EVERY
 from runtime.store.memory import MemoryStore
 from tests.troupe import LocalTroupe
 
@@ -56,13 +59,43 @@ async def troupe():
     await troupe.stop()
 
 
-async def test_an_answer_comes_after_the_commit(troupe) -> None:
+class HeldTurns(MemoryStore):
+    """Turns are on their way to the disk for as long as the test wants."""
+
+    def __init__(self) -> None:
+        super().__init__(SystemClock())
+        self.held = asyncio.Event()
+        self.let_go = asyncio.Event()
+        self.let_go.set()
+
+    async def commit(self, commits):
+        if any(one.acks and one.agent.startswith("acme/") for one in commits):
+            self.held.set()
+            await self.let_go.wait()
+        return await super().commit(commits)
+
+
+async def test_an_answer_comes_after_the_commit() -> None:
     """A reply that precedes durability would promise what a crash takes back."""
-    client = troupe.client()
+    store = HeldTurns()
+    troupe = await LocalTroupe({"counter": Counter}, store).start()
+    client, host = troupe.client(), troupe.hosts["host-0"]
     assert await client.ask("counter:a", {"by": 2}, "add") == 2
-    assert await client.ask("counter:a", {"by": 3}, "add") == 5
-    events = await troupe.store.journal("acme/counter:a", 0, 10)
-    assert [event.version for event in events] == [1, 2]
+    store.held.clear()
+    store.let_go.clear()
+    message = client.message("counter:a", {"by": 3}, "add")
+    asking = [asyncio.create_task(host.ask("acme", message.sender, message, "acme/counter:a"))]
+    async with asyncio.timeout(5):
+        await store.held.wait()
+    asking.append(asyncio.create_task(client.answer("counter:a", message.message_id)))
+    for _ in range(50):  # whoever could answer has had its chance
+        await asyncio.sleep(0)
+    assert [task.done() for task in asking] == [False, False]
+    assert len(await store.journal("acme/counter:a", 0, 10)) == 1
+    store.let_go.set()
+    async with asyncio.timeout(5):
+        assert [int(answer) for answer in await asyncio.gather(*asking)] == [5, 5]
+    await troupe.stop()
 
 
 async def test_the_same_message_changes_the_state_once(troupe) -> None:
@@ -102,7 +135,26 @@ async def test_a_failing_handler_changes_nothing_and_ends_as_a_dead_letter(troup
         await client.ask("counter:a", {}, "fail")
     assert (await client.ask("counter:a", {}, "read"))["total"] == 2
     [letter] = await client.list("dead_letter")
-    assert b'"error":"ValueError: no"' in letter.body
+    said = json.loads(letter.body)
+    assert (said["error"], said["attempts"]) == ("ValueError: no", DELIVERIES_MAX)
+
+
+async def test_a_snapshot_is_what_its_journal_says(troupe) -> None:
+    """An agent with a long life would wake with another state than it had."""
+    client = troupe.client()
+    texts = [str(number) for number in range(SNAPSHOT_EVERY + 3)]
+    for text in texts:
+        await client.ask("counter:a", {"text": text}, "told")
+    await troupe.kill_host("host-0")
+    whole = await troupe.store.journal("acme/counter:a", 0, BATCH_MAX)
+    await troupe.store.register("rival", "host-0", 10)
+    [found] = await troupe.store.claim("rival", 1, ["acme/counter:a"])
+    assert found.snapshot is not None
+    assert 0 < len(found.events) < len(whole) == SNAPSHOT_EVERY + 3
+    base = (json.loads(found.snapshot.body), 1)
+    state = fold(base, ((one.body, 1) for one in found.events), 1, {})
+    assert state == fold(None, ((one.body, 1) for one in whole), 1, {})
+    assert state["told"] == texts
 
 
 async def test_organizations_never_meet_in_one_agent(troupe) -> None:

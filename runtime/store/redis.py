@@ -287,6 +287,7 @@ class RedisStore:
             self._accepted,
             dict(self._refused),
             details,
+            greeting.owners,
         )
 
     async def close(self) -> None:

@@ -52,6 +52,7 @@ class Greeting(msgspec.Struct, array_like=True, frozen=True):
     messages: int
     events: int
     pending: int
+    owners: tuple[str, ...]
 
 
 _decode_greeting = msgspec.msgpack.Decoder(Greeting).decode

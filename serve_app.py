@@ -11,8 +11,6 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from ray import serve
-
 from actors.department import kinds
 from actors.intake.routes import routers
 from actors.settings import DepartmentSettings
@@ -39,13 +37,4 @@ def build() -> Any:
     return create_app(stores.client(settings), clock, Ids(clock), routers=routers(os.environ))
 
 
-deployment: Any = serve.deployment(
-    serve.ingress(build)(),
-    name="Api",
-    num_replicas=http.from_environment(AGENTS).replicas,
-    max_ongoing_requests=http.REQUESTS_MAX,
-    ray_actor_options={"num_cpus": 0},
-    graceful_shutdown_timeout_s=5,
-    health_check_period_s=2,
-)
-app = deployment.bind()
+app: Any = http.deployment(build, AGENTS).bind()

@@ -6,6 +6,8 @@ import asyncio
 import importlib
 import logging
 import os
+from collections.abc import Callable
+from typing import Any
 
 from ray import serve
 from ray.serve.config import HTTPOptions
@@ -27,6 +29,24 @@ def deploy(settings: ClusterSettings) -> None:
     module, _, name = settings.application.partition(":")
     application = getattr(importlib.import_module(module), name)
     serve.run(application, name=APPLICATION, route_prefix="/", _local_testing_mode=False)
+
+
+def deployment(build: Callable[[], Any], agents: str) -> Any:
+    """The Serve deployment of an application.
+
+    Args:
+        build: makes the application of one replica, there.
+        agents: as for `from_environment`.
+    """
+    return serve.deployment(
+        serve.ingress(build)(),
+        name="Api",
+        num_replicas=from_environment(agents).replicas,
+        max_ongoing_requests=REQUESTS_MAX,
+        ray_actor_options={"num_cpus": 0},
+        graceful_shutdown_timeout_s=5,
+        health_check_period_s=2,
+    )
 
 
 def from_environment(agents: str) -> ClusterSettings:

@@ -1,0 +1,17 @@
+"""Verification that ships with Troupe: its own code under faults, judged from a history.
+
+    loop        virtual time: an event loop whose clock jumps to the next timer
+    process     simulated processes: killed, frozen, with clocks that step
+    network     the way to the store: slow, lossy, cut
+    history     what was seen, as plain facts, by a tap in the store and the test's clients
+    invariants  pure functions: history -> violations
+    workload    agents and jobs that check themselves; driver, outside: who uses them
+    simulate    one seed, many seeds, and the figure they make
+    planted     bugs put into the runtime to see them found
+    crashpoints kills at every durable boundary of one job
+    powerloss   power cuts of the SQLite file
+    chaos       a real deployment whose processes are killed while it works
+
+Host, scheduler, client and store are the objects of production, unchanged;
+`python -m runtime.verify NAME` runs one of them.
+"""

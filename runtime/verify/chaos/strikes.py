@@ -1,0 +1,104 @@
+"""Strikes: the processes of a deployment, and how they are killed and paused.
+
+Processes are found by the deployment's mark and told apart by what they call
+themselves, so a strike never reaches anybody else's.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from runtime.cluster.processes import marked
+
+TITLES: Final = {
+    "host": "ray::AgentHost",
+    "scheduler": "ray::Scheduler",
+    "registry": "ray::Registry",
+    "store": "ray::StoreActor",
+    "replica": "ray::ServeReplica",
+    "raylet": "raylet",
+    "gcs": "gcs_server",
+}
+"""How the processes call themselves."""
+WEIGHTS: Final = {
+    "host": 12, "scheduler": 6, "registry": 2, "store": 6, "replica": 6, "redis": 4,
+    "raylet": 1, "gcs": 1,
+}  # fmt: skip
+"""Raylet and GCS take the whole machine's Ray with them: half a minute each."""
+PAUSE_S: Final = (1.0, 15.0)
+"""Shorter and longer than a lease."""
+
+
+@dataclass(frozen=True)
+class Strike:
+    """One process struck."""
+
+    kind: str
+    how: str
+    """`kill` or `pause`."""
+    at_ms: int
+    """True time."""
+
+
+@dataclass
+class Striker:
+    """Strikes one process of a deployment at a time."""
+
+    data: Path
+    random: random.Random
+    others: dict[str, Callable[[], None]] = field(default_factory=dict)
+    """Kinds that are not of the deployment -> what kills, and starts, one of them."""
+    strikes: list[Strike] = field(default_factory=list)
+    _paused: list[tuple[float, int]] = field(default_factory=list)
+    """(when it goes on, pid)"""
+
+    def strike(self, kinds: Sequence[str]) -> Strike | None:
+        """Kill or pause one process of a random kind; None when there was none of it."""
+        [kind] = self.random.choices(kinds, [WEIGHTS[kind] for kind in kinds])
+        how = "pause" if kind in ("host", "scheduler") and self.random.random() < 1 / 6 else "kill"
+        if kind in self.others:
+            self.others[kind]()
+        elif not self._signal(kind, how):
+            return None
+        made = Strike(kind, how, time.time_ns() // 1_000_000)
+        self.strikes.append(made)
+        return made
+
+    def wake(self, everybody: bool = False) -> None:
+        """Let paused processes go on whose time has come."""
+        now = time.monotonic()
+        due = [pid for until, pid in self._paused if everybody or until <= now]
+        self._paused = [(until, pid) for until, pid in self._paused if pid not in due]
+        for pid in due:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+    def _signal(self, kind: str, how: str) -> bool:
+        found = [pid for pid in marked(self.data) if _title(pid).startswith(TITLES[kind])]
+        if not found:
+            return False
+        pid = self.random.choice(sorted(found))
+        try:
+            os.kill(pid, signal.SIGSTOP if how == "pause" else signal.SIGKILL)
+        except ProcessLookupError:
+            return False
+        if how == "pause":
+            self._paused.append((time.monotonic() + self.random.uniform(*PAUSE_S), pid))
+        return True
+
+
+def _title(pid: int) -> str:
+    """The command line, without the folder of the program."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return ""
+    return Path(words[0].decode(errors="replace")).name if words else ""

@@ -53,8 +53,8 @@ async def opened(path, **options):
     return await SqliteStore.open(path, ManualClock(), **{"boot_id": "boot"} | options)
 
 
-async def filled(path, messages=300):
-    store = await opened(path)
+async def filled(path, messages=300, **options):
+    store = await opened(path, **options)
     await store.commit([message(f"m{number}") for number in range(messages)])
     return store
 
@@ -217,7 +217,7 @@ async def test_a_damaged_copy_is_never_declared_good(path, tmp_path):
 
 async def test_a_restore_voids_everything_of_before(path, tmp_path):
     """A host or a reader of before would go on as if nothing had been taken back."""
-    store = await filled(path, 3)
+    store = await filled(path, 3, boot_id=restoring.machine_boot_id())  # no reboot in between
     incarnation = await store.register("o1", "host-1", 10)
     await store.claim("o1", 1, [A])
     await backed_up(store, tmp_path / "b.db")

@@ -42,6 +42,12 @@ ENVIRONMENT: Final = {
     "npm_config_update_notifier": "false",
     "YARN_CACHE_FOLDER": f"{SCRATCH}/yarn",
 }
+_CERTIFICATES: Final = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt")
+_CERTIFICATE_VARIABLES: Final = (
+    "SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "CARGO_HTTP_CAINFO",
+    "GIT_SSL_CAINFO",
+)  # fmt: skip
+"""Package managers bring certificates of their own; an operator's authority is in the machine's."""
 MAKE_VENV: Final = '"$1" -m venv "$2" >/dev/null 2>&1 || rm -rf "$2"; '
 RUN: Final = 'exec bash -c "$3"'
 
@@ -105,13 +111,18 @@ async def _run(
          recipe.command],
         workspace=place.tree,
         timeout_s=limits.timeout_s,
-        env={**ENVIRONMENT, **venv},
+        env={**ENVIRONMENT, **_certificates(), **venv},
         output_bytes_max=OUTPUT_BYTES_MAX,
         extra_ro_binds={relay.INSIDE: Path(relay.__file__), relay.SOCKET: way},
         binds={HOME: place.home, SCRATCH: place.scratch},
         merge_streams=True,
         hold=hold,
     )  # fmt: skip
+
+
+def _certificates() -> dict[str, str]:
+    found = [path for path in _CERTIFICATES if Path(path).exists()][:1]
+    return {name: path for name in _CERTIFICATE_VARIABLES for path in found}
 
 
 async def _exceeds(place: SetupPlace, bytes_max: int) -> None:

@@ -249,6 +249,16 @@ async def test_packages_are_installed_from_an_allowed_host_and_imported(tmp_path
     assert await space.snapshot() == space.base_tree
 
 
+async def test_the_machines_certificates_are_the_setups(tmp_path: Path) -> None:
+    """Behind an authority of the operator's own, no package could be loaded over https."""
+    bundle = Path("/etc/ssl/certs/ca-certificates.crt")
+    if not bundle.exists():
+        pytest.skip("this machine keeps its certificates elsewhere")
+    command = 'test "$PIP_CERT" = "$SSL_CERT_FILE" && wc -c < "$NODE_EXTRA_CA_CERTS" > size'
+    space = await laid(tmp_path, command)
+    assert (await run(space, "cat size"))[1].strip() == str(bundle.stat().st_size)
+
+
 async def test_without_an_allowed_host_a_setup_reaches_nothing_and_says_what_it_asked_for(
     tmp_path: Path,
 ) -> None:

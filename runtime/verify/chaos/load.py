@@ -57,6 +57,14 @@ class Load:
         """Work until `stop`; then every request that was begun is finished."""
         await asyncio.gather(self._probe(), *(self._client(pause_s) for _ in range(clients)))
 
+    async def answered(self) -> None:
+        """Return when an agent has answered a question that is asked from now on."""
+        since_ms = now_ms()
+        while True:
+            if self.promises.probes and self.promises.probes[-1][0] >= since_ms:
+                return
+            await asyncio.sleep(PROBE_S)
+
     def stop(self) -> None:
         self._stopping = True
 

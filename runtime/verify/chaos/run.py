@@ -133,8 +133,9 @@ class _Run:
         try:
             await self._strike_for(self._plan.minutes * 60, load.promises)
             self._say("calm: waiting until everything has come to its end")
-            load.stop()
             async with asyncio.timeout(CALM_S):
+                await load.answered()
+                load.stop()
                 await working
                 await self._settled(load.promises.jobs)
         except TimeoutError:

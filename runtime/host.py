@@ -86,6 +86,10 @@ class Host:
         self.answers = Answers()
         self.finished: dict[Activation, None] = {}
         self._claim_wanted = asyncio.Event()
+        self._parked: asyncio.Timeout | None = None
+        """Ends the poll that waits at the store."""
+        self._doubtful = asyncio.Event()
+        """An agent was lost: is this host still who it was?"""
         self._claiming = asyncio.Lock()
         self._claim_these: dict[str, None] = {}
         self._cursor = 0
@@ -251,6 +255,7 @@ class Host:
         del self._active[activation.address]
         self._sends_since.pop(activation.address, None)
         self.moved += 1
+        self._doubtful.set()
         self._end(self._forget(activation))
 
     async def _forget(self, activation: Activation) -> None:
@@ -268,8 +273,14 @@ class Host:
     # Loops
 
     async def _renew(self) -> None:
+        """Keep the lease, and look at once who this host is when an agent of it was fenced."""
         while True:
-            await asyncio.sleep(self._settings.lease_s / 3)
+            try:
+                async with asyncio.timeout(self._settings.lease_s / 3):
+                    await self._doubtful.wait()
+            except TimeoutError:
+                pass
+            self._doubtful.clear()
             renewed = await patiently(lambda: self.store.renew(self.owner, self._settings.lease_s))
             incarnation = (await patiently(self.store.health)).incarnation
             if not renewed or incarnation != self._incarnation:
@@ -285,6 +296,8 @@ class Host:
             lambda: self.store.register(self.owner, self.name, self._settings.lease_s)
         )
         self._cursor = self._known = self._handed = 0
+        if self._parked is not None:
+            self._parked.reschedule(asyncio.get_running_loop().time())
 
     async def _poll(self) -> None:
         clock = asyncio.get_running_loop().time
@@ -294,12 +307,12 @@ class Host:
             began = clock()
             after, owner = max(self._cursor, self._handed), self.owner
             try:
-                poll = await self.store.poll(owner, after, BATCH_MAX, POLL_WAIT_S)
+                poll = await self._next_poll(owner, after)
             except StoreUnavailableError:
                 await asyncio.sleep(RETRY_S * (0.5 + self.random()))
                 await self._claim_and_activate(None)  # a lost answer may have told of work
                 continue
-            if owner != self.owner:
+            if poll is None or owner != self.owner:
                 continue  # this host has begun anew: what it held before is none of its business
             self._hand_over(poll.messages)
             self._cursor = poll.cursor
@@ -310,6 +323,16 @@ class Host:
                 await self._claim_and_activate(None)
             if self._early:
                 await self._release_orphans()
+
+    async def _next_poll(self, owner: str, after: int) -> contract.Poll | None:
+        """None when this host began anew meanwhile: nobody rings for its old name."""
+        try:
+            async with asyncio.timeout(None) as self._parked:
+                return await self.store.poll(owner, after, BATCH_MAX, POLL_WAIT_S)
+        except TimeoutError:
+            return None
+        finally:
+            self._parked = None
 
     def _forget_finished(self, cursor: int) -> None:
         finished, self.finished = self.finished, {}

@@ -70,7 +70,7 @@ async def supervisor(troupe):
 async def test_hosts_go_on_at_once_after_redis_was_killed(server, troupe) -> None:
     """Every agent would be fenced for ever, or until the next renewal of the lease."""
     client, before = troupe.client(), Counter.handled
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(8):
         for kill in range(3):
             for agent in ("counter:a", "counter:b"):
                 assert await asked(client, agent, 1, f"{agent}-{kill}") == kill + 1

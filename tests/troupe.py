@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TypeVar
 
 from runtime.client import Client
 from runtime.clock import Clock, SystemClock
@@ -16,7 +17,24 @@ from runtime.scheduler import Scheduler
 from runtime.store.contract import Store
 from runtime.store.memory import MemoryStore
 
+WITHIN_S = 20.0
+"""What takes longer in one process has not happened."""
+T = TypeVar("T")
 SETTINGS = HostSettings(lease_s=2.0, idle_s=30.0)
+
+
+async def soon(what: Awaitable[T]) -> T:
+    """What is awaited, or a failure instead of a test that hangs."""
+    async with asyncio.timeout(WITHIN_S):
+        return await what
+
+
+async def eventually(look: Callable[[], Awaitable[T]]) -> T:
+    """What `look` finds as soon as that is true; everybody else has a turn between two looks."""
+    async with asyncio.timeout(WITHIN_S):
+        while not (found := await look()):
+            await asyncio.sleep(0)
+        return found
 
 
 class LocalTroupe:

@@ -12,9 +12,10 @@ sandbox.  Opening it again on the same folder is a restart of everything.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -41,6 +42,8 @@ WITHIN_S = 50.0
 TAIL_S = 1.0
 """Between two looks when nothing was told."""
 ENDED = ("completed", "failed")
+LET_GO = {f"job:{how}" for how in ("completed", "failed", "cancelled", "waiting", "paused")}
+"""Events with which a job gives its slot back."""
 
 
 @dataclass
@@ -51,8 +54,6 @@ class Department:
     api: httpx2.AsyncClient
     store: Store
     settings: DepartmentSettings
-    running: set[int] = field(default_factory=set)
-    """How many jobs were seen to run at once."""
 
     async def get(self, path: str) -> Json:
         return _answer(await self.api.get(path))
@@ -84,8 +85,21 @@ class Department:
                 return found
             assert clock() < deadline, f"after {WITHIN_S} s there is only {found}"
             cursor = (await self.store.tail(cursor, BATCH_MAX, TAIL_S)).cursor
-            assert self.troupe.scheduler is not None
-            self.running.add(self.troupe.scheduler.status()["running"])
+
+    async def side_by_side(self) -> int:
+        """How many jobs have run at once at most, as the feed tells it."""
+        after, most = 0, 0
+        running: set[str] = set()
+        while entries := (await self.store.tail(after, BATCH_MAX, 0.0)).entries:
+            for entry in entries:
+                job = json.loads(entry.body).get("jobId")
+                if entry.event == "job:started":
+                    running.add(job)
+                elif entry.event in LET_GO:
+                    running.discard(job)
+                most = max(most, len(running))
+            after = entries[-1].cursor
+        return most
 
     async def review(self, issue: str) -> Json:
         """The issue's pending review, once there is one."""

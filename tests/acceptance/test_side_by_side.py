@@ -63,7 +63,7 @@ async def test_eight_issues_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         for story in STORIES:
             await check_end(troupe, story, found[story.name])
             await check_apart(troupe, found[story.name], story)
-        assert max(troupe.running) == LIMIT, "they did not work side by side"
+        assert await troupe.side_by_side() == LIMIT
         jobs = [job.id for issue in ids.values() for job in await troupe.jobs(issue)]
         check_machine(tmp_path, ours, jobs)
         await check_calls(troupe, server)
@@ -207,7 +207,7 @@ def check_machine(root: Path, ours: set[int], jobs: list[str]) -> None:
     assert {path.name for path in data.iterdir() if "troupe.db" not in path.name} == KEPT
     assert list((data / "workspaces" / "jobs").iterdir()) == []
     mirrors = {path.suffix for path in (data / "workspaces" / "mirrors").iterdir()}
-    assert mirrors == {".git", ".lock"}
+    assert mirrors == {".git", ".lock", ".use"}
 
 
 def check_branches(place: Path, name: str, found: dict[str, Json]) -> None:

@@ -99,11 +99,12 @@ async def killed(tmp_path, kills: int) -> None:
     running = [asyncio.create_task(lane.run()) for lane in lanes]
     for _ in range(kills):
         goal = done(lanes) + chance.randint(*COMMITS_BETWEEN_KILLS)
-        while done(lanes) < goal:
-            await asyncio.sleep(0.001)
-            assert not any(task.done() for task in running), [
-                task for task in running if task.done()
-            ]
+        async with asyncio.timeout(60):
+            while done(lanes) < goal:
+                await asyncio.sleep(0.001)
+                assert not any(task.done() for task in running), [
+                    task for task in running if task.done()
+                ]
         server.kill()
         await asyncio.to_thread(server.start)
     for task in running:

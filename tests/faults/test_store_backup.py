@@ -14,7 +14,7 @@ from runtime.store.contract import Commit, Fence
 from runtime.store.remote import RemoteStore
 from runtime.store.restore import restore
 from runtime.store.sqlite import SqliteStore
-from tests.faults.test_store_kill import LANES, Lane, check, settled
+from tests.faults.test_store_kill import LANES, Lane, check, reached, settled
 from tests.store_process import StoreProcess
 
 COMMITS_BEFORE = 4_000
@@ -48,8 +48,7 @@ async def working(store, commits):
     lanes = [Timed(number, store, incarnation) for number in range(LANES)]
     await store.claim("o1", LANES, [lane.agent for lane in lanes])
     running = [asyncio.create_task(lane.run()) for lane in lanes]
-    while sum(lane.sent + lane.handled for lane in lanes) < commits:
-        await asyncio.sleep(0.01)
+    await reached(commits, lanes, running)
     return lanes, running
 
 
@@ -109,11 +108,8 @@ async def test_a_kill_during_a_backup_costs_only_the_backup(tmp_path, process):
                 await process.kill()
                 await store.backup(f"more {number}", str(tmp_path / f"more-{number}"), 1.0)
     await process.start()
-    await asyncio.sleep(0)
     assert inspect(file, lambda: None) == made
-    goal = sum(lane.handled for lane in lanes) + 100
-    while sum(lane.handled for lane in lanes) < goal:
-        await asyncio.sleep(0.01)
+    await reached(sum(lane.sent + lane.handled for lane in lanes) + 200, lanes, running)
     await ended(running)
     for lane in lanes:
         await settled(lane)

@@ -24,7 +24,7 @@ from runtime.store.contract import Commit, Committed, Event, FeedEvent, Fence, R
 from runtime.store.restore import restore
 from runtime.store.server import StoreServer
 from runtime.store.sqlite import SqliteStore
-from tests.troupe import LocalTroupe
+from tests.troupe import LocalTroupe, soon
 from tests.unit.test_jobs import STEPS, World, start, until, worker
 
 A = "acme/counter:a"
@@ -381,13 +381,9 @@ async def test_a_job_goes_on_from_what_the_backup_knew(path, tmp_path):
     factories = {"worker": worker(world)}
     store = await SqliteStore.open(path, SystemClock())
     troupe = await LocalTroupe(factories, store).start()
+    world.stop_at = 3
     await start(troupe.client(), "job_a")
-    while len(world.calls) < 2:
-        await world.reached.wait()
-        world.reached.clear()
-    world.hold.clear()
-    while len(await store.steps("job_a")) <= len(world.calls) - 1:
-        await asyncio.sleep(0.001)
+    await soon(world.stopped.wait())  # its intent is durable, and so are the results before it
     known = [step.key for step in await store.steps("job_a") if step.result is not None]
     await backed_up(store, tmp_path / "b.db")
     world.hold.set()

@@ -17,7 +17,7 @@ from runtime.journal import fold
 from runtime.message import Message
 from runtime.store.contract import BATCH_MAX, SNAPSHOT_EVERY
 from runtime.store.memory import MemoryStore
-from tests.troupe import LocalTroupe
+from tests.troupe import LocalTroupe, eventually
 
 
 class Counter(BaseAgent):
@@ -110,9 +110,11 @@ async def test_agents_answer_each_other(troupe) -> None:
     """A message between agents and its reply would be lost between two commits."""
     client = troupe.client()
     await client.ask("counter:a", {"whom": "counter:b"}, "tell")
-    while (state := await client.ask("counter:a", {}, "read"))["told"] == []:
-        await asyncio.sleep(0)
-    assert state["told"] == ["reply 1"]
+
+    async def told() -> list[str]:
+        return (await client.ask("counter:a", {}, "read"))["told"]
+
+    assert await eventually(told) == ["reply 1"]
     assert (await client.ask("counter:b", {}, "read"))["total"] == 1
 
 

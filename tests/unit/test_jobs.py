@@ -15,7 +15,7 @@ from runtime.ids import HOME
 from runtime.job import AgentJob, JobResult
 from runtime.message import Message
 from runtime.store.contract import Document
-from tests.troupe import LocalTroupe
+from tests.troupe import LocalTroupe, eventually, soon
 
 STEPS = 5
 TOLD = {"job.started", "job.completed", "job.failed", "job.waiting", "job.cancelled"}
@@ -29,6 +29,10 @@ class World:
         self.hold = asyncio.Event()
         self.hold.set()
         self.reached = asyncio.Event()
+        self.stop_at = 0
+        """Which call is held open, the first is 1."""
+        self.stopped = asyncio.Event()
+        """It is."""
         self.fail = 0
         self.closed = False
         """Whether jobs that look at it have to wait, and why."""
@@ -44,6 +48,9 @@ class World:
     async def call(self, context) -> str:
         self.calls.append(context.idempotency_key)
         self.reached.set()
+        if len(self.calls) == self.stop_at:
+            self.hold.clear()
+            self.stopped.set()
         await self.hold.wait()
         if self.fail:
             self.fail -= 1
@@ -103,14 +110,13 @@ def worker(world: World) -> type[BaseAgent]:
 
 async def until(client: Client, job: str, status: str) -> AgentJob:
     """The job's record once it has this status."""
-    async with asyncio.timeout(20):
-        while True:
-            document = await client.get("job", job)
-            if document is not None:
-                record = AgentJob.model_validate_json(document.body)
-                if record.status == status:
-                    return record
-            await asyncio.sleep(0.002)
+
+    async def there() -> AgentJob | None:
+        document = await client.get("job", job)
+        record = AgentJob.model_validate_json(document.body) if document else None
+        return record if record and record.status == status else None
+
+    return await eventually(there)
 
 
 @pytest.fixture
@@ -148,15 +154,9 @@ async def test_a_job_runs_its_steps_and_says_so(troupe, world) -> None:
 async def test_a_killed_host_costs_at_most_the_step_it_was_in(troupe, world, at) -> None:
     """A recorded step would be called again, or the job would be lost."""
     client = troupe.client()
+    world.stop_at = at
     await start(client, "job_1")
-    world.hold.clear()
-    while len(world.calls) < at:
-        world.reached.clear()
-        await world.reached.wait()
-        if len(world.calls) < at:
-            world.hold.set()
-            await asyncio.sleep(0)
-            world.hold.clear()
+    await soon(world.stopped.wait())
     await troupe.kill_host("host-0")
     world.hold.set()
     await troupe.start_host("host-0")
@@ -198,9 +198,11 @@ async def test_a_job_between_two_attempts_is_queued_and_holds_no_slot(troupe, wo
     world.fail = 1
     client = troupe.client()
     await start(client, "job_1")
-    async with asyncio.timeout(5):
-        while (await until(client, "job_1", "pending")).error is None:
-            await asyncio.sleep(0)
+
+    async def failed_once() -> bool:
+        return (await until(client, "job_1", "pending")).error is not None
+
+    await eventually(failed_once)
     status = await client.ask("scheduler:main", {}, "scheduler.status")
     assert (status["queued"], status["waiting"], status["running"]) == (1, 0, 0)
     await troupe.kill_scheduler()
@@ -219,8 +221,11 @@ async def test_a_job_that_keeps_failing_ends_as_a_dead_letter(troupe, world) -> 
     assert record.attempts == record.max_attempts
     assert "the outside is down" in record.error
     assert len(await client.list("dead_letter")) == 1
-    while (await client.ask("worker:boss", {}, "look"))["seen"][-1] != "job.failed":
-        await asyncio.sleep(0)
+
+    async def told() -> bool:
+        return (await client.ask("worker:boss", {}, "look"))["seen"][-1] == "job.failed"
+
+    await eventually(told)
     world.fail = 0
     assert (await client.ask("scheduler:main", {"jobId": "job_1"}, "job.retry"))["ok"]
     await until(client, "job_1", "completed")
@@ -228,12 +233,12 @@ async def test_a_job_that_keeps_failing_ends_as_a_dead_letter(troupe, world) -> 
 
 async def failed(client: Client, job: str, revision: int = 0) -> Document:
     """The job's dead letter, as soon as there is one beyond this revision."""
-    async with asyncio.timeout(20):
-        while True:
-            letter = await client.get("dead_letter", f"job/{job}")
-            if letter is not None and letter.revision > revision:
-                return letter
-            await asyncio.sleep(0.002)
+
+    async def there() -> Document | None:
+        letter = await client.get("dead_letter", f"job/{job}")
+        return letter if letter and letter.revision > revision else None
+
+    return await eventually(there)
 
 
 async def test_a_retry_settles_the_dead_letter_and_says_who(troupe, world) -> None:
@@ -277,7 +282,7 @@ async def test_cancel_reaches_a_step_in_the_middle(troupe, world) -> None:
     client = troupe.client()
     world.hold.clear()
     await start(client, "job_1")
-    await world.reached.wait()
+    await soon(world.reached.wait())
     assert (await client.ask("scheduler:main", {"jobId": "job_1"}, "job.cancel"))["ok"]
     record = await until(client, "job_1", "cancelled")
     assert record.reason == "cancelled"
@@ -289,7 +294,7 @@ async def test_cancel_survives_the_death_of_the_host(troupe, world) -> None:
     client = troupe.client()
     world.hold.clear()
     await start(client, "job_1")
-    await world.reached.wait()
+    await soon(world.reached.wait())
     await troupe.kill_host("host-0")
     assert (await client.ask("scheduler:main", {"jobId": "job_1"}, "job.cancel"))["ok"]
     await troupe.start_host("host-0")
@@ -302,7 +307,7 @@ async def test_another_organization_cannot_cancel(troupe, world) -> None:
     client = troupe.client()
     world.hold.clear()
     await start(client, "job_1")
-    await world.reached.wait()
+    await soon(world.reached.wait())
     answer = await troupe.client("other").ask("scheduler:main", {"jobId": "job_1"}, "job.cancel")
     assert answer["code"] == "not_found"
     world.hold.set()
@@ -314,10 +319,13 @@ async def test_pause_stops_between_steps_and_resume_goes_on(troupe, world) -> No
     client = troupe.client()
     world.hold.clear()
     await start(client, "job_1")
-    await world.reached.wait()
+    await soon(world.reached.wait())
     assert (await client.ask("scheduler:main", {"jobId": "job_1"}, "job.pause"))["ok"]
-    while (await troupe.store.history("acme/worker:job_1", 0, 9))[-1].status == "pending":
-        await asyncio.sleep(0)
+
+    async def heard() -> bool:
+        return (await troupe.store.history("acme/worker:job_1", 0, 9))[-1].status != "pending"
+
+    await eventually(heard)
     world.hold.set()
     await until(client, "job_1", "paused")
     assert len(world.calls) == 1
@@ -375,10 +383,12 @@ async def test_looks_that_change_nothing_are_told_to_nobody(troupe, world) -> No
     more = (await told(troupe))[len(events) :]
     assert more[:3] == ["job:started", "agent:started", "agent:progress"]
     assert more.count("job:started") == 1
-    async with asyncio.timeout(5):
-        while "job.completed" not in (seen := (await client.ask("worker:boss", {}, "x"))["seen"]):
-            await asyncio.sleep(0)
-    assert seen == ["job.started", "job.waiting", "job.started", "job.completed"]
+
+    async def seen() -> list[str]:
+        told = (await client.ask("worker:boss", {}, "look"))["seen"]
+        return told if "job.completed" in told else []
+
+    assert await eventually(seen) == ["job.started", "job.waiting", "job.started", "job.completed"]
 
 
 async def test_a_look_that_works_for_a_while_says_so(troupe, world, monkeypatch) -> None:
@@ -393,9 +403,11 @@ async def test_a_look_that_works_for_a_while_says_so(troupe, world, monkeypatch)
     await looked(world, 1)
     world.look.clear()
     await looked(world, 1)
-    async with asyncio.timeout(5):
-        while (await until(client, "job_1", "running")).reason is not None:
-            await asyncio.sleep(0)
+
+    async def goes_on() -> bool:
+        return (await until(client, "job_1", "running")).reason is None
+
+    await eventually(goes_on)
     assert (await told(troupe))[-3:] == ["job:started", "agent:started", "agent:progress"]
 
 

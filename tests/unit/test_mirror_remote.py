@@ -189,8 +189,9 @@ async def test_a_cancelled_fetch_is_done_again_as_a_whole(tmp_path: Path) -> Non
         commit(origin)
         host.held = threading.Event()
         fetching = asyncio.ensure_future(opened(tmp_path, host.source(), "job_9"))
-        while len(host.asked) < 3:
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(20):
+            while len(host.asked) < 3:
+                await asyncio.sleep(0.01)
         fetching.cancel()
         with pytest.raises(asyncio.CancelledError):
             await fetching

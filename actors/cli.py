@@ -1,6 +1,7 @@
 """The `troupe` command: its groups put together, and nothing else.
 
-Everything but up, down, keys, backup, restore, export and demo talks HTTP to a running Troupe.
+Everything but up, down, keys, backup, restore, export, purge and demo talks HTTP
+to a running Troupe.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from actors.commands.issues import cancel, issues
 from actors.commands.jobs import jobs
 from actors.commands.keys import keys
 from actors.commands.lifecycle import down, status, up
+from actors.commands.purge import purge
 from actors.commands.review import review
 from actors.commands.submit import submit
 from actors.commands.watch import watch
@@ -59,7 +61,7 @@ def main() -> None:
 
 for command in (
     up, down, status, submit, watch, issues, jobs, agents, review, cancel, explain, keys,
-    backup, restore, export, demo,
+    backup, restore, export, purge, demo,
 ):  # fmt: skip
     main.add_command(command)
 

@@ -211,9 +211,7 @@ class Activation:
                 turn.send(message.sender, reply, "reply", reply_to=message.message_id)
             await self._expand(turn)
             after = self.agent.state.model_dump(mode="json")
-        except (
-            Exception
-        ) as error:  # the author's code may raise anything; it is the message's fault
+        except Exception as error:  # the author's code may raise anything: the message's fault
             logger.warning(
                 "a turn of %s failed: %s",
                 self.address,

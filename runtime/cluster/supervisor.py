@@ -77,7 +77,7 @@ class Supervisor:
         try:
             await self._start()
             await self._watch()
-        except Exception as error:
+        except Exception as error:  # the end of the process: whoever waits for it is told why
             logger.exception("the supervisor gives up")
             self._say("failed", f"{type(error).__name__}: {error}")
             raise

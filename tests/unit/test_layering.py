@@ -105,3 +105,23 @@ def test_the_contract_gives_every_record() -> None:
     }
     assert written <= set(contract.__all__)
     assert all(getattr(contract, name) is getattr(records, name) for name in written)
+
+
+@pytest.mark.parametrize("path", RUNTIME + ACTORS, ids=name)
+def test_whoever_catches_everything_says_why(path: Path) -> None:
+    """A defect would be swallowed where nobody has thought of it."""
+    lines = path.read_text().splitlines()
+    silent = [
+        f"line {node.lineno}"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ExceptHandler) and _catches_everything(node)
+        and not any("#" in line for line in lines[node.lineno - 1 : node.lineno + 1])
+    ]  # fmt: skip
+    assert silent == []
+
+
+def _catches_everything(handler: ast.ExceptHandler) -> bool:
+    """It does, and goes on: what is raised again was only passed through."""
+    kind = ast.unparse(handler.type) if handler.type else "BaseException"
+    again = any(isinstance(node, ast.Raise) and node.exc is None for node in handler.body)
+    return kind in ("Exception", "BaseException") and not again

@@ -6,7 +6,7 @@ It holds the data directory's lock, starts a private Ray head and the companion
 processes as its children, deploys the actors and the HTTP application, and from
 then on looks after them: an actor that is gone is created anew, a companion
 that died is started again, and when the Ray head dies the supervisor replaces
-itself by a fresh one.  It holds no truth: killed at any point, `troupe up`
+itself by a fresh one, as often as it takes.  It holds no truth: killed at any point, `troupe up`
 clears what is left by its mark and begins again from the store.
 """
 
@@ -21,8 +21,9 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from runtime.cluster.operator import ensure_admin_key
 from runtime.cluster.processes import end_all, held
@@ -42,6 +43,9 @@ WATCH_S = 1.0
 HEAD_WAIT_S = 60.0
 COMPANION_WAIT_S = 20.0
 STOP_WAIT_S = 10.0
+RESTART_S_MAX = 30.0
+RESTARTS = "TROUPE_RESTARTS"
+"""Environment variable by which a supervisor that replaces itself says how often it has."""
 OBJECT_STORE_BYTES = 100_000_000
 RAY_ENVIRONMENT = {
     "RAY_AUTH_MODE": "token",
@@ -57,8 +61,15 @@ RAY_ENVIRONMENT = {
 class Supervisor:
     """Starts, watches and stops one deployment."""
 
-    def __init__(self, settings: ClusterSettings) -> None:
+    def __init__(self, settings: ClusterSettings, restarts: int = 0) -> None:
+        """
+        Args:
+            restarts: how often it has begun anew since Troupe last ran.
+        """
         self._settings = settings
+        self.restarts = restarts
+        """0 until it has been ready once: whoever typed `troupe up` is told what is wrong.
+        What has run is started again, as often as it takes."""
         self._directory = settings.directory
         self._state = State(
             "starting", "", os.getpid(), f"http://127.0.0.1:{settings.port}",
@@ -79,7 +90,8 @@ class Supervisor:
             await self._watch()
         except Exception as error:  # the end of the process: whoever waits for it is told why
             logger.exception("the supervisor gives up")
-            self._say("failed", f"{type(error).__name__}: {error}")
+            phase = "starting" if self.restarts else "failed"
+            self._say(phase, f"{type(error).__name__}: {error}")
             raise
         finally:
             await self._stop()
@@ -102,6 +114,7 @@ class Supervisor:
         await asyncio.to_thread(self._deploy)
         await ensure_admin_key(self._settings)
         self._say("ready", "Troupe is running")
+        self.restarts = 1
 
     async def _look_at_store(self) -> None:
         """Find out now, and say, if a shared store can't be used: it is not ours to start."""
@@ -234,7 +247,7 @@ class Supervisor:
         self._say("starting", "The Ray head died; starting over")
         for process in self._companions.values():
             process.kill()
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606
+        begin_anew(1)
 
     # Stopping
 
@@ -292,14 +305,28 @@ def _free_port(preferred: int = 0) -> int:
     raise ClusterError("no free TCP port")
 
 
+def begin_anew(restarts: int) -> NoReturn:
+    """Replace this process by a fresh one."""
+    os.environ[RESTARTS] = str(restarts)
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606
+
+
 def main(arguments: list[str]) -> Any:
     """Entry point: `SETTINGS_FILE`."""
     settings = ClusterSettings.from_json(Path(arguments[0]).read_bytes())
+    restarts = int(os.environ.get(RESTARTS, "0"))
     logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(name)s %(message)s")
     with held(settings.directory.lock) as free:
         if not free:
             return 3
-        asyncio.run(Supervisor(settings).run())
+        supervisor = Supervisor(settings, restarts)
+        try:
+            asyncio.run(supervisor.run())
+        except Exception:
+            if not supervisor.restarts:
+                raise
+            time.sleep(min(RESTART_S_MAX, 2.0**supervisor.restarts))
+            begin_anew(supervisor.restarts + 1)
     settings.directory.state.unlink(missing_ok=True)
     return 0
 

@@ -17,12 +17,10 @@ from runtime.job import AgentJob, JobStatus
 from runtime.jobevents import finished_send, job_rooms, told_send
 from runtime.message import Message
 from runtime.schedule.queue import Place, place
-from runtime.store.contract import Document, FeedEvent, Put, Send
+from runtime.store.contract import DEAD_LETTERS, Document, FeedEvent, Put, Send
 from runtime.turn import feed_event, to_json
 
 SENDER = "scheduler:main"
-DEAD_LETTERS = "dead_letter"
-"""Collection of what was given up, and why."""
 MEAN_OVER = 50
 """A mean service time follows about this many of the latest jobs."""
 

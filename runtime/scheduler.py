@@ -35,6 +35,7 @@ from runtime.schedule.queue import Limits
 from runtime.standing import COLLECTION, Control, Present, read, standing
 from runtime.store.contract import (
     BATCH_MAX,
+    DEAD_LETTERS,
     Ack,
     Activation,
     Commit,
@@ -244,7 +245,7 @@ class Scheduler:
         if message.message_type != RETRY:
             return self._desk.decide(job, document.revision, message)
         key = decisions.letter_key(job_id)
-        letter = await patiently(lambda: self._store.get(decisions.DEAD_LETTERS, key))
+        letter = await patiently(lambda: self._store.get(DEAD_LETTERS, key))
         return self._desk.retry(job, document.revision, message, letter)
 
     async def _commit(self, decision: Decision, acks: tuple[Ack, ...] = ()) -> str | None:

@@ -25,9 +25,8 @@ from runtime.console.paging import Page, PageQuery, list_page, page
 from runtime.console.problems import not_found
 from runtime.ids import SYSTEM
 from runtime.message import Message, WireModel
-from runtime.store.contract import Commit, Document, Put, Refused, Send, StoredMessage
+from runtime.store.contract import DEAD_LETTERS, Commit, Document, Put, Refused, Send, StoredMessage
 
-COLLECTION: Final = "dead_letter"
 _JOB: Final = "job/"
 
 router = APIRouter(prefix="/api/dead-letters", tags=["dead letters"])
@@ -48,7 +47,7 @@ class DeadLetter(WireModel):
 
 @router.get("", response_model=Page[DeadLetter], summary="What was given up, and why")
 async def list_letters(caller: Viewer, query: Annotated[PageQuery, Query()]) -> Response:
-    documents, cursor = await list_page(caller, COLLECTION, query)
+    documents, cursor = await list_page(caller, DEAD_LETTERS, query)
     return page((_view(document).to_json() for document in documents), cursor)
 
 
@@ -75,7 +74,7 @@ async def redeliver(
         kept = await once.kept(caller)
         if kept is not None:
             return JSONResponse(kept["answer"], 202)
-        letter = await caller.own(COLLECTION, key)
+        letter = await caller.own(DEAD_LETTERS, key)
         answer = await _send_again(caller, once, letter, await _buried(caller, letter))
         if answer is not None:
             return JSONResponse(answer, 202)
@@ -83,7 +82,7 @@ async def redeliver(
 
 
 async def _retry_job(caller: Caller, once: Once, key: str) -> Response:
-    letter = await caller.client.get(COLLECTION, key)
+    letter = await caller.client.get(DEAD_LETTERS, key)
     if letter is None and await once.kept(caller) is None:
         raise not_found()
     job_id = key.removeprefix(_JOB)
@@ -109,7 +108,7 @@ async def _send_again(
     envelope = Message.from_json(message.body).model_copy(update={"message_id": message_id})
     send = Send(message_id, message.sender, message.recipient, envelope.to_json(), message.reply_to)
     writes = [
-        Write(COLLECTION, letter.key, None, {}, letter.revision),
+        Write(DEAD_LETTERS, letter.key, None, {}, letter.revision),
         *once.writes(caller, {"answer": answer}),
     ]
     puts = tuple(

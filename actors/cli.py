@@ -13,6 +13,7 @@ import click
 from actors.commands.agents import agents
 from actors.commands.backup import backup, restore
 from actors.commands.base import TroupeGroup
+from actors.commands.chaos import chaos
 from actors.commands.demo import demo
 from actors.commands.explain import explain
 from actors.commands.export import export
@@ -61,7 +62,7 @@ def main() -> None:
 
 for command in (
     up, down, status, submit, watch, issues, jobs, agents, review, cancel, explain, keys,
-    backup, restore, export, purge, demo,
+    backup, restore, export, purge, chaos, demo,
 ):  # fmt: skip
     main.add_command(command)
 

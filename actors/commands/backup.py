@@ -6,16 +6,17 @@ Both work on the machine that Troupe runs on, on the data directory itself.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from actors.commands.bars import bar
 from actors.commands.base import Session, TroupeCommand
 from actors.commands.failures import CommandError, WrongUsageError
-from runtime.cluster import recovery
-from runtime.cluster.recovery import BackupExistsError, RedisKeepsItselfError, RunningError
-from runtime.store.backup import Copied, Manifest
+
+if TYPE_CHECKING:
+    from runtime.store.backup import Manifest
+    from runtime.store.copies import Copied
 
 PAGE_BYTES: Final = 4096
 _File = click.Path(path_type=Path, dir_okay=False)
@@ -40,6 +41,12 @@ async def backup(session: Session, file: Path, force: bool) -> None:
     Not in it, because they can be made again: mirrors and workspaces. Not in it
     either: admin.key (a new one is made), logs, deliveries/.
     """
+    from runtime.cluster import recovery  # noqa: PLC0415 - the other commands need no SQLite
+    from runtime.cluster.recovery import (  # noqa: PLC0415
+        BackupExistsError,
+        RedisKeepsItselfError,
+    )
+
     _here(session)
     out = session.out
     try:
@@ -73,6 +80,9 @@ def restore(session: Session, file: Path) -> None:
     found there and not made twice where it can be found. Everybody who followed
     events is told to read anew.
     """
+    from runtime.cluster import recovery  # noqa: PLC0415 - as above
+    from runtime.cluster.recovery import RedisKeepsItselfError, RunningError  # noqa: PLC0415
+
     _here(session)
     out = session.out
     try:

@@ -19,7 +19,6 @@ from typing import IO
 
 import click
 
-from actors import audit
 from actors.commands.base import Session, TroupeCommand
 from actors.commands.failures import CommandError, WrongUsageError
 from runtime.client import Client
@@ -68,6 +67,8 @@ async def export(
 
 
 async def _local(session: Session, organization: str, since: str) -> AsyncGenerator[str]:
+    from actors import audit  # noqa: PLC0415 - the other commands need no SQLite
+
     try:
         organization_id(organization)
     except InvalidIdError as error:

@@ -19,7 +19,8 @@ from runtime.cluster.control import local_store, running
 from runtime.cluster.processes import held, marked
 from runtime.cluster.settings import ClusterError, ClusterSettings, DataDir
 from runtime.errors import StoreError
-from runtime.store.backup import Copied, Copies, Manifest, seal
+from runtime.store.backup import Manifest, seal
+from runtime.store.copies import Copied, Copies
 from runtime.store.restore import Progress, Restored
 from runtime.store.restore import restore as put_in_place
 from runtime.store.sqlite import SqliteStore

@@ -230,16 +230,31 @@ class Supervisor:
                 if process.poll() is not None:
                     logger.warning("%s died; it is started again", name)
                     await self._start_companion(name)
+            looking = asyncio.ensure_future(asyncio.to_thread(placement.ensure, self._settings))
             try:
-                await asyncio.wait_for(
-                    asyncio.to_thread(placement.ensure, self._settings), HEAD_WAIT_S
-                )
+                await self._finished(looking)
             except Exception:  # Ray is in trouble: the head's own end will tell
                 logger.warning("looking after the actors failed", exc_info=True)
             try:
                 await asyncio.wait_for(self._stopping.wait(), WATCH_S)
             except TimeoutError:
                 continue
+
+    async def _finished(self, looking: asyncio.Future[None]) -> None:
+        """Wait for a look at the actors, which hangs when the head dies under it.
+
+        Raises:
+            Exception: what the look raised; TimeoutError: it takes too long.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + HEAD_WAIT_S
+        while not looking.done() and loop.time() < deadline:
+            await asyncio.wait((looking,), timeout=WATCH_S)
+            if self._head is None or self._head.poll() is not None:
+                return
+        if not looking.done():
+            raise TimeoutError
+        looking.result()
 
     def _replace_self(self) -> None:
         """The Ray head is gone: begin again with a fresh process, same pid, same lock."""
@@ -322,7 +337,7 @@ def main(arguments: list[str]) -> Any:
         supervisor = Supervisor(settings, restarts)
         try:
             asyncio.run(supervisor.run())
-        except Exception:
+        except Exception:  # whatever it was, it is in the log, and what has run is to run again
             if not supervisor.restarts:
                 raise
             time.sleep(min(RESTART_S_MAX, 2.0**supervisor.restarts))

@@ -15,49 +15,18 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Final, Literal, Protocol
+from typing import Final
 
 import msgspec
 
 from runtime.clock import iso
 from runtime.errors import StoreError
-from runtime.store.records import Record
 from runtime.store.sqlite_file import SCHEMA_VERSION
 
 MANIFEST: Final = "backup"
 """Its name in `meta`."""
 CHECK_STEPS: Final = 100_000
 """Of SQLite's virtual machine, between two signs of life."""
-
-CopyState = Literal["copying", "done", "failed"]
-
-
-class Copied(Record, frozen=True):
-    """How far a copy is."""
-
-    state: CopyState
-    pages_copied: int
-    pages: int
-    """Of the whole database; it can grow meanwhile."""
-    error: str = ""
-
-
-class Copies(Protocol):
-    """A store that can write a copy of itself while it works; the embedded one can."""
-
-    async def backup(self, token: str, path: str, wait_s: float) -> Copied:
-        """Copy everything to a new file at `path`; begins with the first call of a `token`.
-
-        Answers when the copy has ended, at the latest after `wait_s`. A copy that
-        nobody asks for is given up after half a minute, and its file removed.
-
-        Args:
-            token: names this copy, so that a call can be repeated.
-            path: absolute, on the store's machine; must not exist.
-
-        Raises:
-            StoreError: another copy is under way.
-        """
 
 
 class Manifest(msgspec.Struct, frozen=True, rename="camel"):

@@ -19,7 +19,6 @@ import msgspec
 
 from runtime.errors import StoreError, StoreUnavailableError
 from runtime.store import wire
-from runtime.store.backup import Copied
 from runtime.store.channel import SocketTransport
 from runtime.store.contract import (
     BATCH_MAX,
@@ -36,6 +35,7 @@ from runtime.store.contract import (
     StoredMessage,
     Swept,
 )
+from runtime.store.copies import Copied
 from runtime.store.rules import check_call
 from runtime.store.wire import Method, Transport, encode, read_answer
 

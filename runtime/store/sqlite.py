@@ -20,7 +20,6 @@ from typing import Any, Final
 
 from runtime.clock import Clock
 from runtime.errors import StoreError
-from runtime.store.backup import Copied
 from runtime.store.contract import (
     Activation,
     Commit,
@@ -35,6 +34,7 @@ from runtime.store.contract import (
     StoredMessage,
     Swept,
 )
+from runtime.store.copies import Copied
 from runtime.store.parking import Alarm, Parking
 from runtime.store.rules import check_call, check_limit, check_purge, check_room, page_limit
 from runtime.store.sqlite_book import Book

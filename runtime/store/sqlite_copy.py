@@ -21,7 +21,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from runtime.store.backup import Copied, CopyState
+from runtime.store.copies import Copied, CopyState
 
 STEP_PAGES: Final = 64
 """Pages (4 KiB) copied at a time; about half a millisecond."""

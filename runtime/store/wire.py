@@ -21,8 +21,8 @@ from typing import Any, Final, Generic, Protocol, TypeVar, get_type_hints
 import msgspec
 
 from runtime import errors
-from runtime.store.backup import Copies
 from runtime.store.contract import Store, Upkeep
+from runtime.store.copies import Copies
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -17,6 +16,7 @@ import httpx2
 from runtime.clock import SystemClock
 from runtime.ids import Ids
 
+CLOCK: Final = SystemClock()
 ACCOUNTS: Final = 24
 BOSSES: Final = 3
 TIMEOUT_S: Final = 8.0
@@ -46,7 +46,7 @@ class Load:
     def __init__(self, url: str, key: str, chance: random.Random) -> None:
         self.promises = Promises()
         self._chance = chance
-        self._ids = Ids(SystemClock(), chance.randbytes)
+        self._ids = Ids(CLOCK, chance.randbytes)
         self._http = httpx2.AsyncClient(
             base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=TIMEOUT_S,
             trust_env=False,
@@ -127,4 +127,4 @@ class Load:
 
 def now_ms() -> int:
     """True time."""
-    return time.time_ns() // 1_000_000
+    return CLOCK.now_ms()

@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections import defaultdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+from runtime.clock import SystemClock
+
+CLOCK: Final = SystemClock()
 
 
 class Called(NamedTuple):
@@ -44,7 +47,7 @@ class Outside:
             asked = json.loads(await reader.readline())
             made = self.calls[asked["key"]]
             result = f"{asked['key']}#{len(made) + 1}"
-            made.append(Called(time.time_ns() // 1_000_000, result))
+            made.append(Called(CLOCK.now_ms(), result))
             await asyncio.sleep(asked["takesS"])
             writer.write(json.dumps(result).encode() + b"\n")
             await writer.drain()

@@ -46,7 +46,7 @@ CALM_S: Final = 180.0
 """How long everything may take to come to its end when nothing is struck any more."""
 SAY_S: Final = 10.0
 SHOWN_MAX: Final = 10
-FLOORS: Final = {"strikes": 6, "jobs": 20, "messages": 100, "calls": 50}
+FLOORS: Final = {"strikes": 3, "jobs": 20, "messages": 100, "calls": 50}
 """A minute of a run must have exercised at least this, or it shows nothing."""
 SQLITE: Final = ("host", "scheduler", "registry", "store", "replica")
 REDIS: Final = ("host", "scheduler", "registry", "replica", "redis")

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from runtime.clock import SystemClock
 from runtime.cluster.processes import marked
 
 TITLES: Final = {
@@ -33,6 +34,7 @@ WEIGHTS: Final = {
     "raylet": 1, "gcs": 1,
 }  # fmt: skip
 """Raylet and GCS take the whole machine's Ray with them: half a minute each."""
+CLOCK: Final = SystemClock()
 PAUSE_S: Final = (1.0, 15.0)
 """Shorter and longer than a lease."""
 
@@ -68,7 +70,7 @@ class Striker:
             self.others[kind]()
         elif not self._signal(kind, how):
             return None
-        made = Strike(kind, how, time.time_ns() // 1_000_000)
+        made = Strike(kind, how, CLOCK.now_ms())
         self.strikes.append(made)
         return made
 

@@ -86,6 +86,8 @@ async def _local(session: Session, organization: str, since: str) -> AsyncGenera
 
 
 async def _remote(session: Session, organization: str, since: str) -> AsyncGenerator[str]:
+    from actors import audit  # noqa: PLC0415 - as above
+
     async with session.api() as api:
         whole = False
         async for line in _of(api.lines("/api/audit", since=since or None), organization):

@@ -94,12 +94,12 @@ class Host:
         self._claim_these: dict[str, None] = {}
         self._cursor = 0
         """Every message up to here for an agent of this host has been brought by a poll."""
-        self._known = 0
-        """The same, with what was sent from here right after it."""
         self._handed = 0
-        """The same, if all of it went to agents that live here: polls begin after it."""
-        self._sends_since: dict[str, int] = {}
-        """Agent -> seq of the first message it has sent from here."""
+        """The same, with what was sent from here right after it to agents that live here: polls
+        begin after it."""
+        self._left: dict[str, int] = {}
+        """Agent -> seq of the latest message it has sent that a poll or claim must bring, or of
+        the first it has sent from here."""
         self._early: dict[str, list[StoredMessage]] = {}
         """Messages a poll has brought for agents that are claimed but not yet live here."""
         self._refusing: set[str] = set()
@@ -208,8 +208,11 @@ class Host:
     def delivered(self, commit: Commit, seqs: tuple[int, ...]) -> None:
         if not seqs:
             return
-        first = self._nothing_before(commit.agent, seqs)
-        if seqs[0] <= self._handed + 1 and first and self._all_live_here(commit):
+        first = self._nothing_before(commit.agent, seqs[0])
+        if not (first and self._all_live_here(commit)):
+            if commit.agent in self._active:
+                self._left[commit.agent] = seqs[-1]
+        elif seqs[0] <= self._handed + 1:
             self._handed = max(self._handed, seqs[-1])
         for send, seq in zip(commit.sends, seqs, strict=True):
             activation = self._active.get(send.recipient)
@@ -236,24 +239,22 @@ class Host:
             for send in commit.sends
         )
 
-    def _nothing_before(self, sender: str | None, seqs: tuple[int, ...]) -> bool:
+    def _nothing_before(self, sender: str | None, seq: int) -> bool:
         """Whether no earlier message of the sender can still be on its way here with a poll.
 
         What an agent sent before it came here has a seq below its first from here.
         """
-        since = seqs[0]
-        if sender is not None and sender in self._active:
-            since = self._sends_since.setdefault(sender, since)
-        if seqs[0] <= self._known + 1:
-            self._known = max(self._known, seqs[-1])
-            return True
-        return since <= self._known
+        next_one = seq <= self._handed + 1
+        if sender is None or sender not in self._active:
+            return next_one
+        left = self._left.setdefault(sender, self._handed if next_one else seq)
+        return next_one or left <= self._handed
 
     def lost(self, activation: Activation) -> None:
         if self._active.get(activation.address) is not activation:
             return
         del self._active[activation.address]
-        self._sends_since.pop(activation.address, None)
+        self._left.pop(activation.address, None)
         self.moved += 1
         self._doubtful.set()
         self._end(self._forget(activation))
@@ -295,7 +296,7 @@ class Host:
         self._incarnation = await patiently(
             lambda: self.store.register(self.owner, self.name, self._settings.lease_s)
         )
-        self._cursor = self._known = self._handed = 0
+        self._cursor = self._handed = 0
         if self._parked is not None:
             self._parked.reschedule(asyncio.get_running_loop().time())
 
@@ -317,7 +318,6 @@ class Host:
             self._hand_over(poll.messages)
             self._cursor = poll.cursor
             self._handed = max(self._handed, poll.cursor)
-            self._known = max(self._known, poll.cursor)
             self._forget_finished(poll.cursor)
             if poll.ready:
                 await self._claim_and_activate(None)
@@ -421,7 +421,7 @@ class Host:
             return
         activation = Activation(claimed, agent, self._incarnation, self)
         self._active[claimed.agent] = activation
-        self._sends_since.pop(claimed.agent, None)
+        self._left.pop(claimed.agent, None)
         activation.offer(*self._early.pop(claimed.agent, ()))
         try:
             await activation.start()
@@ -464,7 +464,7 @@ class Host:
         await activation.save()
         async with self._claiming:
             self._active.pop(activation.address, None)
-            self._sends_since.pop(activation.address, None)
+            self._left.pop(activation.address, None)
             await self._release([activation.address])
 
     async def _wait(self, seconds: float) -> None:

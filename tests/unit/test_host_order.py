@@ -33,12 +33,23 @@ class Relay(BaseAgent):
 
 
 class HeldPolls(MemoryStore):
-    """Messages that polls bring to `host-0` are on their way for as long as the test wants."""
+    """What polls and claims bring to `host-0` is on its way for as long as the test wants."""
 
     def __init__(self) -> None:
         super().__init__(SystemClock())
         self.let_go = asyncio.Event()
         self.let_go.set()
+        self.let_claim_go = asyncio.Event()
+        self.let_claim_go.set()
+        self.claimed = asyncio.Event()
+        """A claim has been done, and answered something."""
+
+    async def claim(self, owner, limit, agents=None):
+        claimed = await super().claim(owner, limit, agents)
+        if claimed:
+            self.claimed.set()
+            await self.let_claim_go.wait()
+        return claimed
 
     async def poll(self, owner, after, limit, wait_s):
         poll = await super().poll(owner, after, limit, wait_s)
@@ -180,3 +191,31 @@ class SlowClaims(MemoryStore):
             self.claimed.set()
             await self.go_on.wait()
         return found
+
+
+async def test_a_message_to_one_that_is_on_its_way_is_not_overtaken(troupe) -> None:
+    """What was sent while its recipient was being claimed would come after what was sent next."""
+    client, store = troupe.client(), troupe.store
+    host = troupe.hosts["host-0"]
+    for text in ("", "", ""):  # x is at home here
+        await client.ask("relay:x", {"text": text}, "look")
+    store.claimed.clear()
+    store.let_claim_go.clear()
+    claim(host, A)
+    async with asyncio.timeout(5):
+        await store.claimed.wait()
+        store.let_go.clear()
+        message = client.message("relay:x", {"text": "first"}, "relay")
+        asking = asyncio.create_task(host.ask("acme", message.sender, message, X))
+        while not await store.inbox(A, 0, 9):
+            await asyncio.sleep(0)
+        store.let_claim_go.set()
+        while A not in host._active:
+            await asyncio.sleep(0)
+        message = client.message("relay:x", {"text": "second"}, "relay")
+        again = asyncio.create_task(host.ask("acme", message.sender, message, X))
+        for _ in range(200):  # x could handle it, and a what x sends, without any poll
+            await asyncio.sleep(0)
+        store.let_go.set()
+        await asyncio.gather(asking, again)
+    assert await told(troupe, 2) == ["first", "second"]

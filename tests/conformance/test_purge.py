@@ -207,6 +207,14 @@ async def test_reminders_of_it_never_ring(lived, clock):
     assert [one.agent for one in await owner.take()] == [BETA]
 
 
+async def test_half_purged_it_is_not_woken_either(lived, clock):
+    """A reminder that comes between two calls would wake what has no name any more."""
+    await lived.purge("acme", 1)
+    clock.advance(3_000_000_000)
+    owner = await Desk(lived, "o9", "host-9").register()
+    assert {one.agent for one in await owner.take()} <= {B, BETA}
+
+
 async def test_a_name_that_only_begins_alike_is_another(forgetting, desk):
     """`acme-2` would go with `acme`."""
     for organization in ("acme", "acme-2", "acme.x", "acme0", "Acme"):

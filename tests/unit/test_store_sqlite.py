@@ -15,7 +15,20 @@ import pytest
 from runtime.clock import ManualClock
 from runtime.errors import StoreError, StoreFullError, StoreLockedError, StoreUnavailableError
 from runtime.store import rules, sqlite_agents, sqlite_file, sqlite_inbox, sqlite_worker
-from runtime.store.contract import Ack, Commit, Committed, Event, FeedEvent, Fence, Put, Send
+from runtime.store.contract import (
+    Ack,
+    Commit,
+    Committed,
+    Event,
+    FeedEvent,
+    Fence,
+    Intent,
+    Put,
+    Remind,
+    Retry,
+    Send,
+    Snapshot,
+)
 from runtime.store.sqlite import SqliteStore
 from runtime.store.sqlite_bulk import QUERIES
 from runtime.store.sqlite_documents import list_query
@@ -428,6 +441,83 @@ async def test_what_is_pending_is_found_again_wherever_it_is_kept(path, monkeypa
         await store.close()
         store = await opened(path)
     await store.close()
+
+
+# purging
+
+
+@pytest.mark.parametrize("settle_every", [2, 4_096])
+@pytest.mark.parametrize("limit", [1, 1000])
+async def test_a_purge_leaves_no_row(path, monkeypatch, settle_every, limit):
+    """Rows that no read shows would stay on the disk; or the store not open any more."""
+    monkeypatch.setattr(sqlite_inbox, "SETTLE_EVERY", settle_every)
+    store = await opened(path)
+    fence = Fence(await store.register("o1", "host-1", 10), 1)
+    await store.claim("o1", 1, [A])
+    for number in range(5):
+        await store.commit([message(f"m{number}")])
+    turn = Commit(
+        "acme",
+        A,
+        fence,
+        0,
+        acks=(Ack("m0"),),
+        retries=(Retry("m1", 1, "busy"),),
+        events=(Event("e", b"1"),),
+        snapshot=Snapshot(b"1"),
+        reminders=(Remind("r", 1 << 60),),
+        intents=(Intent("job", "s", "pure", b"1"),),
+        puts=(Put("c", "k", "acme", b"1", ("a=1",)), Put("c", "gone", "acme", b"1")),
+        feed=(FeedEvent("acme", "e", (), 0, b""),),
+    )
+    [answer] = await store.commit([turn])
+    assert isinstance(answer, Committed), answer
+    told = Send("told", "acme/client:x", "system/scheduler:main", b"")
+    await store.commit([Commit("acme", sends=(told,), puts=(Put("c", "gone", "acme", None),))])
+    await purged(store, limit)
+    await store.commit([Commit("acme", sends=(Send("late", *told_by_a_client()),))])
+    await purged(store, limit)
+    await store.close()
+    store = await opened(path)
+    rows = await in_thread(store, rows_of_each_table)
+    assert {name: count for name, count in rows.items() if count} == {
+        "agent": 1,  # the scheduler's
+        "meta": rows["meta"],
+        "owner": 1,
+    }
+    await store.close()
+
+
+async def test_half_purged_nothing_comes_back_with_a_restart(path):
+    """A host would be given an agent without a name, and messages of one that is gone."""
+    store = await opened(path)
+    await store.commit([message(f"m{number}") for number in range(3)])
+    assert (await store.purge("acme", 1)).more
+    await store.close()
+    store = await opened(path)
+    await store.register("o1", "host-1", 10)
+    assert (await store.poll("o1", 0, 10, 0)).ready == 0
+    assert await store.claim("o1", 10) == []
+    await purged(store, 1)
+    assert (await in_thread(store, rows_of_each_table))["message"] == 0
+    await store.close()
+
+
+def told_by_a_client():
+    return "acme/client:x", "system/scheduler:main", b""
+
+
+async def purged(store, limit):
+    while (await store.purge("acme", limit)).more:
+        pass
+
+
+def rows_of_each_table(connection):
+    tables = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall()
+    return {
+        name: connection.execute(f"SELECT count(*) FROM {name}").fetchall()[0][0]
+        for (name,) in tables
+    }
 
 
 # plans

@@ -25,7 +25,7 @@ from typing import Final, TypeVar
 
 from redis.exceptions import ResponseError
 
-from runtime.clock import Clock, SystemClock
+from runtime.clock import Clock, SystemClock, iso
 from runtime.store import redis_scripts as scripts
 from runtime.store.contract import (
     Activation,
@@ -39,6 +39,7 @@ from runtime.store.contract import (
     Refused,
     Step,
     StoredMessage,
+    Swept,
 )
 from runtime.store.parking import Alarm, Parking
 from runtime.store.redis_bell import Bell, Key
@@ -47,8 +48,9 @@ from runtime.store.redis_commits import Commits
 from runtime.store.redis_looks import Tail, look_for
 from runtime.store.redis_owners import Owners
 from runtime.store.redis_reads import Reads
+from runtime.store.redis_upkeep import RedisUpkeep
 from runtime.store.roster import PENDING_MAX
-from runtime.store.rules import check_call, page_limit
+from runtime.store.rules import check_call, check_limit, check_purge, page_limit
 
 T = TypeVar("T")
 
@@ -90,6 +92,7 @@ class RedisStore:
         self._reads = Reads(calls)
         self._owners = Owners(calls, name)
         self._commits = Commits(self._write)
+        self._upkeep = RedisUpkeep(calls)
         channels = [f"{prefix}{{system}}:ring", f"{prefix}{{system}}:ring:{name}"]
         self._bell = Bell(calls.server, calls.greet, channels, self._rung, self._parking.ring_all)
         self._accepted = 0
@@ -160,6 +163,8 @@ class RedisStore:
         match key:
             case ("due", int(in_ms)):
                 self._alarm.set(self._clock.now_ms() + in_ms)
+            case ("everything",):
+                self._parking.ring_all()
             case _:
                 self._parking.ring(key)
 
@@ -268,6 +273,18 @@ class RedisStore:
         self._parking.check_open()
         return await self._reads.count(collection, organization, terms)
 
+    # upkeep
+
+    async def prune(self, before_ms: int, limit: int, ended: Sequence[str] = ()) -> Swept:
+        self._parking.check_open()
+        check_limit(limit, ended)
+        return await self._upkeep.prune(before_ms, limit, ended)
+
+    async def purge(self, organization: str, limit: int) -> Swept:
+        self._parking.check_open()
+        check_purge(organization, limit)
+        return await self._upkeep.purge(organization, limit)
+
     async def health(self) -> Health:
         self._parking.check_open()
         facts, greeting = await self._calls.facts()
@@ -277,6 +294,8 @@ class RedisStore:
             "messages": str(greeting.messages),
             "pending": str(greeting.pending),
             "events": str(greeting.events),
+            "forgotten_rows": str(greeting.forgotten_rows),
+            "kept_since": iso(greeting.kept_since_ms) if greeting.kept_since_ms else "",
         }
         if not greeting.whole:
             details["append_only_file"] = "not rewritten after a restart: BGREWRITEAOF is forbidden"
@@ -287,7 +306,7 @@ class RedisStore:
             self._accepted,
             dict(self._refused),
             details,
-            greeting.owners,
+            tuple(sorted(greeting.owners)),
         )
 
     async def close(self) -> None:

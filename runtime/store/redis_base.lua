@@ -43,6 +43,12 @@ local function of_agent(name, address)
   return tag .. name .. NAMES[address]
 end
 
+-- Key of an organization's `name`, from the address of one of its agents.
+local function of_organization(name, address)
+  local slash = find(address, '/', 1, true) or #address + 1
+  return PREFIX .. '{' .. string.sub(address, 1, slash - 1) .. '}:' .. name
+end
+
 local function text(value)
   if type(value) ~= 'string' then error('a text is missing', 0) end
   return value
@@ -84,6 +90,15 @@ local function bulk(command, key, given, step)
   for at = 1, #given, most do
     call(command, key, unpack(given, at, math.min(at + most - 1, #given)))
   end
+end
+
+-- When an event of a journal was recorded: behind its body, which is passed over.
+local function event_time(event)
+  local offset = cmsgpack.unpack_limit(event, 2, 1)
+  local head = HEADS[byte(event, offset + 1)]
+  offset = offset + head[1] + number_at(head[2], event, offset + 2)
+  local _, _, at_ms = cmsgpack.unpack_limit(event, 2, offset)
+  return at_ms
 end
 
 -- A value, or nil where it is false.

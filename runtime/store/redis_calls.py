@@ -53,6 +53,10 @@ class Greeting(msgspec.Struct, array_like=True, frozen=True):
     events: int
     pending: int
     owners: tuple[str, ...]
+    """Whose lease is live."""
+    kept_since_ms: int
+    """What the latest `prune` was for; 0: there was none."""
+    forgotten_rows: int
 
 
 _decode_greeting = msgspec.msgpack.Decoder(Greeting).decode

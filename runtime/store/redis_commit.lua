@@ -26,6 +26,7 @@ if sends > done and present >= tonumber(ARGV[4]) then
   return redis.error_reply('TROUPE_FULL ' .. present .. ' messages are pending')
 end
 check(system('risen'), 'string')
+FLOOR = tonumber(call('GET', system('floor')) or 0)
 HEAD, CURSOR = reserve('head', sends), reserve('cursor', events)
 
 local writing = false

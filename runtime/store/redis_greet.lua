@@ -5,10 +5,11 @@
 --
 --   {system}:server    hash  incarnation, run_id, replid, layout, whole
 --   {system}:owners    zset  owner -> end of its lease (ms)
+--   {system}:kept      hash  since (ms), rows
 --   {system}:head, {system}:cursor, {system}:pending   ints
 --
 -- Answers [incarnation, restarted, whole, messages, events, pending, owners whose lease
--- is live]; the incarnation is '' when this is not the server it was drawn on: then
+-- is live, what was forgotten up to (ms), rows forgotten]; the incarnation is '' when this is not the server it was drawn on: then
 -- redis_draw.lua must run.
 -- with redis_base.lua
 local layout, run_id, whole = unpack(call('HMGET', system('server'), 'layout', 'run_id', 'whole'))
@@ -18,7 +19,7 @@ if run_id ~= string.match(call('INFO', 'server'), 'run_id:(%x+)') then
   present, restarted = nil, run_id ~= false
 end
 local owners = call('ZRANGEBYSCORE', system('owners'), '(' .. NOW, '+inf')
-table.sort(owners)
+local since, forgotten = unpack(call('HMGET', system('kept'), 'since', 'rows'))
 local function counter(name) return tonumber(call('GET', system(name)) or 0) end
 return pack({ present or '', restarted, whole ~= '0', counter('head'), counter('cursor'),
-  counter('pending'), owners })
+  counter('pending'), owners, tonumber(since or 0), tonumber(forgotten or 0) })

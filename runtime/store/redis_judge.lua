@@ -7,6 +7,7 @@
 --   {org}:known:<agent>               hash  message id -> seq, and what has become of it
 --   {system}:documents:<collection>   hash  key -> revision, live, organization, terms, updated
 --   {system}:steps:<job>              hash  f<key> -> kind, agent, epoch, attempts, at, ended
+--   {system}:forgotten                int   latest finish (ms) of a forgotten message
 --
 -- It only reads. A commit is the contract's msgpack array, with nil for an empty
 -- part; the names below say what is where. What was read on the way is left in
@@ -67,11 +68,30 @@ local function conflicting_put(puts, facts)
   end
 end
 
+-- The milliseconds of a ULID; nothing: it is none.
+local ULID = '^[0-7][0-9A-HJKMNP-TV-Z]+$'
+local DIGITS = '0123456789ABCDEFGHJKMNPQRSTVWXYZ'
+local function ulid_ms(id)
+  if #id ~= 26 or not find(id, ULID) then return nil end
+  local at_ms = 0
+  for at = 1, 10 do at_ms = at_ms * 32 + find(DIGITS, string.sub(id, at, at), 1, true) - 1 end
+  return at_ms
+end
+
+local FORGOTTEN
+local function is_expired(id)
+  FORGOTTEN = FORGOTTEN or tonumber(call('GET', system('forgotten')) or -1)
+  if FORGOTTEN < 0 then return false end
+  local made_ms = ulid_ms(id)
+  return made_ms ~= nil and made_ms <= FORGOTTEN
+end
+
 local function duplicate(sends)
   local sent = {}
   for _, send in ipairs(sends) do
     local where = #sends > 1 and send[3] .. '\0' .. send[1] or 1
     if sent[where] or was_received(agent_at(send[3]), send[1]) then return 'duplicate', send[1] end
+    if is_expired(send[1]) then return 'expired', send[1] end
     sent[where] = true
   end
 end

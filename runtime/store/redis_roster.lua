@@ -10,6 +10,7 @@
 --   {system}:waiting:<owner>  zset  agent -> seq of its first pending message; the
 --                                   owner '' is nobody; without agents of `system`
 --   {system}:fresh:<owner>    zset  agent -> seq of its latest message while held
+--   {system}:epoch_floor      int   greatest epoch of an agent that was purged
 --   {org}:agent:<agent>       hash  epoch, owner, retried: some message was,
 --                                   forgotten: events gone from the journal's beginning
 --   {org}:journal:<agent>     list  of events; its length gives the version
@@ -212,6 +213,7 @@ local function move(one, owner)
   one.owner = owner
   local key = of_agent('agent', one.address)
   if owner then
+    if one.epoch == 0 then one.epoch = tonumber(call('GET', system('epoch_floor')) or 0) end
     one.epoch = one.epoch + 1
     call('HSET', key, 'epoch', one.epoch, 'owner', owner)
   else

@@ -7,6 +7,7 @@
 --
 --   {system}:feed     stream  cursor-0 -> `o` organization, `e` the event
 --   {system}:cursor   int     the feed's head
+--   {system}:floor    int     cursor up to which the feed was forgotten
 --   {system}:server   hash    incarnation
 --
 -- Answers [reset, cursor, more, incarnation, events]. A cursor is void when it is of
@@ -20,16 +21,10 @@ local function number(entry)
   return tonumber(string.match(entry[1], '^%d+'))
 end
 
-local function is_void()
-  if after < 0 then return false end
-  if after > head or (ARGV[6] ~= '' and ARGV[6] ~= present) then return true end
-  if after == head then return false end
-  local oldest = call('XRANGE', system('feed'), '-', '+', 'COUNT', 1)[1]
-  return oldest == nil or after < number(oldest) - 1
-end
-
-local reset = is_void()
-local start = after < 0 and head or reset and 0 or after
+local floor = tonumber(call('GET', system('floor')) or 0)
+local is_void = after < floor or after > head or (ARGV[6] ~= '' and ARGV[6] ~= present)
+local reset = after >= 0 and is_void
+local start = after < 0 and head or reset and floor or after
 local rows, size, cursor = {}, 0, start
 local part = tonumber(ARGV[7])
 local from = string.format('%.0f-0', start + 1)

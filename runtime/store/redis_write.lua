@@ -17,22 +17,27 @@
 --   {system}:index:<collection>\0<organization>\0<term>   zset of keys, scores 0
 --   {system}:deleted                  zset    collection \0 key -> deleted at (ms)
 --   {system}:feed                     stream  cursor-0 -> `o` organization, `e` the event
+--   {system}:floor                    int     cursor up to which the feed was forgotten
+--   {system}:collections              set     of all collections
+--   {system}:saved                    zset    agent -> time (ms) of its oldest event, where
+--                                             a snapshot covers it
+--   {org}:jobs                        set     jobs in which its agents have begun steps
 --   {system}:head, {system}:cursor, {system}:pending   ints
 --
 -- Redis never undoes: what could raise (a part of a wrong type, a key that holds
 -- another type) raises in `render_*`, so that `write_*` has nothing left to fail at.
 -- The organization '' of an index is everybody's, its term '' every document's.
-local FEED_MAX = ARGV[5]
+local FEED_MAX = tonumber(ARGV[5])
 
 -- Seqs and cursors are reserved for all commits of the call and the rest is given
 -- back: should a script end in the middle, numbers are missing and none comes twice.
 local function reserve(name, count)
   local key = system(name)
   local last = tonumber(count > 0 and call('INCRBY', key, count) or call('GET', key) or 0)
-  return { key = key, at = last - count, last = last }
+  return { key = key, at = last - count, first = last - count, last = last }
 end
 
-local HEAD, CURSOR, PENDING, FINISHED = nil, nil, 0, {}
+local HEAD, CURSOR, FLOOR, PENDING, FINISHED = nil, nil, nil, 0, {}
 
 -- rendering
 
@@ -91,8 +96,9 @@ end
 
 local function step_change(job, key, found, field, content)
   check(system('order:' .. job), 'list')
+  check(of_organization('jobs', found.agent), 'set')
   return {
-    job = job, key = key, field = field, content = content,
+    job = job, key = key, field = field, content = content, agent = found.agent,
     facts = pack(found.kind, found.agent, found.epoch, found.attempts, found.at, found.ended),
   }
 end
@@ -144,6 +150,7 @@ local function render_put(put, facts)
   found.organization, found.terms = put[3], found.live and texts(put[5]) or {}
   local after = indexes(collection, found)
   local change = { collection = collection, key = text(key), body = content, out = {}, into = {} }
+  change.is_new = found.revision == 1
   change.kept = pack(found.revision, found.live, text(found.organization), found.terms, NOW)
   for name in pairs(before) do
     check(name, 'zset')
@@ -155,6 +162,7 @@ local function render_put(put, facts)
   end
   check(system('bodies:' .. collection), 'hash')
   check(system('deleted'), 'zset')
+  check(system('collections'), 'set')
   return change
 end
 
@@ -176,7 +184,10 @@ local function render_turn(commit, one, facts, plan)
     plan.events = render_events(commit[EVENTS], one, commit[ACKS] and commit[ACKS][1][1])
     version = version + #plan.events
   end
-  if commit[SNAPSHOT] then plan.snapshot = render_snapshot(commit[SNAPSHOT], version) end
+  if commit[SNAPSHOT] then
+    check(system('saved'), 'zset')
+    plan.snapshot = render_snapshot(commit[SNAPSHOT], version)
+  end
   if facts.messages then
     check_places(one)
     plan.fates = render_fates(commit, one, facts)
@@ -208,6 +219,12 @@ local function write_events(events, one)
   local key = of_agent('journal', one.address)
   for _, event in ipairs(events) do call('RPUSH', key, event) end
   one.version = one.version + #events
+end
+
+local function write_snapshot(snapshot, one)
+  call('SET', of_agent('snapshot', one.address), snapshot)
+  local oldest = call('LINDEX', of_agent('journal', one.address), 0)
+  if oldest then call('ZADD', system('saved'), event_time(oldest), one.address) end
 end
 
 local function write_fates(fates, one)
@@ -257,6 +274,7 @@ local function write_steps(changes)
     call('HSET', key, 'f' .. change.key, change.facts)
     if change.field then call('HSET', key, change.field .. change.key, change.content) end
     if change.field == 'i' then call('RPUSH', system('order:' .. change.job), change.key) end
+    if change.field ~= 'r' then call('SADD', of_organization('jobs', change.agent), change.job) end
   end
 end
 
@@ -264,6 +282,7 @@ local function write_puts(changes)
   for _, change in ipairs(changes) do
     local collection, key = change.collection, change.key
     call('HSET', system('documents:' .. collection), key, change.kept)
+    if change.is_new then call('SADD', system('collections'), collection) end
     if change.body == nil then
       call('HDEL', system('bodies:' .. collection), key)
       call('ZADD', system('deleted'), NOW, collection .. '\0' .. key)
@@ -290,7 +309,7 @@ end
 local function write_feed(events)
   for _, event in ipairs(events) do
     CURSOR.at = CURSOR.at + 1
-    call('XADD', system('feed'), 'MAXLEN', '~', FEED_MAX, CURSOR.at .. '-0',
+    call('XADD', system('feed'), CURSOR.at .. '-0',
       'o', event.organization, 'e', '\150' .. pack(CURSOR.at) .. event.event)
   end
   ring(system('ring'), { 'feed' })
@@ -299,7 +318,7 @@ end
 -- Write a plan; the seqs of what was sent.
 local function write(plan, one)
   if plan.events then write_events(plan.events, one) end
-  if plan.snapshot then call('SET', of_agent('snapshot', one.address), plan.snapshot) end
+  if plan.snapshot then write_snapshot(plan.snapshot, one) end
   if plan.fates then write_fates(plan.fates, one) end
   if plan.reminders then write_reminders(plan.reminders, one) end
   if plan.steps then write_steps(plan.steps) end
@@ -309,11 +328,20 @@ local function write(plan, one)
   return seqs
 end
 
+-- Forget the feed's beginning beyond FEED_MAX, a tenth of it at a time.
+local function trim_feed()
+  if CURSOR.at - FLOOR > FEED_MAX * 1.1 then
+    call('XTRIM', system('feed'), 'MINID', CURSOR.at - FEED_MAX + 1)
+    call('SET', system('floor'), CURSOR.at - FEED_MAX)
+  end
+end
+
 -- Write what the commits of a call share, once.
 local function write_shared()
   for _, numbers in ipairs({ HEAD, CURSOR }) do
     if numbers.at < numbers.last then call('DECRBY', numbers.key, numbers.last - numbers.at) end
   end
   if PENDING ~= 0 then call('INCRBY', system('pending'), PENDING) end
+  if CURSOR.at > CURSOR.first then trim_feed() end
   bulk('RPUSH', system('finished'), FINISHED, 1)
 end

@@ -14,6 +14,7 @@ from runtime.store import (
     redis_looks,
     redis_owners,
     redis_reads,
+    redis_upkeep,
     roster,
     sqlite_agents,
     sqlite_inbox,
@@ -72,7 +73,7 @@ STORES: dict[str, Opener] = {
 }
 DURABLE = {"sqlite", "socket", "redis"}
 """Stores that keep everything when they are opened again on the same path."""
-FORGETTING = {"memory", "sqlite", "socket"}
+FORGETTING = {"memory", "sqlite", "socket", "redis"}
 """Stores that have the verbs of `Upkeep`."""
 
 
@@ -91,6 +92,7 @@ BOUNDS = (
     (redis_reads, "STEPS_MAX", 1),
     (redis_reads, "WALK_MAX", 1),
     (redis_reads, "PART_BYTES_MAX", 100),
+    (redis_upkeep, "LOOKS_MAX", 2),
 )
 """Made small, so that a few messages meet both sides of each."""
 

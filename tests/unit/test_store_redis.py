@@ -11,7 +11,7 @@ import pytest
 from runtime.clock import ManualClock
 from runtime.errors import SettingsError, StoreError, StoreUnavailableError
 from runtime.store import redis as redis_store
-from runtime.store import redis_commits, urls
+from runtime.store import redis_commits, redis_upkeep, urls
 from runtime.store.contract import (
     Ack,
     Bury,
@@ -366,6 +366,23 @@ async def test_a_cursor_before_what_the_feed_keeps_is_reset(desk, monkeypatch):
     recent = await desk.store.tail(990, 1000, 0)
     assert not recent.reset and len(recent.entries) == 10
     assert (await desk.store.tail(1000, 10, 0)).reset is False
+
+
+async def test_a_purge_goes_on_where_its_last_call_has_stopped(desk, monkeypatch):
+    """Among many keys of others an organization would never be found, or in one long call."""
+    monkeypatch.setattr(redis_upkeep, "SCAN_MAX", 5)
+    monkeypatch.setattr(redis_upkeep, "PIECES_MAX", 3)
+    for number in range(20):
+        await desk.give(f"m{number}", to=f"acme/counter:{number}")
+        await desk.give(f"m{number}", to=f"beta/counter:{number}")
+    calls = rows = 0
+    more = True
+    while more:
+        swept = await desk.store.purge("acme", 1000)
+        calls, rows, more = calls + 1, rows + swept.rows, swept.more
+    assert calls > 10 and rows == 40
+    assert await desk.store.inbox("acme/counter:7", 0, 10) == []
+    assert len(await desk.take()) == 20
 
 
 async def test_inboxes_that_are_full_take_only_what_makes_room(desk, monkeypatch):

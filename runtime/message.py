@@ -2,8 +2,8 @@
 
 Required are sender, recipient, messageType, content, timestamp and messageId;
 optional are replyTo, metadata and attachments.  On the wire it is JSON in
-camelCase.  A message id is unique per recipient for ever: sending the same id
-again changes nothing, which is what makes every retry safe.
+camelCase.  A message id is unique per recipient for as long as the message is
+kept: sending the same id again changes nothing, which is what makes a retry safe.
 """
 
 from __future__ import annotations

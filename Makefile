@@ -42,10 +42,14 @@ python:
 	  echo "Name another one: make $(MAKECMDGOALS) PYTHON=/path/to/python3.12" >&2; exit 1; }
 
 # The sandbox is bubblewrap. Without it every command of an agent is refused, so say it early.
+# Each is program:package; the tests start a redis-server of their own.
+PROGRAMS := bwrap:bubblewrap git:git
+test verify bench: PROGRAMS += redis-server:redis-server
 packages:
 	@missing=""; \
-	command -v bwrap >/dev/null 2>&1 || missing="$$missing bubblewrap"; \
-	command -v git >/dev/null 2>&1 || missing="$$missing git"; \
+	for program in $(PROGRAMS); do \
+	  command -v $${program%%:*} >/dev/null 2>&1 || missing="$$missing $${program##*:}"; \
+	done; \
 	if [ -z "$$missing" ]; then exit 0; fi; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then \
 	  echo "Installing Debian packages:$$missing"; \

@@ -13,11 +13,11 @@ import importlib
 import logging
 import os
 import random
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar, cast
 
 import msgspec
 
-from runtime.clock import SystemClock, iso
+from runtime.clock import Clock, SystemClock, iso
 from runtime.cluster import nodes, pool, stores
 from runtime.cluster.settings import ClusterSettings
 from runtime.host import Host, HostSettings
@@ -25,7 +25,7 @@ from runtime.ids import Ids, address
 from runtime.kinds import Factory, Kinds
 from runtime.message import Message
 from runtime.registry import Registry as RegistryCore
-from runtime.retention import Retention, RetentionSettings
+from runtime.retention import Retention, RetentionSettings, UpkeepStore
 from runtime.schedule.queue import Limits
 from runtime.scheduler import Scheduler as SchedulerCore
 from runtime.store import wire
@@ -49,6 +49,13 @@ def load_factories(path: str) -> dict[str, Factory]:
     module, _, name = path.partition(":")
     factories: dict[str, Factory] = getattr(importlib.import_module(module), name)()
     return factories
+
+
+def _retention(settings: ClusterSettings, store: UpkeepStore, clock: Clock) -> Retention:
+    """The duty that forgets what is over; one process of a deployment has it."""
+    return Retention(
+        store, clock, RetentionSettings(settings.retention_days, settings.retention_rows)
+    )
 
 
 class Shell(Generic[Core]):
@@ -93,10 +100,9 @@ class StoreActor(Shell[SqliteStore]):
     async def work(self) -> None:
         directory = self._settings.directory
         store = self.made(await SqliteStore.open(directory.database, self._clock))
-        kept = RetentionSettings(self._settings.retention_days, self._settings.retention_rows)
         async with asyncio.TaskGroup() as duties:
             duties.create_task(StoreServer(store, directory.socket).serve())
-            duties.create_task(Retention(store, self._clock, kept).run())
+            duties.create_task(_retention(self._settings, store, self._clock).run())
 
     async def answer(self, method: str, payload: bytes) -> bytes:
         """A call of the contract from another node; see `runtime.store.wire`."""
@@ -135,7 +141,14 @@ class Registry(Shell[RegistryCore]):
     """Discovery: which services there are, by the five verbs of the registry."""
 
     async def work(self) -> None:
-        core = self.made(RegistryCore(stores.client(self._settings), self._clock))
+        store = stores.client(self._settings)
+        async with asyncio.TaskGroup() as duties:
+            duties.create_task(self._sweep(self.made(RegistryCore(store, self._clock))))
+            if self._settings.store:  # it has no process of its own, where this would be at home
+                forgetting = _retention(self._settings, cast(UpkeepStore, store), self._clock)
+                duties.create_task(forgetting.run())
+
+    async def _sweep(self, core: RegistryCore) -> None:
         while True:
             await asyncio.sleep(SWEEP_S)
             await core.sweep()

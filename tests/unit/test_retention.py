@@ -318,3 +318,23 @@ async def test_a_store_of_the_first_release_gets_the_indexes(tmp_path, clock):
     assert (await store.prune(clock.now_ms(), 10)).rows == 0
     assert (await store.purge("acme", 10)).rows == 0
     await store.close()
+
+
+async def test_the_process_that_has_the_store_forgets_by_itself(tmp_path, clock):
+    """Nobody would begin it, and the disk fill up all the same."""
+    from runtime.cluster.actors import StoreActor
+    from runtime.cluster.settings import ClusterSettings
+
+    settings = ClusterSettings(str(tmp_path), retention_days=7)
+    store = await SqliteStore.open(settings.directory.database, clock)
+    await (await Work(store, clock).begin()).job()
+    await store.close()
+    actor = StoreActor(settings.to_json())
+    async with asyncio.timeout(20):
+        while not (await actor.health()).get("details", {}).get("kept_since"):
+            await asyncio.sleep(0.01)
+        while int((await actor.health())["details"]["forgotten_rows"]) < 3:
+            await asyncio.sleep(0.01)
+    actor._work.cancel()
+    await asyncio.gather(actor._work, return_exceptions=True)
+    await (await actor.core()).close()

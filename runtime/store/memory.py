@@ -52,6 +52,7 @@ from runtime.store.rules import (
 
 class MemoryStore:
     def __init__(self, clock: Clock, random_bytes: Callable[[int], bytes] = os.urandom) -> None:
+        self._random_bytes = random_bytes
         self.incarnation = random_bytes(8).hex()
         self._clock = clock
         self._roster = Roster()
@@ -185,6 +186,15 @@ class MemoryStore:
         self._tables.steps[result.job][result.key] = (address, step)
 
     # owners and agents
+
+    def forget_owners(self) -> None:
+        """Be as a durable store after a boot: another incarnation, and nobody holds anything."""
+        self.incarnation = self._random_bytes(8).hex()
+        self._roster.owners.clear()
+        for agent in self._tables.agents.values():
+            if agent.owner is not None:
+                self._roster.drop(agent)
+        self._parking.ring("poll")
 
     async def register(self, owner: str, name: str, lease_s: float) -> str:
         self._parking.check_open()

@@ -5,11 +5,13 @@
     network     the way to the store: slow, lossy, cut
     history     what was seen, as plain facts, by a tap in the store and the test's clients
     invariants  pure functions: history -> violations
-    workload    agents and jobs that check themselves; driver, outside: who uses them
+    workload    agents and jobs that check themselves; driver, caller, outside: who uses them
+    world       the deployment, and who starts what has ended; nemesis: the trouble
+    reader      what is stored at the end
     simulate    one seed, many seeds, and the figure they make
-    planted     bugs put into the runtime to see them found
+    planted     bugs put into the runtime to see them found; bugs: which
     crashpoints kills at every durable boundary of one job
-    powerloss   power cuts of the SQLite file
+    powerloss   power cuts of the SQLite file; recorder.c, replay, commits: how
     chaos       a real deployment whose processes are killed while it works
 
 Host, scheduler, client and store are the objects of production, unchanged;

@@ -11,7 +11,7 @@ same for everybody.  Everything the invariants know they know from here.
     release      ok                 tap       key owner, agent
     claim        ok                 tap       key owner, agent, epoch, ver, value store's clock
     incarnation  info               world     key: the store has a new one
-    commit       ok | fail          tap       org, agent, epoch, ver after, key reason, value Written
+    commit       ok | fail          tap       org, agent, epoch, ver, key reason, value Written
     CLIENT VERB  invoke|ok|fail|info client   org, agent, msg, key, value: see `driver`
     run          invoke              worker   key job, value: names the run of process_task
     call         invoke|ok|fail      outside  key step, value Call
@@ -171,5 +171,7 @@ def _commit_line(commit: Commit) -> str:
             parts.append(f"{name}={[(item.job, item.key) for item in items]}")
     if commit.puts:
         parts.append(f"puts={[(put.collection, put.key, put.expect) for put in commit.puts]}")
-    parts += [f"{name}={len(items)}" for name in ("events", "feed") if (items := getattr(commit, name))]
+    parts += [
+        f"{name}={len(items)}" for name in ("events", "feed") if (items := getattr(commit, name))
+    ]
     return " ".join(parts)

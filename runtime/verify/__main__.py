@@ -1,0 +1,83 @@
+"""`python -m runtime.verify NAME`: run one of the verifications and print its figure.
+
+Prints one line of JSON and one sentence; exit code 1 when something was found.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+
+from runtime.verify.crashpoints import crashpoints
+from runtime.verify.planted import find_all
+from runtime.verify.powerloss import powerloss
+from runtime.verify.report import Outcome
+from runtime.verify.simulate import CALM, TROUBLE, run_seed, run_seed_on_sqlite, simulate
+
+
+def _simulate(options: argparse.Namespace) -> Outcome:
+    plan = CALM if options.calm else TROUBLE
+    run_one = run_seed_on_sqlite if options.store == "sqlite" else run_seed
+    report = simulate(options.first, options.seeds, plan, run_one)
+    details = [line for one in report.failed for line in one.explain()]
+    return Outcome(report.figure(), report.sentence(), report.good, details)
+
+
+def _planted(options: argparse.Namespace) -> Outcome:
+    return find_all(options.seeds, options.first, alone=options.alone, names=options.bugs)
+
+
+def _crashpoints(_: argparse.Namespace) -> Outcome:
+    return crashpoints()
+
+
+def _powerloss(options: argparse.Namespace) -> Outcome:
+    return powerloss(options.points, options.seed)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(prog="python -m runtime.verify", description=__doc__)
+    names = top.add_subparsers(required=True, metavar="NAME")
+
+    def verification(
+        name: str, run: Callable[[argparse.Namespace], Outcome], about: str
+    ) -> argparse.ArgumentParser:
+        one = names.add_parser(name, help=about, description=about)
+        one.set_defaults(run=run)
+        one.add_argument("--json", action="store_true", help="print the figure only")
+        return one
+
+    one = verification("simulate", _simulate, "the runtime under seeded trouble, on virtual time")
+    one.add_argument("--seeds", type=int, default=200)
+    one.add_argument("--first", type=int, default=1)
+    one.add_argument("--store", choices=("memory", "sqlite"), default="memory")
+    one.add_argument("--calm", action="store_true", help="the same work without any trouble")
+    one = verification("planted", _planted, "bugs put into the runtime; each must be found")
+    one.add_argument("--seeds", type=int, default=200, help="at most so many for each bug")
+    one.add_argument("--first", type=int, default=1)
+    one.add_argument("--alone", action="store_true", help="also try the halves of pairs alone")
+    one.add_argument("bugs", nargs="*", help="names; default: all")
+    verification("crashpoints", _crashpoints, "kills at every durable boundary of one job")
+    one = verification("powerloss", _powerloss, "power cuts of the SQLite file")
+    one.add_argument("--points", type=int, default=1000)
+    one.add_argument("--seed", type=int, default=1)
+    return top
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run what the command line names; the exit code."""
+    options = parser().parse_args(arguments)
+    outcome: Outcome = options.run(options)
+    sys.stdout.write(json.dumps(outcome.figure) + "\n")
+    if not options.json:
+        sys.stdout.write(outcome.sentence + "\n")
+    for line in outcome.details:
+        sys.stderr.write(line + "\n")
+    return 0 if outcome.good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

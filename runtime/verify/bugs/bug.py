@@ -1,0 +1,50 @@
+"""One planted bug: its name, what goes wrong, and how it is put in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+Plant = Callable[[], AbstractContextManager[None]]
+
+
+@dataclass(frozen=True)
+class Bug:
+    name: str
+    plants: tuple[Plant, ...]
+    """One, or two that mask each other."""
+
+    @property
+    def is_pair(self) -> bool:
+        return len(self.plants) > 1
+
+    @contextmanager
+    def planted(self, which: int | None = None) -> Iterator[None]:
+        """Have the bug for a while.
+
+        Args:
+            which: only this half of a pair.
+        """
+        with ExitStack() as stack:
+            for number, plant in enumerate(self.plants):
+                if which in (None, number):
+                    stack.enter_context(plant())
+            yield
+
+
+@contextmanager
+def swapped(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """`owner.name` is `value` for a while; it must have been there."""
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
+
+
+def swap(owner: Any, name: str, make: Callable[[Any], Any]) -> Plant:
+    """A plant that replaces `owner.name` by what `make` makes of it."""
+    return lambda: swapped(owner, name, make(getattr(owner, name)))

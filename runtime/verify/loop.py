@@ -1,0 +1,90 @@
+"""Virtual time: an event loop that never waits, and a wall clock on it that can step.
+
+When nothing is ready the loop's clock jumps to the next timer, so an hour of
+timeouts takes as long as the work between them.  Callbacks run in the order
+asyncio gives them, which is a function of the program alone; with seeded
+randomness the same seed makes the same run.
+
+Threads and sockets have no place here.  A store that has a thread may be used
+all the same when it says, through `outside`, that an answer of it is on its
+way: then time stands still and the loop really waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, TypeVar
+
+T = TypeVar("T")
+
+EPOCH_MS: Final = 1_700_000_000_000
+"""Wall time at which a simulation begins."""
+
+
+OUTSIDE_S_MAX: Final = 60.0
+"""Longest real wait for an answer from another thread."""
+
+
+class StalledError(Exception):
+    """Nothing is ready and no timer is set: what the program waits for can't come."""
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """An asyncio loop on virtual time, which begins at 0 s."""
+
+    def __init__(self, outside: Callable[[], bool] | None = None) -> None:
+        """Args: outside: whether something in another thread is about to answer."""
+        self._now_s = 0.0
+        super().__init__(_Jumps(self, outside))
+
+    def time(self) -> float:
+        return self._now_s
+
+    def jump(self, seconds: float) -> None:
+        self._now_s += seconds
+
+
+class _Jumps(selectors.DefaultSelector):
+    """Instead of waiting, moves the loop's clock."""
+
+    def __init__(self, loop: VirtualLoop, outside: Callable[[], bool] | None) -> None:
+        super().__init__()
+        self._loop = loop
+        self._outside = outside
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if self._outside is not None:
+            if found := super().select(0):
+                return found
+            if timeout is None or (timeout != 0 and self._outside()):
+                return super().select(OUTSIDE_S_MAX)
+        if timeout is None:
+            raise StalledError
+        self._loop.jump(timeout)
+        return []
+
+
+class LoopClock:
+    """Wall time on a virtual loop; `step` moves it, as NTP or an operator would."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, offset_ms: int = 0) -> None:
+        self._loop = loop
+        self.offset_ms = offset_ms
+        """How far this clock is ahead of true time."""
+
+    def now_ms(self) -> int:
+        return EPOCH_MS + round(self._loop.time() * 1000) + self.offset_ms
+
+    def step(self, seconds: float) -> None:
+        self.offset_ms += round(seconds * 1000)
+
+
+def run(main: Coroutine[Any, Any, T], outside: Callable[[], bool] | None = None) -> T:
+    """Run `main` on a virtual loop of its own to its end."""
+    loop = VirtualLoop(outside)
+    try:
+        return loop.run_until_complete(main)
+    finally:
+        loop.close()

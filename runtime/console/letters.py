@@ -105,7 +105,9 @@ async def _send_again(
     """Accept the message anew and remove the letter; None when somebody else was quicker."""
     message_id = caller.console.ids.ulid()
     answer = CommandAnswer(message_id=message_id).to_wire()
-    envelope = Message.from_json(message.body).model_copy(update={"message_id": message_id})
+    given_up = Message.from_json(message.body)
+    told = {**(given_up.metadata or {}), "redeliveredBy": caller.by}
+    envelope = given_up.model_copy(update={"message_id": message_id, "metadata": told})
     send = Send(message_id, message.sender, message.recipient, envelope.to_json(), message.reply_to)
     writes = [
         Write(DEAD_LETTERS, letter.key, None, {}, letter.revision),

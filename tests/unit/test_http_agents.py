@@ -359,7 +359,13 @@ async def test_a_dead_message_is_tried_once_more_and_once_only() -> None:
             assert (await ann.post(f"/api/dead-letters/{wrong}/redeliver")).status_code == 404
     [again] = await api.store.inbox(address, 0, 10)
     old, new = [json.loads(row.body) for row in await api.store.history(address, 0, 10)]
-    assert new == {**old, "messageId": again.message_id}
+    metadata = new.pop("metadata")
+    assert new == {
+        **{k: v for k, v in old.items() if k != "metadata"},
+        "messageId": again.message_id,
+    }
+    assert metadata == {**(old.get("metadata") or {}), "redeliveredBy": metadata["redeliveredBy"]}
+    assert metadata["redeliveredBy"]
     assert again.sender == "acme/client:test"
 
 

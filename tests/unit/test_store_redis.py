@@ -166,8 +166,9 @@ async def test_a_part_of_a_wrong_type_writes_nothing(server, desk, prefix, part)
     with pytest.raises((StoreError, TypeError, AttributeError)):
         await desk.store.commit([wrong])
     assert state_of(server, prefix) == before
-    bad, right = desk.store.commit([wrong]), desk.commit(**everything(0))
-    error, found = await asyncio.gather(bad, right, return_exceptions=True)
+    others = [desk.give(f"other-{at}") for at in range(redis_commits.FLIGHTS_MAX)]
+    bad, right = desk.store.commit([wrong]), desk.commit(**everything(0))  # they travel together
+    *_, error, found = await asyncio.gather(*others, bad, right, return_exceptions=True)
     assert isinstance(error, Exception)
     assert isinstance(found, Committed)
 
@@ -290,9 +291,11 @@ async def test_another_clients_commits_wake_who_waits(desk, other, monkeypatch, 
     await desk.take(A)
     poll = await started(desk.store, desk.store.poll("o1", 0, 10, LONG_S))
     tail = await started(desk.store, desk.store.tail(-1, 10, LONG_S))
+    await listening(desk.store)
     await ok(other, accept(send("m")))
     assert ids((await soon(poll)).messages) == ["m"]
     outcome = await started(other, other.outcome(A, "m", LONG_S))
+    await listening(other)
     await desk.commit(A, acks=(Ack("m", b"1"),), feed=(publish("done"),))
     assert (await soon(outcome)).reply == b"1"
     assert [entry.event for entry in (await soon(tail)).entries] == ["done"]
@@ -307,6 +310,7 @@ async def test_an_earlier_reminder_of_another_client_is_on_time(desk, other, mon
     rival = await Desk(other, "o2", "host-2").register()
     await rival.take(A)
     waiting = await started(desk.store, desk.store.poll("o1", 0, 10, LONG_S))
+    await listening(desk.store)
     await rival.commit(A, reminders=(Remind("wake", clock.now_ms() + 50),))
     await other.release("o2", [A])
     clock.advance(0.1)
@@ -390,12 +394,14 @@ async def test_inboxes_that_are_full_take_only_what_makes_room(desk, monkeypatch
     monkeypatch.setattr(redis_store, "PENDING_MAX", 3)
     await desk.take(A)
     await desk.give("m1", "m2", "m3")
-    full, fine = await asyncio.gather(
-        desk.store.commit([accept(send("m4"))]),
-        desk.store.commit([desk.turn(A, acks=(Ack("m1"),), sends=(send("m5", A, A),))]),
+    turn = desk.turn(A, acks=(Ack("m1"),), sends=(send("m5", A, A),))
+    *full, fine = await asyncio.gather(
+        *(desk.store.commit([accept(send(f"m4-{at}"))]) for at in range(redis_commits.FLIGHTS_MAX)),
+        desk.store.commit([accept(send("m6"))]),  # it travels with the next one
+        desk.store.commit([turn]),
         return_exceptions=True,
     )
-    assert "3 messages are pending" in str(full)
+    assert all("3 messages are pending" in str(error) for error in full)
     assert isinstance(fine[0], Committed)
     await desk.commit(A, acks=(Ack("m2"),))
     assert await desk.give("m6")

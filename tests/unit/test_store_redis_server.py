@@ -10,6 +10,7 @@ import time
 import pytest
 
 from runtime.errors import StoreError, StoreFullError, StoreUnavailableError
+from runtime.patience import patiently
 from runtime.store import redis as redis_store
 from runtime.store.contract import Ack, Commit, Committed, Refused
 from runtime.store.redis import RedisStore
@@ -262,16 +263,23 @@ async def test_a_restarted_server_fences_everybody(server, store):
     assert feed.reset
 
 
-async def test_of_all_clients_one_draws_the_new_incarnation(server):
+async def test_of_all_clients_one_draws_the_new_incarnation(server, caplog):
     """Every host would fence the others as it comes back."""
     stores = [await RedisStore.open(server.url) for _ in range(6)]
     old = {(await store.health()).incarnation for store in stores}
     assert len(old) == 1
-    await restarted(server, *stores)
+    await ok(stores[0], accept(send("m")))
+    server.kill()
+    server.start()
     new = await asyncio.gather(
-        *(store.register(f"o{n}", f"h{n}", 9) for n, store in enumerate(stores))
+        *(
+            patiently(lambda n=n, store=store: store.register(f"o{n}", f"h{n}", 9))
+            for n, store in enumerate(stores)
+        )
     )
     assert len(set(new)) == 1 and not set(new) & old
+    drawn = [one for one in caplog.records if getattr(one, "action", "") == "store.incarnation"]
+    assert len(drawn) == 1
     for store in stores:
         await store.close()
 

@@ -25,6 +25,7 @@ from actors.commands.lifecycle import down, status, up
 from actors.commands.purge import purge
 from actors.commands.review import review
 from actors.commands.submit import submit
+from actors.commands.verify import verify
 from actors.commands.watch import watch
 
 
@@ -62,7 +63,7 @@ def main() -> None:
 
 for command in (
     up, down, status, submit, watch, issues, jobs, agents, review, cancel, explain, keys,
-    backup, restore, export, purge, chaos, demo,
+    backup, restore, export, purge, verify, chaos, demo,
 ):  # fmt: skip
     main.add_command(command)
 

@@ -1,4 +1,4 @@
-"""`python -m runtime.verify NAME`: run one of the verifications and print its figure.
+"""`troupe verify NAME`: run one of the verifications and print its figure.
 
 Prints one line of JSON and one sentence; exit code 1 when something was found.
 """
@@ -37,9 +37,9 @@ def _powerloss(options: argparse.Namespace) -> Outcome:
     return powerloss(options.points, options.seed)
 
 
-def parser() -> argparse.ArgumentParser:
+def parser(program: str) -> argparse.ArgumentParser:
     """The command line."""
-    top = argparse.ArgumentParser(prog="python -m runtime.verify", description=__doc__)
+    top = argparse.ArgumentParser(prog=program, description=__doc__)
     names = top.add_subparsers(required=True, metavar="NAME")
 
     def verification(
@@ -67,9 +67,9 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None, program: str = "python -m runtime.verify") -> int:
     """Run what the command line names; the exit code."""
-    options = parser().parse_args(arguments)
+    options = parser(program).parse_args(arguments)
     outcome: Outcome = options.run(options)
     sys.stdout.write(json.dumps(outcome.figure) + "\n")
     if not options.json:

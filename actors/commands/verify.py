@@ -1,0 +1,37 @@
+"""`troupe verify`: the runtime itself under simulated trouble; a running Troupe is not touched."""
+
+from __future__ import annotations
+
+import click
+
+from actors.commands.base import Session, TroupeCommand
+
+
+@click.command(
+    cls=TroupeCommand,
+    context_settings={"ignore_unknown_options": True},
+    examples=[
+        "troupe verify simulate --seeds 20",
+        "troupe verify planted",
+        "troupe verify crashpoints",
+        "troupe verify powerloss --points 100",
+    ],
+)
+@click.argument("name", metavar="NAME")
+@click.argument("options", nargs=-1, type=click.UNPROCESSED)
+def verify(session: Session, name: str, options: tuple[str, ...]) -> int:
+    """Run one verification: its figure as JSON, a sentence; exit code 1 when something was found.
+
+    \b
+    simulate     the runtime's own code under kills, cuts and lies, on virtual time
+    planted      bugs put into it, each of which must be found
+    crashpoints  a kill before and after every durable write and outside call of one job
+    powerloss    power cuts of the SQLite file
+
+    A failing simulation names the seed and the first fact that shows it; the
+    same seed does the same again.
+    """
+    from runtime.verify.__main__ import main  # noqa: PLC0415 - the other commands start fast
+
+    as_json = ["--json"] if session.out.as_json else []
+    return main([name, *options, *as_json], "troupe verify")

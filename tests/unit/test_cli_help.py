@@ -57,7 +57,7 @@ def test_every_example_can_be_typed(path: tuple[str, ...]) -> None:
         assert tuple(named) == path[: len(named)]
         rest = args[len(path) :] if tuple(named) == path else []
         rest = rest[: next((i for i, word in enumerate(rest) if word in ("jq", "git")), len(rest))]
-        context = click.Context(command, info_name="troupe", resilient_parsing=False)
+        context = click.Context(command, info_name="troupe", **command.context_settings)
         command.parse_args(context, ["-" if word == "issue.md" else word for word in rest])
 
 

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from runtime.clock import iso
 from runtime.ids import SCHEDULER
-from runtime.jobrun import JobRun, LostError
+from runtime.jobrun import JobRun
+from runtime.jobwriter import LostError
 from runtime.message import Message
 from runtime.store.contract import Ack, Put, Refused, Send, StoredMessage
 from runtime.turn import to_json

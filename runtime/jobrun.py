@@ -1,10 +1,9 @@
 """One run of `process_task`: steps, progress and the one commit of its end.
 
 Each step is durable before and after its call, so the run may be cut anywhere
-and begun again from the top.  A result is written at once, in one commit with
-the intent of the next step when that follows without a pause: nothing is called
-before every earlier result is durable.  While the run lasts, its host owns the
-job's record; before and after, the scheduler does.
+and begun again from the top.  While the run lasts, its host owns the job's
+record; before and after, the scheduler does.  What becomes durable with what is
+`jobwriter`'s business.
 """
 
 from __future__ import annotations
@@ -13,11 +12,9 @@ import asyncio
 import hashlib
 import json
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import suppress
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, cast
 
-from runtime.agent import job_terms
 from runtime.clock import iso
 from runtime.errors import (
     JobCancelled,
@@ -38,7 +35,8 @@ from runtime.job import (
     StepContext,
     StepKind,
 )
-from runtime.jobevents import finished_send, job_rooms, told_send
+from runtime.jobevents import finished_send
+from runtime.jobwriter import JobWriter, LostError
 from runtime.message import Message
 from runtime.patience import patiently
 from runtime.store.contract import (
@@ -47,28 +45,19 @@ from runtime.store.contract import (
     FeedEvent,
     Intent,
     Put,
-    Refused,
-    Result,
     Send,
     Step,
     StoredMessage,
 )
-from runtime.turn import feed_event, to_json
+from runtime.turn import to_json
 
 if TYPE_CHECKING:
     from runtime.activation import Activation
 
 logger = logging.getLogger(__name__)
 
-PROGRESS_FLUSH_S = 1.0
-"""Progress becomes durable at the latest after this."""
 
-
-class LostError(Exception):
-    """A commit of the run was refused: somebody else has the agent."""
-
-
-class JobRun:
+class JobRun(JobWriter):
     """One run of process_task; implements `Job`."""
 
     def __init__(
@@ -80,24 +69,12 @@ class JobRun:
         steps: list[Step],
         look: int | None = None,
     ) -> None:
-        self._activation = activation
+        super().__init__(activation, record, revision, look)
         self._stored = stored
-        self._record = record
-        self._revision = revision
         self._steps = {step.key: step for step in steps}
-        self._feed: list[FeedEvent] = []
-        self._ended: list[tuple[Intent | None, Result]] = []
-        """Steps whose results no commit has taken yet."""
-        self._dirty = False
-        self._flush: asyncio.Task[None] | None = None
-        self._write_lock = asyncio.Lock()
-        self._writes: set[asyncio.Task[None]] = set()
         self._asked: str | None = None
         """`cancel` or `pause`, once asked for."""
         self._signalled = False
-        self._look = record if look is not None and record.reason else None
-        """The waiting job as it was, until this run has written anything: see `_going_on`."""
-        self._moment = look
         self._missed: dict[str, None] = {}
         """Keys of the signals this run has looked for in vain."""
         self._work: asyncio.Task[JobResult] | None = None
@@ -357,7 +334,7 @@ class JobRun:
             self._missed[key] = None
         return json.loads(document.body) if document is not None else None
 
-    # Writing
+    # Looking
 
     def _checkpoint(self) -> None:
         if self._asked == "cancel":
@@ -370,138 +347,5 @@ class JobRun:
         if not self._activation.state_is_committed:
             raise StateChangedInTaskError(self._activation.address)
 
-    def _change(self, **changed: Any) -> None:
-        self._record = self._record.model_copy(update=changed)
-        self._dirty = True
-        if self._flush is None or self._flush.done():
-            self._flush = asyncio.create_task(self._flush_later())
-
-    async def _flush_later(self) -> None:
-        await asyncio.sleep(PROGRESS_FLUSH_S)
-        if self._dirty:
-            with suppress(LostError):  # whatever the run commits next meets it too
-                await self._commit()
-
-    def _publish(self, event: str, data: dict[str, Any]) -> None:
-        self._feed.append(self._event(event, data))
-
-    def _event(self, event: str, data: dict[str, Any]) -> FeedEvent:
-        now_ms = self._activation.host.clock.now_ms()
-        rooms = job_rooms(self._record)
-        return feed_event(self._activation.organization, event, data, rooms, now_ms)
-
     def _remember(self, intent: Intent, result: bytes) -> None:
         self._steps[intent.key] = Step(intent.key, intent.kind, intent.body, 0, 1, result, 0)
-
-    def _write_soon(self, intent: Intent | None, outcome: bytes, key: str) -> None:
-        """Have a result written with the next commit, which begins before anything is waited for.
-
-        A refusal is met again, and raised, by whatever the run commits next.
-        """
-        self._ended.append((intent, Result(self._record.id, key, outcome)))
-        self._writing(self._write_ended())
-
-    async def _write_ended(self) -> None:
-        await asyncio.sleep(0)  # a step that follows at once begins first, and takes it along
-        with suppress(LostError):
-            await self._commit_now()
-
-    async def _commit(self, **fields: Any) -> None:
-        """Commit with the results and the progress that have gathered.
-
-        Goes on to its end when the caller is cancelled: what it took would be lost else.
-
-        Raises:
-            LostError: refused, and it had not landed.
-        """
-        await asyncio.shield(self._writing(self._commit_now(**fields)))
-
-    def _writing(self, commit: Coroutine[None, None, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(commit)
-        self._writes.add(task)
-        task.add_done_callback(self._wrote)
-        return task
-
-    def _wrote(self, task: asyncio.Task[None]) -> None:
-        self._writes.discard(task)
-        if not task.cancelled():
-            task.exception()  # looked at, for a run that is cancelled waits for it no more
-
-    async def _commit_now(
-        self,
-        end: AgentJob | None = None,
-        puts: tuple[Put, ...] = (),
-        intents: tuple[Intent, ...] = (),
-        feed: tuple[FeedEvent, ...] = (),
-        sends: tuple[Send, ...] = (),
-        **fields: Any,
-    ) -> None:
-        async with self._write_lock:
-            self._record = end or self._record
-            if self._look and (end or self._has_news or puts or intents):
-                sends = (*self._going_on(), *sends)
-            if end or self._dirty:
-                puts = (*puts, self._record_put())
-            feed, self._feed, self._dirty = (*self._feed, *feed), [], False
-            ended, self._ended = self._ended, []
-            intents = (*(intent for intent, _ in ended if intent is not None), *intents)
-            results = tuple(result for _, result in ended)
-            if not (puts or feed or intents or results or sends or fields):
-                return  # another commit has taken it
-            answer = await self._activation.write(
-                puts=puts, feed=feed, intents=intents, results=results, sends=sends, **fields
-            )
-            if isinstance(answer, Refused) and not await self._landed(puts, results):
-                raise LostError(f"{answer.reason} {answer.detail}")
-            self._revision += any(put.collection == "job" for put in puts)
-
-    @property
-    def _has_news(self) -> bool:
-        return bool(self._dirty or self._feed or self._ended)
-
-    def _going_on(self) -> tuple[Send, ...]:
-        """A look has led to more: what it writes first begins with the word that it has started.
-
-        The scheduler, which starts a job whose wait is over, has told nobody.
-        """
-        assert self._moment is not None
-        self._look, activation = None, self._activation
-        if self._record.status in (JobStatus.CANCELLED, JobStatus.PAUSED):
-            return ()
-        if self._record.status is JobStatus.RUNNING:
-            self._record, self._dirty = self._record.model_copy(update={"reason": None}), True
-        data = {"agentId": self._record.agent, "jobId": self._record.id, "status": "running"}
-        self._feed[:0] = [self._event("job:started", data), self._event("agent:started", data)]
-        if not self._record.reply_to:
-            return ()
-        now_ms = activation.host.clock.now_ms()
-        sender, where = activation.agent_id, activation.address
-        return (told_send(self._record, "started", {}, sender, where, self._moment, now_ms),)
-
-    def _record_put(self) -> Put:
-        terms = tuple(f"{name}={value}" for name, value in job_terms(self._record).items())
-        return Put(
-            "job",
-            self._record.id,
-            self._activation.organization,
-            self._record.to_json(),
-            terms,
-            self._revision,
-        )
-
-    async def _landed(self, puts: tuple[Put, ...], results: tuple[Result, ...]) -> bool:
-        """Whether a refused commit is in the store after all: its call was repeated.
-
-        The record's revision and the results are unique to this run's epoch, so
-        finding just these bytes there means that this commit wrote them.
-        """
-        store = self._activation.host.store
-        for put in puts:
-            if put.collection == "job":
-                document = await patiently(lambda: store.get("job", self._record.id))
-                return document is not None and document.body == put.body
-        if results:
-            steps = await patiently(lambda: store.steps(self._record.id))
-            recorded = {step.key: step.result for step in steps}
-            return all(recorded.get(result.key) == result.body for result in results)
-        return False

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from runtime import jobrun
+from runtime import jobwriter
 from runtime.agent import AgentState, BaseAgent, job_terms
 from runtime.client import Client, Write
 from runtime.errors import JobWaiting
@@ -393,7 +393,7 @@ async def test_looks_that_change_nothing_are_told_to_nobody(troupe, world) -> No
 
 async def test_a_look_that_works_for_a_while_says_so(troupe, world, monkeypatch) -> None:
     """Work after a wait would not be seen until its first step is done."""
-    monkeypatch.setattr(jobrun, "PROGRESS_FLUSH_S", 0.01)
+    monkeypatch.setattr(jobwriter, "PROGRESS_FLUSH_S", 0.01)
     client = troupe.client()
     world.closed = True
     await start(client, "job_1", look=True)

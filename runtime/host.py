@@ -313,7 +313,10 @@ class Host:
                 await asyncio.sleep(RETRY_S * (0.5 + self.random()))
                 await self._claim_and_activate(None)  # a lost answer may have told of work
                 continue
-            if poll is None or owner != self.owner:
+            if poll is None:
+                await self._claim_and_activate(None)  # what was cut off may have told of work
+                continue
+            if owner != self.owner:
                 continue  # this host has begun anew: what it held before is none of its business
             self._hand_over(poll.messages)
             self._cursor = poll.cursor

@@ -41,6 +41,10 @@ class JobLane:
         self._queued: deque[tuple[StoredMessage, Message]] = deque()
         self._current: JobRun | None = None
         self._task: asyncio.Task[None] | None = None
+        self._loading = ""
+        """The job whose run is being read from the store."""
+        self._meanwhile: list[str] = []
+        """What is asked of it while it is: what was read may not say so yet."""
 
     @property
     def busy(self) -> bool:
@@ -62,6 +66,8 @@ class JobLane:
         run = self._current
         if run is not None and run.record.id == message.content["jobId"]:
             run.control(message.message_type)
+        elif self._loading == message.content["jobId"]:
+            self._meanwhile.append(message.message_type)
 
     def _signal(self, stored: StoredMessage, message: Message) -> dict[str, Any]:
         """What a signal leaves behind: its content, and word to the scheduler in the same commit.
@@ -104,7 +110,7 @@ class JobLane:
             try:
                 if self._activation.version == 0:  # it has had no turn: the job makes it known
                     await self._write(puts=(self._activation.description(),))
-                self._current = await JobRun.load(self._activation, stored, message)
+                self._current = await self._load(stored, message)
                 await self._current.run()
                 self._activation.done(stored.seq)
             except LostError as lost:
@@ -118,3 +124,13 @@ class JobLane:
                 return
             finally:
                 self._current = None
+
+    async def _load(self, stored: StoredMessage, message: Message) -> JobRun:
+        self._loading, self._meanwhile = message.content["jobId"], []
+        try:
+            run = await JobRun.load(self._activation, stored, message)
+        finally:
+            self._loading = ""
+        for asked in self._meanwhile:
+            run.control(asked)
+        return run

@@ -32,6 +32,15 @@ class WatchedStore(MemoryStore):
         self.held = asyncio.Event()
         self.go_on = asyncio.Event()
         self.changed = asyncio.Condition()
+        self.hold_asked = False
+        """What is read of what a job was asked is on its way for as long as the test wants."""
+
+    async def get(self, collection: str, key: str):
+        found = await super().get(collection, key)
+        if collection == "asked" and self.hold_asked:
+            self.held.set()
+            await self.go_on.wait()
+        return found
 
     async def commit(self, commits: Sequence[Commit]) -> list[Committed | Refused]:
         for commit in commits:
@@ -192,3 +201,28 @@ async def test_a_cancel_in_the_middle_of_a_commit_loses_nothing_of_it(troupe, ou
     steps = {step.key: step.result for step in await troupe.store.steps("job_1")}
     assert steps == {"s0": b'"s0"', "s1": b'"s1"', "s2": None}
     assert troupe.hosts["host-0"].moved == 0
+
+
+async def test_a_cancel_that_comes_while_a_run_is_read_is_heard(troupe, outside) -> None:
+    """It would be answered ok and acknowledged, and the job go on to its end."""
+    troupe.store.hold_asked = True
+    await start(troupe, "job_1")
+    await troupe.store.held.wait()
+    client = troupe.client()
+    assert (await client.ask("scheduler:main", {"jobId": "job_1"}, "job.cancel"))["ok"]
+    async with asyncio.timeout(5):
+        while not await acknowledged(troupe, "job.cancel"):
+            await asyncio.sleep(0.001)
+    troupe.store.hold_asked = False
+    troupe.store.go_on.set()
+    await until(client, "job_1", "cancelled")
+    assert outside.calls == []
+
+
+async def acknowledged(troupe: LocalTroupe, kind: str) -> bool:
+    """Whether the agent has had a message of this type."""
+    told = await troupe.store.history("acme/stepper:job_1", 0, 100)
+    return any(
+        one.status == "processed" and Message.from_json(one.body).message_type == kind
+        for one in told
+    )

@@ -11,7 +11,7 @@ import pytest
 from runtime.clock import ManualClock
 from runtime.errors import SettingsError, StoreError, StoreUnavailableError
 from runtime.store import redis as redis_store
-from runtime.store import redis_commits, redis_upkeep, urls
+from runtime.store import redis_commits, redis_upkeep
 from runtime.store.contract import (
     Ack,
     Bury,
@@ -438,22 +438,6 @@ def test_a_url_that_cannot_be_used_is_told_without_its_password(url):
     with pytest.raises(SettingsError) as error:
         RedisStore(url)
     assert "hidden" not in str(error.value)
-
-
-async def test_a_url_opens_its_store(server, tmp_path, clock):
-    """A deployment could not choose its store by one setting."""
-    for url, backend in (
-        (server.url, "redis"),
-        (f"sqlite://{tmp_path}/store.db", "sqlite"),
-        ("memory:", "memory"),
-    ):
-        store = await urls.open_store(url, clock)
-        assert (await store.health()).backend == backend
-        await store.close()
-    with pytest.raises(SettingsError, match="did you mean redis"):
-        await urls.open_store("rediss2://h", clock)
-    with pytest.raises(SettingsError, match="begins with nothing"):
-        await urls.open_store("/tmp/store.db", clock)
 
 
 async def test_prefixes_share_nothing(server, desk, clock):

@@ -116,7 +116,8 @@ def busy_host(troupe: Deployment) -> int:
     done = subprocess.run(
         [sys.executable, "-c", program], env=troupe.env, capture_output=True, text=True, timeout=60
     )
-    return json.loads(done.stdout)[0]
+    [told] = [line for line in done.stdout.splitlines() if line.startswith("[")]
+    return json.loads(told)[0]
 
 
 def stale_commits(troupe: Deployment) -> int:

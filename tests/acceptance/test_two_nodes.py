@@ -133,7 +133,9 @@ def hosts(troupe: Deployment) -> dict[str, dict[str, Any]]:
         [sys.executable, "-c", program], env=troupe.env, capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0, done.stderr
-    found: dict[str, dict[str, Any]] = json.loads(done.stdout)
+    # Ray itself writes among what the program prints when a node dies.
+    [told] = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    found: dict[str, dict[str, Any]] = json.loads(told)
     return found
 
 

@@ -6,6 +6,7 @@ Nothing here imports ray, so that every command starts fast.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -142,7 +143,9 @@ def down(data: Path, *, on_progress: Callable[[str], None] = lambda message: Non
     directory = DataDir(data)
     state = State.read(directory.state)
     if not is_held(directory.lock):
-        return end_all(data) > 0
+        left = end_all(data)
+        shutil.rmtree(directory.scratch, ignore_errors=True)
+        return left > 0
     if state is not None:
         on_progress("Draining the hosts and stopping")
         os.kill(state.pid, signal.SIGTERM)
@@ -150,6 +153,7 @@ def down(data: Path, *, on_progress: Callable[[str], None] = lambda message: Non
     while is_held(directory.lock) and time.monotonic() < deadline:
         time.sleep(POLL_S)
     end_all(data)
+    shutil.rmtree(directory.scratch, ignore_errors=True)
     directory.state.unlink(missing_ok=True)
     return True
 

@@ -57,7 +57,7 @@ class DataDir:
         beside = self.root / "store.sock"
         if len(os.fsencode(beside)) <= SOCKET_PATH_MAX:
             return beside
-        return self.ray_temp / "store.sock"
+        return self.scratch / "store.sock"
 
     @property
     def admin_key(self) -> Path:
@@ -86,10 +86,15 @@ class DataDir:
         return self.root / "logs"
 
     @property
-    def ray_temp(self) -> Path:
-        """Ray's own folder: short, because it holds sockets; nothing in it is needed."""
+    def scratch(self) -> Path:
+        """A short path, for what holds sockets; ours alone, and nothing in it is needed."""
         digest = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:10]
-        return Path("/tmp") / f"troupe-{digest}"  # noqa: S108 - private: mode 0700, named by the data
+        return Path("/tmp") / f"troupe-{digest}"  # noqa: S108 - made with mode 0700 and our own
+
+    @property
+    def ray_temp(self) -> Path:
+        """Ray's own folder, which Ray opens to everybody: so it is inside one that is not."""
+        return self.scratch / "ray"
 
 
 class ClusterSettings(msgspec.Struct, frozen=True):

@@ -127,7 +127,12 @@ class Supervisor:
             await store.close()
 
     def _prepare_folders(self) -> None:
-        shutil.rmtree(self._directory.ray_temp, ignore_errors=True)
+        scratch = self._directory.scratch
+        shutil.rmtree(scratch, ignore_errors=True)
+        try:
+            scratch.mkdir(mode=0o700)
+        except FileExistsError as error:
+            raise ClusterError(f"{scratch} is somebody else's, or can't be removed") from error
         for folder in (self._directory.logs, self._directory.ray_temp):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         token = self._directory.ray_token
@@ -276,7 +281,7 @@ class Supervisor:
         for process in [*([self._head] if self._head else []), *self._companions.values()]:
             process.terminate()
         await asyncio.to_thread(end_all, self._directory.root)
-        shutil.rmtree(self._directory.ray_temp, ignore_errors=True)
+        shutil.rmtree(self._directory.scratch, ignore_errors=True)
 
     def _undeploy(self) -> None:
         import ray  # noqa: PLC0415

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar
 
-from runtime.store.contract import ABSENT, Document, Put
+from runtime.store.contract import Document, Put
 
 K = TypeVar("K")
 
@@ -25,15 +25,16 @@ class Documents:
     def get(self, collection: str, key: str) -> Document | None:
         return self._kept.get(collection, {}).get(key)
 
-    def revision(self, collection: str, key: str) -> int:
-        document = self.get(collection, key)
-        return ABSENT if document is None else document.revision
+    def last(self, collection: str, key: str) -> tuple[int, bool]:
+        """The revision a document had last, 0 if it never was, and whether it is there."""
+        kept, deleted = self.get(collection, key), self._deleted.get((collection, key))
+        found = kept or deleted
+        return (found.revision if found else 0, kept is not None)
 
     def put(self, put: Put, now_ms: int) -> None:
         kept = self._kept.setdefault(put.collection, {})
         where = (put.collection, put.key)
-        deleted = self._deleted.get(where)
-        revision = 1 + (self.revision(*where) or (deleted.revision if deleted else 0))
+        revision = 1 + self.last(*where)[0]
         if put.body is not None:
             self._deleted.pop(where, None)
             kept[put.key] = Document(

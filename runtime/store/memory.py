@@ -74,8 +74,8 @@ class MemoryStore:
         found = self._tables.steps.get(job, {}).get(key)
         return found and (found[0], found[1].epoch, found[1].result is not None)
 
-    def revision(self, collection: str, key: str) -> int:
-        return self._tables.documents.revision(collection, key)
+    def document(self, collection: str, key: str) -> tuple[int, bool]:
+        return self._tables.documents.last(collection, key)
 
     # writing
 

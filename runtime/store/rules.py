@@ -56,8 +56,8 @@ class View(Protocol):
     def step(self, job: str, key: str) -> tuple[str, int, bool] | None:
         """(agent, epoch of its latest intent, has a result), or None: no intent."""
 
-    def revision(self, collection: str, key: str) -> int:
-        """The document's revision, or ABSENT."""
+    def document(self, collection: str, key: str) -> tuple[int, bool]:
+        """The revision a document had last, 0 if it never was, and whether it is there."""
 
 
 def check_call(commits: Sequence[Commit]) -> None:
@@ -155,13 +155,14 @@ def _fenced(commit: Commit, agent: Agent | None, incarnation: str) -> Refused | 
 
 
 def _puts(puts: tuple[Put, ...], view: View) -> Refused | None:
-    written: dict[tuple[str, str], int] = {}
+    written: dict[tuple[str, str], tuple[int, bool]] = {}
     for put in puts:
         where = (put.collection, put.key)
-        now = written[where] if where in written else view.revision(*where)
-        if put.expect not in (ANY, now):
+        last, there = written.get(where) or view.document(*where)
+        if put.expect not in (ANY, last if there else ABSENT):
             return Refused("revision_conflict", f"{put.collection}/{put.key}")
-        written[where] = ABSENT if put.body is None else now + 1
+        lives = put.body is not None
+        written[where] = (last + 1 if lives or there else last, lives)
     return None
 
 

@@ -84,8 +84,8 @@ class Book:
     def step(self, job: str, key: str) -> tuple[str, int, bool] | None:
         return self.steps.facts(job, key)
 
-    def revision(self, collection: str, key: str) -> int:
-        return self.documents.revision(collection, key)
+    def document(self, collection: str, key: str) -> tuple[int, bool]:
+        return self.documents.last(collection, key)
 
     # writing, inside a transaction
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
-from runtime.store.contract import ABSENT, Document, Put
+from runtime.store.contract import Document, Put
 from runtime.store.sqlite_bulk import QUERIES, Bulk, Row, first
 
 KNOWN: Final = Bulk("document_known", 2)
@@ -58,9 +58,10 @@ class Documents:
             before = _indexed(organization, _decode_terms(terms)) if there else set()
             self._states[collection, key] = _State(revision, bool(there), before)
 
-    def revision(self, collection: str, key: str) -> int:
+    def last(self, collection: str, key: str) -> tuple[int, bool]:
+        """The revision a document had last, 0 if it never was, and whether it is there."""
         state = self._states.get((collection, key))
-        return state.revision if state is not None and state.there else ABSENT
+        return (state.revision, state.there) if state is not None else (0, False)
 
     def put(self, put: Put, now_ms: int) -> None:
         where = (put.collection, put.key)

@@ -87,6 +87,16 @@ async def test_puts_of_one_commit_see_each_other(store):
     assert (await store.get("job", "k")).body == b"5"
 
 
+async def test_puts_of_one_commit_know_what_was_deleted(store):
+    """A document made again begins where its deletion ended, within its first commit, too."""
+    await write(store, put("k", b"1"), put("k", None))
+    wrong = await write(store, put("k", b"3", expect=ABSENT), put("k", b"4", expect=1))
+    assert wrong == Refused("revision_conflict", "job/k")
+    right = await write(store, put("k", b"3", expect=ABSENT), put("k", b"4", expect=3))
+    assert isinstance(right, Committed)
+    assert (await store.get("job", "k")).revision == 4
+
+
 @pytest.fixture
 async def shelf(store):
     puts = [

@@ -30,10 +30,15 @@ check: $(VENV)/.checks ## lint, format, strict types
 
 verify: packages $(VENV)/.tests ## the larger kill and fault tests
 	$(BIN)/python -m pytest -m "slow and not live"
+	$(BIN)/troupe verify simulate
+	$(BIN)/troupe verify planted
+	$(BIN)/troupe verify crashpoints
+	$(BIN)/troupe verify powerloss
 	TROUPE_KILLS=150 $(BIN)/python -m pytest tests/acceptance/test_kills.py -s
 
 bench: packages $(VENV)/.tests ## measure the figures of docs/guarantees.md
 	$(BIN)/python -m tests.benchmarks.bench_store
+	$(BIN)/python -m tests.benchmarks.bench_messages
 	$(BIN)/python -m tests.benchmarks.bench_rounds
 
 python:

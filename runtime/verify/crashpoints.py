@@ -20,7 +20,6 @@ from runtime.client import Client
 from runtime.ids import HOME, Ids
 from runtime.job import AgentJob
 from runtime.journal import apply, decode
-from runtime.turn import to_json
 from runtime.verify import network
 from runtime.verify.history import Violation
 from runtime.verify.invariants import violations
@@ -196,4 +195,4 @@ def crashpoints() -> Outcome:
 
 def _difference(before: dict[str, Any], after: dict[str, Any]) -> str:
     parts = {name: (before[name], after[name]) for name in before if before[name] != after[name]}
-    return to_json(parts).decode(errors="replace")[:500]
+    return str(parts)[:500]

@@ -3,11 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-Plant = Callable[[], AbstractContextManager[None]]
+
+@contextmanager
+def swapped(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """`owner.name` is `value` for a while; it must have been there, in this very owner."""
+    before = vars(owner)[name]
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
+
+
+@dataclass(frozen=True)
+class Plant:
+    """Replaces `owner.name` by what `make` makes of it."""
+
+    owner: Any
+    name: str
+    make: Callable[[Any], Any]
+
+    @contextmanager
+    def planted(self) -> Iterator[None]:
+        with swapped(self.owner, self.name, self.make(getattr(self.owner, self.name))):
+            yield
 
 
 @dataclass(frozen=True)
@@ -30,21 +53,5 @@ class Bug:
         with ExitStack() as stack:
             for number, plant in enumerate(self.plants):
                 if which in (None, number):
-                    stack.enter_context(plant())
+                    stack.enter_context(plant.planted())
             yield
-
-
-@contextmanager
-def swapped(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """`owner.name` is `value` for a while; it must have been there."""
-    before = getattr(owner, name)
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        setattr(owner, name, before)
-
-
-def swap(owner: Any, name: str, make: Callable[[Any], Any]) -> Plant:
-    """A plant that replaces `owner.name` by what `make` makes of it."""
-    return lambda: swapped(owner, name, make(getattr(owner, name)))

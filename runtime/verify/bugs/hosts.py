@@ -16,7 +16,7 @@ from runtime.group import GroupCommitter
 from runtime.host import Host
 from runtime.store.contract import Commit, Committed, Refused, Snapshot, StoredMessage
 from runtime.turn import to_json
-from runtime.verify.bugs.bug import Bug, swap
+from runtime.verify.bugs.bug import Bug, Plant
 from runtime.verify.bugs.store import VERSION
 
 
@@ -152,23 +152,23 @@ def _polls_as_before(begin_anew: Any) -> Any:
 
 
 BUGS = (
-    Bug("acknowledged before the commit", (swap(GroupCommitter, "commit", _acknowledges_first),)),
-    Bug("answered before the commit", (swap(Activation, "_turn", _answers_first),)),
+    Bug("acknowledged before the commit", (Plant(GroupCommitter, "commit", _acknowledges_first),)),
+    Bug("answered before the commit", (Plant(Activation, "_turn", _answers_first),)),
     Bug("unknown taken for done",
-        (swap(GroupCommitter, "_write", _takes_unknown_for_done), VERSION)),
+        (Plant(GroupCommitter, "_write", _takes_unknown_for_done), VERSION)),
     Bug("unknown taken for refused, refused for done",
-        (swap(GroupCommitter, "_write", _takes_unknown_for_refused),
-         swap(Activation, "_refused", _shrugs_at_refusals))),
-    Bug("retry loses its place", (swap(Activation, "_failed", _loses_the_place),)),
-    Bug("failed turn's messages are sent", (swap(Activation, "_failed", _sends_though_failed),)),
-    Bug("failed turn's state is kept", (swap(Activation, "_adopt_committed", _keeps_the_state),)),
-    Bug("tried for ever", (swap(activation, "DELIVERIES_MAX", lambda _: 1 << 30),)),
-    Bug("dead letter forgotten", (swap(activation, "burial", _without_letter),)),
-    Bug("snapshot off by one", (swap(Activation, "_snapshot", _snapshots_before),)),
+        (Plant(GroupCommitter, "_write", _takes_unknown_for_refused),
+         Plant(Activation, "_refused", _shrugs_at_refusals))),
+    Bug("retry loses its place", (Plant(Activation, "_failed", _loses_the_place),)),
+    Bug("failed turn's messages are sent", (Plant(Activation, "_failed", _sends_though_failed),)),
+    Bug("failed turn's state is kept", (Plant(Activation, "_adopt_committed", _keeps_the_state),)),
+    Bug("tried for ever", (Plant(activation, "DELIVERIES_MAX", lambda _: 1 << 30),)),
+    Bug("dead letter forgotten", (Plant(activation, "burial", _without_letter),)),
+    Bug("snapshot off by one", (Plant(Activation, "_snapshot", _snapshots_before),)),
     Bug("lost claims are kept",
-        (swap(Host, "_release_unknown", _keeps_lost_claims),
-         swap(Host, "_release_orphans", _keeps_lost_claims))),
-    Bug("last message of a poll dropped", (swap(Host, "_hand_over", _drops_the_last),)),
-    Bug("backoff ten times too long", (swap(Backoff, "wait_s", _waits_ten_times),)),
-    Bug("place kept by a superseded host", (swap(Host, "_begin_anew", _polls_as_before),)),
+        (Plant(Host, "_release_unknown", _keeps_lost_claims),
+         Plant(Host, "_release_orphans", _keeps_lost_claims))),
+    Bug("last message of a poll dropped", (Plant(Host, "_hand_over", _drops_the_last),)),
+    Bug("backoff ten times too long", (Plant(Backoff, "wait_s", _waits_ten_times),)),
+    Bug("place kept by a superseded host", (Plant(Host, "_begin_anew", _polls_as_before),)),
 )  # fmt: skip

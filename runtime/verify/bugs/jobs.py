@@ -12,10 +12,11 @@ from runtime.job import Priority
 from runtime.jobdesk import JobDesk
 from runtime.joblane import JobLane
 from runtime.jobrun import JobRun
+from runtime.jobwriter import JobWriter
 from runtime.schedule.queue import JobQueue, Limits
 from runtime.scheduler import Scheduler
 from runtime.store import rules
-from runtime.verify.bugs.bug import Bug, swap
+from runtime.verify.bugs.bug import Bug, Plant
 
 
 def _limits(**more: int) -> Any:
@@ -170,26 +171,27 @@ def _notices_nothing(_: Any) -> Any:
     return renewing
 
 
-STEP_CONFLICTS = swap(rules, "_steps", lambda _: lambda commit, view: None)
+STEP_CONFLICTS = Plant(rules, "_steps", lambda _: lambda commit, view: None)
 
 BUGS = (
-    Bug("limit off by one", (swap(JobQueue, "__init__", _limits(total=1)),)),
-    Bug("organization's limit off by one", (swap(JobQueue, "__init__", _limits(organization=1)),)),
-    Bug("pause ignored", (swap(Scheduler, "_dispatch", _ignores_pause),)),
-    Bug("pause forgotten at a restart", (swap(Scheduler, "_rebuild", _forgets_pause),)),
-    Bug("priority ignored", (swap(jobtable, "place_of", _first_come),)),
-    Bug("failed job leaves no letter", (swap(decisions, "end", _without_letter),)),
-    Bug("start in two commits", (swap(Scheduler, "_commit", _starts_in_two),)),
-    Bug("end in two commits", (swap(JobRun, "_commit_now", _ends_in_two),)),
-    Bug("recorded results ignored", (swap(JobRun, "load", _runs_from_nothing), STEP_CONFLICTS)),
-    Bug("cancel forgotten", (swap(JobRun, "load", _hears_no_cancel),)),
-    Bug("signal wakes nobody", (swap(JobLane, "_signal", _wakes_nobody),)),
+    Bug("limit off by one", (Plant(JobQueue, "__init__", _limits(total=1)),)),
+    Bug("organization's limit off by one", (Plant(JobQueue, "__init__", _limits(organization=1)),)),
+    Bug("pause ignored", (Plant(Scheduler, "_dispatch", _ignores_pause),)),
+    Bug("pause forgotten at a restart", (Plant(Scheduler, "_rebuild", _forgets_pause),)),
+    Bug("priority ignored", (Plant(jobtable, "place_of", _first_come),)),
+    Bug("failed job leaves no letter", (Plant(decisions, "end", _without_letter),)),
+    Bug("start in two commits", (Plant(Scheduler, "_commit", _starts_in_two),)),
+    Bug("end in two commits", (Plant(JobWriter, "_commit_now", _ends_in_two),)),
+    Bug("recorded results ignored", (Plant(JobRun, "load", _runs_from_nothing), STEP_CONFLICTS)),
+    Bug("cancel forgotten", (Plant(JobRun, "load", _hears_no_cancel),)),
+    Bug("signal wakes nobody", (Plant(JobLane, "_signal", _wakes_nobody),)),
     Bug("signal overtaken by a wait",
-        (swap(JobRun, "control", _deaf_to_signals), swap(JobRun, "_still_missed", _waits_anyway))),
-    Bug("called without an intent", (swap(JobRun, "_commit", _calls_without_intent),)),
-    Bug("money counted twice", (swap(JobRun, "spend", _spends_twice),)),
-    Bug("late word believed", (swap(JobDesk, "_moved_on", _goes_by_the_message),)),
-    Bug("pausing counts as an attempt", (swap(JobDesk, "_paused", _pausing_counts),)),
-    Bug("others' documents shown", (swap(Client, "get", _sees_everything),)),
-    Bug("scheduler does not notice its loss", (swap(Scheduler, "_renew", _notices_nothing),)),
+        (Plant(JobRun, "control", _deaf_to_signals),
+         Plant(JobRun, "_still_missed", _waits_anyway))),
+    Bug("called without an intent", (Plant(JobWriter, "_commit", _calls_without_intent),)),
+    Bug("money counted twice", (Plant(JobRun, "spend", _spends_twice),)),
+    Bug("late word believed", (Plant(JobDesk, "_moved_on", _goes_by_the_message),)),
+    Bug("pausing counts as an attempt", (Plant(JobDesk, "_paused", _pausing_counts),)),
+    Bug("others' documents shown", (Plant(Client, "get", _sees_everything),)),
+    Bug("scheduler does not notice its loss", (Plant(Scheduler, "_renew", _notices_nothing),)),
 )  # fmt: skip

@@ -12,7 +12,7 @@ from runtime.store.contract import ANY, Commit, Fence, Refused
 from runtime.store.memory import MemoryStore
 from runtime.store.remote import CodedStore
 from runtime.store.roster import Agent, Roster
-from runtime.verify.bugs.bug import Bug, swap
+from runtime.verify.bugs.bug import Bug, Plant
 
 
 def _blind(*, epoch: bool = False, version: bool = False, incarnation: bool = False) -> Any:
@@ -37,9 +37,9 @@ def _blind(*, epoch: bool = False, version: bool = False, incarnation: bool = Fa
     return make
 
 
-EPOCH = swap(rules, "_fenced", _blind(epoch=True))
-VERSION = swap(rules, "_fenced", _blind(version=True))
-INCARNATION = swap(rules, "_fenced", _blind(incarnation=True))
+EPOCH = Plant(rules, "_fenced", _blind(epoch=True))
+VERSION = Plant(rules, "_fenced", _blind(version=True))
+INCARNATION = Plant(rules, "_fenced", _blind(incarnation=True))
 
 
 def _any_step_of_the_agent(_: Any) -> Any:
@@ -197,20 +197,20 @@ BUGS = (
     Bug("incarnation not compared", (INCARNATION,)),
     Bug("epoch and version not compared", (EPOCH, VERSION)),
     Bug("epoch of a step's intent not compared",
-        (EPOCH, swap(rules, "_begun_before", _any_step_of_the_agent))),
-    Bug("epoch not raised by a claim", (swap(Roster, "take", _takes_with_the_same_epoch),)),
-    Bug("claim takes from the living", (swap(Roster, "takeable", _takes_from_the_living),)),
-    Bug("lease never lapses", (swap(Roster, "live", _lives_for_ever),)),
-    Bug("messages dropped on release", (swap(Roster, "drop", _drops_what_waits),)),
-    Bug("message accepted twice", (swap(rules, "_sends", _never_refuses),)),
-    Bug("document's expectation ignored", (swap(rules, "_puts", _accepts_every_document),)),
-    Bug("feed published though refused", (swap(MemoryStore, "_one", _publishes_refused),)),
-    Bug("feed skips an event", (swap(CodedStore, "tail", _skips_one),)),
-    Bug("reset not told", (swap(CodedStore, "tail", _never_resets),)),
-    Bug("reminder fires early", (swap(MemoryStore, "_fire_due", _fires_early),)),
-    Bug("cancelled reminder fires", (swap(MemoryStore, "_remind", _keeps_cancelled),)),
+        (EPOCH, Plant(rules, "_begun_before", _any_step_of_the_agent))),
+    Bug("epoch not raised by a claim", (Plant(Roster, "take", _takes_with_the_same_epoch),)),
+    Bug("claim takes from the living", (Plant(Roster, "takeable", _takes_from_the_living),)),
+    Bug("lease never lapses", (Plant(Roster, "live", _lives_for_ever),)),
+    Bug("messages dropped on release", (Plant(Roster, "drop", _drops_what_waits),)),
+    Bug("message accepted twice", (Plant(rules, "_sends", _never_refuses),)),
+    Bug("document's expectation ignored", (Plant(rules, "_puts", _accepts_every_document),)),
+    Bug("feed published though refused", (Plant(MemoryStore, "_one", _publishes_refused),)),
+    Bug("feed skips an event", (Plant(CodedStore, "tail", _skips_one),)),
+    Bug("reset not told", (Plant(CodedStore, "tail", _never_resets),)),
+    Bug("reminder fires early", (Plant(MemoryStore, "_fire_due", _fires_early),)),
+    Bug("cancelled reminder fires", (Plant(MemoryStore, "_remind", _keeps_cancelled),)),
     Bug("reminder fires twice",
-        (swap(MemoryStore, "_fire_due", _fires_again),
-         swap(MemoryStore, "__init__", _does_not_know_reminders))),
-    Bug("organizations meet", (swap(rules, "_foreign", _foreign_is_fine),)),
+        (Plant(MemoryStore, "_fire_due", _fires_again),
+         Plant(MemoryStore, "__init__", _does_not_know_reminders))),
+    Bug("organizations meet", (Plant(rules, "_foreign", _foreign_is_fine),)),
 )  # fmt: skip

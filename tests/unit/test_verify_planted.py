@@ -1,0 +1,66 @@
+"""Planted bugs are found; sentinels here, all of them in the slow run."""
+
+from __future__ import annotations
+
+import pytest
+
+from runtime.verify.bugs import BUGS
+from runtime.verify.bugs.bug import Bug, Plant
+from runtime.verify.planted import find, find_all
+
+SENTINELS = {
+    "epoch and version not compared": "I4",
+    "acknowledged before the commit": "IUnits",
+    "retry loses its place": "I3",
+    "limit off by one": "I9",
+    "feed published though refused": "I14",
+}
+
+
+def bug(name: str) -> Bug:
+    return next(one for one in BUGS if one.name == name)
+
+
+@pytest.mark.parametrize(("name", "rule"), SENTINELS.items())
+def test_a_planted_bug_is_found(name, rule) -> None:
+    """The simulation could have gone blind without anybody noticing."""
+    found = find(bug(name), seeds=3)
+    assert found is not None
+    assert found.rule == rule
+
+
+def test_there_are_enough_bugs_and_pairs_and_each_has_a_name() -> None:
+    """A detection rate over few bugs says little."""
+    assert len(BUGS) >= 20
+    assert sum(one.is_pair for one in BUGS) >= 6
+    assert len({one.name for one in BUGS}) == len(BUGS)
+
+
+@pytest.mark.parametrize("one", BUGS, ids=lambda one: one.name)
+def test_a_bug_is_planted_and_taken_back(one) -> None:
+    """A plain run would count as blind, or what comes after have the bug in it."""
+    places = [(plant.owner, plant.name) for plant in one.plants]
+    before = [vars(owner)[name] for owner, name in places]
+    with one.planted():
+        for (owner, name), value in zip(places, before, strict=True):
+            assert vars(owner)[name] is not value
+    assert [vars(owner)[name] for owner, name in places] == before
+
+
+def test_a_bug_that_fits_no_more_says_so() -> None:
+    """A renamed method would make a planted bug a plain run."""
+    with pytest.raises(AttributeError), Plant(Bug, "no_such_method", lambda _: None).planted():
+        pass
+
+
+@pytest.mark.slow
+def test_every_planted_bug_is_found_and_pairs_mask_each_other() -> None:
+    """A hole in one layer, or in two, could stay open."""
+    outcome = find_all(seeds=200, alone=True)
+    assert outcome.good, outcome.figure["missed"]
+    masked = [
+        entry["bug"]
+        for entry in outcome.figure["each"]
+        if entry["pair"] and any(half is None for half in entry["alone"])
+    ]
+    assert len(masked) >= 6, masked

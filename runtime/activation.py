@@ -25,7 +25,7 @@ from runtime.answers import Answers
 from runtime.backoff import Backoff
 from runtime.clock import Clock, iso
 from runtime.deadletters import burial
-from runtime.errors import HistoryForgottenError, InvalidMessageError
+from runtime.errors import HistoryForgottenError, InvalidMessageError, told
 from runtime.group import GroupCommitter
 from runtime.ids import Ids, split
 from runtime.joblane import JobLane
@@ -210,7 +210,13 @@ class Activation:
             if reply is not None and _is_answered(message):
                 turn.send(message.sender, reply, "reply", reply_to=message.message_id)
             await self._expand(turn)
+            if first:
+                turn.puts.append(self.description())
             after = self.agent.state.model_dump(mode="json")
+            events = turn.events(diff(self._committed, after), self.agent.schema_version, first)
+            snapshot = self._snapshot(after, len(events), turn.wants_snapshot)
+            commit = turn.commit(self.fence, self.version, events, snapshot, ack)
+            answer = await self.host.group.commit(commit)
         except Exception as error:  # the author's code may raise anything: the message's fault
             logger.warning(
                 "a turn of %s failed: %s",
@@ -219,14 +225,8 @@ class Activation:
                 exc_info=True,
                 extra={"action": "turn.failed", "agent": self.address},
             )
-            await self._failed(stored, f"{type(error).__name__}: {error}")
+            await self._failed(stored, told(error))
             return
-        if first:
-            turn.puts.append(self.description())
-        events = turn.events(diff(self._committed, after), self.agent.schema_version, first)
-        snapshot = self._snapshot(after, len(events), turn.wants_snapshot)
-        commit = turn.commit(self.fence, self.version, events, snapshot, ack)
-        answer = await self.host.group.commit(commit)
         if not isinstance(answer, Committed):
             await self._refused(stored, answer)
             return

@@ -112,3 +112,8 @@ class StoreFullError(StoreUnavailableError):
 
     Reading goes on, and writing does as soon as there is room.
     """
+
+
+def told(error: BaseException) -> str:
+    """`Class: what it says`, as text that every store can write."""
+    return f"{type(error).__name__}: {error}".encode(errors="replace").decode()

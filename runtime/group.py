@@ -4,6 +4,7 @@ One call to the store is in flight at a time; measured, more only makes each
 slower.  A call whose outcome is unknown is repeated with the same content
 until the store answers, so a commit can be refused because it had landed:
 callers treat a refusal as "read again what is there", never as "not written".
+A commit that can't be written at all fails alone: its batch is repeated one by one.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import asyncio
 import logging
 from collections import deque
 
-from runtime.errors import StoreUnavailableError
+from runtime.errors import StoreError, StoreUnavailableError
 from runtime.store.contract import BATCH_MAX, Commit, Committed, Refused, Store
 
 logger = logging.getLogger(__name__)
@@ -21,6 +22,7 @@ RETRY_FIRST_S = 0.05
 RETRY_CAP_S = 1.0
 
 Answer = Committed | Refused
+_Waiting = tuple[Commit, "asyncio.Future[Answer]"]
 
 
 class GroupCommitter:
@@ -28,13 +30,17 @@ class GroupCommitter:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._waiting: deque[tuple[Commit, asyncio.Future[Answer]]] = deque()
+        self._waiting: deque[_Waiting] = deque()
         self._pump: asyncio.Task[None] | None = None
         self.refused = 0
         """Commits refused so far."""
 
     async def commit(self, commit: Commit) -> Answer:
-        """Write one commit; returns when the store has answered, however long that takes."""
+        """Write one commit; returns when the store has answered, however long that takes.
+
+        Raises:
+            StoreError, ValueError: the store can't write this; nothing of it is there.
+        """
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append((commit, future))
         if self._pump is None or self._pump.done():
@@ -43,12 +49,24 @@ class GroupCommitter:
 
     async def _run(self) -> None:
         while self._waiting:
-            batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), BATCH_MAX))]
+            await self._settle(
+                [self._waiting.popleft() for _ in range(min(len(self._waiting), BATCH_MAX))]
+            )
+
+    async def _settle(self, batch: list[_Waiting]) -> None:
+        """Write a batch and answer everybody in it."""
+        try:
             answers = await self._write([commit for commit, _ in batch])
-            for (_, future), answer in zip(batch, answers, strict=True):
-                self.refused += isinstance(answer, Refused)
-                if not future.done():
-                    future.set_result(answer)
+        except (StoreError, ValueError) as error:  # nothing was written: whose fault was it?
+            if len(batch) == 1:
+                _tell(batch[0][1], error)
+            for one in batch if len(batch) > 1 else ():
+                await self._settle([one])
+            return
+        for (_, future), answer in zip(batch, answers, strict=True):
+            self.refused += isinstance(answer, Refused)
+            if not future.done():
+                future.set_result(answer)
 
     async def _write(self, commits: list[Commit]) -> list[Answer]:
         wait_s = RETRY_FIRST_S
@@ -69,3 +87,8 @@ class GroupCommitter:
         if self._pump is not None:
             self._pump.cancel()
             await asyncio.gather(self._pump, return_exceptions=True)
+
+
+def _tell(future: asyncio.Future[Answer], error: Exception) -> None:
+    if not future.done():
+        future.set_exception(error)

@@ -18,9 +18,11 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from runtime.clock import iso
+from runtime.deadletters import burial
+from runtime.errors import told
 from runtime.ids import SCHEDULER
 from runtime.jobrun import JobRun
-from runtime.jobwriter import LostError
+from runtime.jobwriter import UNWRITABLE, LostError
 from runtime.message import Message
 from runtime.store.contract import Ack, Put, Refused, Send, StoredMessage
 from runtime.turn import to_json
@@ -122,8 +124,16 @@ class JobLane:
                 )
                 self._activation.host.lost(self._activation)
                 return
+            except UNWRITABLE as error:
+                await self._give_up(stored, error)
             finally:
                 self._current = None
+
+    async def _give_up(self, stored: StoredMessage, error: Exception) -> None:
+        """Not even the run's failure can be written: it ends as a message that was given up."""
+        now_ms = self._activation.host.clock.now_ms()
+        await self._write(**burial(self._activation.address, stored, told(error), now_ms))
+        self._activation.done(stored.seq)
 
     async def _load(self, stored: StoredMessage, message: Message) -> JobRun:
         self._loading, self._meanwhile = message.content["jobId"], []

@@ -23,6 +23,7 @@ from runtime.errors import (
     JobWaiting,
     NondeterminismError,
     StateChangedInTaskError,
+    told,
 )
 from runtime.ids import SCHEDULER
 from runtime.job import (
@@ -36,7 +37,7 @@ from runtime.job import (
     StepKind,
 )
 from runtime.jobevents import finished_send
-from runtime.jobwriter import JobWriter, LostError
+from runtime.jobwriter import UNWRITABLE, JobWriter, LostError
 from runtime.message import Message
 from runtime.patience import patiently
 from runtime.store.contract import (
@@ -143,8 +144,7 @@ class JobRun(JobWriter):
             except Exception as error:  # the author's code may raise anything; it fails the attempt
                 logger.warning("job %s failed", self._record.id, exc_info=True)
                 final = isinstance(error, (JobFailedError, NondeterminismError))
-                text = f"{type(error).__name__}: {error}"
-                await self._end("failed", {"error": text}, {"final": final, "error": text})
+                await self._fail(error, final)
             else:
                 await self._finish(JobStatus.COMPLETED, result, result.outcome)
             return
@@ -162,6 +162,10 @@ class JobRun(JobWriter):
             if self._flush is not None:
                 self._flush.cancel()
 
+    async def _fail(self, error: Exception, final: bool) -> None:
+        text = told(error)
+        await self._write_end("failed", {"error": text}, {"final": final, "error": text})
+
     async def _finish(self, status: JobStatus, result: JobResult | None, outcome: str) -> None:
         changed: dict[str, Any] = {
             "status": status,
@@ -176,12 +180,19 @@ class JobRun(JobWriter):
     async def _end(
         self, outcome: str, changed: dict[str, Any], more: dict[str, Any] | None = None
     ) -> None:
+        """Write the end; when that can't be written, the attempt has failed."""
+        try:
+            await self._write_end(outcome, changed, more or {})
+        except UNWRITABLE as error:
+            await self._fail(error, final=False)
+
+    async def _write_end(self, outcome: str, changed: dict[str, Any], more: dict[str, Any]) -> None:
         """One commit: the record, the acknowledgement, and word to whom it concerns.
 
         No earlier commit may take a part of it: a host that died between the two
         would leave a job that has ended and runs again.
         """
-        record, more = self._record.model_copy(update=changed), more or {}
+        record = self._record.model_copy(update=changed)
         content = {"jobId": record.id, "outcome": outcome, **more}
         sends = [self._send(SCHEDULER, "scheduler:main", content, "job.ended")]
         if record.reply_to and record.status.final:
@@ -344,6 +355,8 @@ class JobRun(JobWriter):
         self._check_state()
 
     def _check_state(self) -> None:
+        if self._unwritable is not None:
+            raise self._unwritable
         if not self._activation.state_is_committed:
             raise StateChangedInTaskError(self._activation.address)
 

@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from runtime.agent import job_terms
+from runtime.errors import StoreError
 from runtime.job import AgentJob, JobStatus
 from runtime.jobevents import job_rooms, told_send
 from runtime.patience import patiently
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 
 PROGRESS_FLUSH_S = 1.0
 """Progress becomes durable at the latest after this."""
+
+
+UNWRITABLE = (StoreError, ValueError)
+"""What a store raises for a commit it can't write; nothing of it is there."""
 
 
 class LostError(Exception):
@@ -52,6 +57,8 @@ class JobWriter:
         self._flush: asyncio.Task[None] | None = None
         self._write_lock = asyncio.Lock()
         self._writes: set[asyncio.Task[None]] = set()
+        self._unwritable: Exception | None = None
+        """Why a commit could not be written; what it took is gone, so the run must not go on."""
         self._look = record if look is not None and record.reason else None
         """The waiting job as it was, until this run has written anything: see `_going_on`."""
         self._moment = look
@@ -65,7 +72,7 @@ class JobWriter:
     async def _flush_later(self) -> None:
         await asyncio.sleep(PROGRESS_FLUSH_S)
         if self._dirty:
-            with suppress(LostError):  # whatever the run commits next meets it too
+            with suppress(LostError, *UNWRITABLE):  # what the run does next meets it too
                 await self._commit()
 
     def _publish(self, event: str, data: dict[str, Any]) -> None:
@@ -86,7 +93,7 @@ class JobWriter:
 
     async def _write_ended(self) -> None:
         await asyncio.sleep(0)  # a step that follows at once begins first, and takes it along
-        with suppress(LostError):
+        with suppress(LostError, *UNWRITABLE):
             await self._commit_now()
 
     async def _commit(self, **fields: Any) -> None:
@@ -96,6 +103,7 @@ class JobWriter:
 
         Raises:
             LostError: refused, and it had not landed.
+            StoreError, ValueError: the store can't write it; the run has failed.
         """
         await asyncio.shield(self._writing(self._commit_now(**fields)))
 
@@ -110,7 +118,16 @@ class JobWriter:
         if not task.cancelled():
             task.exception()  # looked at, for a run that is cancelled waits for it no more
 
-    async def _commit_now(
+    async def _commit_now(self, **fields: Any) -> None:
+        async with self._write_lock:
+            before = self._record
+            try:
+                await self._commit_gathered(**fields)
+            except UNWRITABLE as error:
+                self._record, self._unwritable = before, error
+                raise
+
+    async def _commit_gathered(
         self,
         end: AgentJob | None = None,
         puts: tuple[Put, ...] = (),
@@ -119,24 +136,23 @@ class JobWriter:
         sends: tuple[Send, ...] = (),
         **fields: Any,
     ) -> None:
-        async with self._write_lock:
-            self._record = end or self._record
-            if self._look and (end or self._has_news or puts or intents):
-                sends = (*self._going_on(), *sends)
-            if end or self._dirty:
-                puts = (*puts, self._record_put())
-            feed, self._feed, self._dirty = (*self._feed, *feed), [], False
-            ended, self._ended = self._ended, []
-            intents = (*(intent for intent, _ in ended if intent is not None), *intents)
-            results = tuple(result for _, result in ended)
-            if not (puts or feed or intents or results or sends or fields):
-                return  # another commit has taken it
-            answer = await self._activation.write(
-                puts=puts, feed=feed, intents=intents, results=results, sends=sends, **fields
-            )
-            if isinstance(answer, Refused) and not await self._landed(puts, results):
-                raise LostError(f"{answer.reason} {answer.detail}")
-            self._revision += any(put.collection == "job" for put in puts)
+        self._record = end or self._record
+        if self._look and (end or self._has_news or puts or intents):
+            sends = (*self._going_on(), *sends)
+        if end or self._dirty:
+            puts = (*puts, self._record_put())
+        feed, self._feed, self._dirty = (*self._feed, *feed), [], False
+        ended, self._ended = self._ended, []
+        intents = (*(intent for intent, _ in ended if intent is not None), *intents)
+        results = tuple(result for _, result in ended)
+        if not (puts or feed or intents or results or sends or fields):
+            return  # another commit has taken it
+        answer = await self._activation.write(
+            puts=puts, feed=feed, intents=intents, results=results, sends=sends, **fields
+        )
+        if isinstance(answer, Refused) and not await self._landed(puts, results):
+            raise LostError(f"{answer.reason} {answer.detail}")
+        self._revision += any(put.collection == "job" for put in puts)
 
     @property
     def _has_news(self) -> bool:

@@ -1,0 +1,140 @@
+"""What a handler leaves behind that can't be written: its message fails, and nobody else's."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from runtime.agent import AgentState, BaseAgent
+from runtime.clock import SystemClock
+from runtime.errors import DeadLetterError, StoreError, StoreUnavailableError
+from runtime.group import GroupCommitter
+from runtime.job import AgentJob, JobResult
+from runtime.message import Message
+from runtime.store.contract import Committed
+from runtime.store.memory import MemoryStore
+from runtime.store.sqlite import SqliteStore
+from tests.conformance.kit import accept, send
+from tests.troupe import LocalTroupe
+from tests.unit.test_jobs import until
+
+NO_TEXT = "\ud800"
+"""Half of a character, which no store can write."""
+
+
+class Careless(BaseAgent):
+    kind = "careless"
+
+    class State(AgentState):
+        total: int = 0
+
+    async def receive_message(self, message: Message) -> object:
+        match message.message_type:
+            case "unwritable":
+                self.state.total = -1
+                self.put("note", NO_TEXT, None)
+            case "unspeakable":
+                self.state.total = -1
+                self.record("thing", object())
+            case "mutters":
+                raise ValueError(f"no {NO_TEXT}")
+            case "start":
+                job = AgentJob.new(
+                    id=message.content["jobId"],
+                    organization_id=self.context.organization,
+                    agent_type="careless",
+                    now_ms=self.context.now_ms(),
+                    max_attempts=1,
+                    payload=message.content,
+                )
+                self.enqueue(job)
+            case "add":
+                self.state.total += 1
+        return self.state.total
+
+    async def process_task(self, job) -> JobResult:
+        match job.record.payload["how"]:
+            case "publishes":
+                await job.publish(NO_TEXT, {})
+            case "answers":
+                return JobResult(outcome="finished", summary=NO_TEXT)
+            case "says":
+                await job.progress(1, NO_TEXT)
+            case "takes a step":
+                await job.publish(NO_TEXT, {})
+                await job.step("one", self._one, kind="external")
+            case "raises":
+                raise ValueError(NO_TEXT)
+        return JobResult(outcome="finished", summary="")
+
+    async def _one(self, _context) -> str:
+        return "one"
+
+
+@pytest.fixture
+async def troupe(tmp_path):
+    store = await SqliteStore.open(tmp_path / "store.db", SystemClock())
+    troupe = await LocalTroupe({"careless": Careless}, store).start()
+    troupe._random.random = lambda: 0.0
+    troupe.hosts["host-0"].random = lambda: 0.0
+    yield troupe
+    await troupe.stop()
+
+
+@pytest.mark.parametrize("how", ["unwritable", "unspeakable"])
+async def test_what_cannot_be_written_is_the_messages_fault(troupe, how) -> None:
+    """The agent would hang on it for ever, and everybody whose commit was in the same group."""
+    client = troupe.client()
+    async with asyncio.timeout(20):
+        bad = asyncio.create_task(client.ask("careless:a", {}, how))
+        others = [client.ask(f"careless:n{number}", {}, "add") for number in range(8)]
+        assert await asyncio.gather(*others) == [1] * 8
+        with pytest.raises(DeadLetterError):
+            await bad
+        assert await client.ask("careless:a", {}, "add") == 1
+
+
+@pytest.mark.parametrize("how", ["publishes", "answers", "says", "takes a step", "raises"])
+async def test_a_job_that_writes_what_cannot_be_written_fails(troupe, how) -> None:
+    """It would hold its slot for ever, or be taken for done."""
+    client = troupe.client()
+    async with asyncio.timeout(20):
+        await client.ask("careless:boss", {"jobId": "job_1", "how": how}, "start")
+        record = await until(client, "job_1", "failed")
+        assert await client.ask("careless:boss", {}, "add") == 1
+    assert "Error" in record.error
+    assert record.result is None
+
+
+class Choosy(MemoryStore):
+    """Can't write messages of one name; is away for the first call."""
+
+    calls = 0
+
+    async def commit(self, commits):
+        self.calls += 1
+        if self.calls == 1:
+            raise StoreUnavailableError("away")
+        if any(one.message_id == "bad" for commit in commits for one in commit.sends):
+            raise StoreError("no room for this")
+        return await super().commit(commits)
+
+
+async def test_one_bad_commit_of_a_group_fails_alone() -> None:
+    """Everybody whose commit was in the same call would wait for ever."""
+    group = GroupCommitter(Choosy(SystemClock()))
+    ids = ("m1", "bad", "m2")
+    async with asyncio.timeout(5):
+        answers = await asyncio.gather(
+            *(group.commit(accept(send(id))) for id in ids), return_exceptions=True
+        )
+        assert [type(one) for one in answers] == [Committed, StoreError, Committed]
+        assert isinstance(await group.commit(accept(send("m3"))), Committed)
+
+
+async def test_a_reason_that_is_no_text_is_told_as_well_as_can_be(troupe) -> None:
+    """An exception that quotes what it stumbled on would hang the agent that raised it."""
+    async with asyncio.timeout(20):
+        with pytest.raises(DeadLetterError, match="ValueError: no \\?"):
+            await troupe.client().ask("careless:a", {}, "mutters")

@@ -338,7 +338,11 @@ class Activation:
             return dict(self._committed)
         events: list[contract.JournalEvent] = []
         while len(events) < version:
-            page = await self.host.store.journal(self.address, len(events), contract.BATCH_MAX)
+            page = await patiently(
+                lambda after=len(events): self.host.store.journal(  # type: ignore[misc]
+                    self.address, after, contract.BATCH_MAX
+                )
+            )
             if page and page[0].version != len(events) + 1:
                 raise HistoryForgottenError(self.address, page[0].version)
             if not page:
@@ -367,7 +371,7 @@ class Activation:
         return turn
 
     async def _read(self, collection: str, key: str) -> bytes | None:
-        document = await self.host.store.get(collection, key)
+        document = await patiently(lambda: self.host.store.get(collection, key))
         visible = document is not None and document.organization == self.organization
         return document.body if document is not None and visible else None
 
@@ -389,12 +393,14 @@ class Activation:
         """Turn messages to a role into messages to each agent of it but the sender."""
         for message in turn.broadcasts:
             role = message.recipient.removeprefix(BROADCAST_PREFIX)
-            members = await self.host.store.list_documents(
-                "agent", self.organization, [f"role={role}"], limit=BROADCAST_MAX, descending=False
-            )
-            for member in members:
+            for member in await patiently(lambda role=role: self._members(role)):  # type: ignore[misc]
                 if member.key != self.address:
                     turn.deliver(message, split(member.key)[1])
+
+    async def _members(self, role: str) -> list[contract.Document]:
+        return await self.host.store.list_documents(
+            "agent", self.organization, [f"role={role}"], limit=BROADCAST_MAX, descending=False
+        )
 
 
 def _is_answered(message: Message) -> bool:

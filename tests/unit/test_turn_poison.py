@@ -49,6 +49,10 @@ class Careless(BaseAgent):
                     payload=message.content,
                 )
                 self.enqueue(job)
+            case "look around":
+                await self.context.get("note", "k")
+                await self.load_state(1)
+                await self.send_message("role:careless", {}, "add")
             case "add":
                 self.state.total += 1
         return self.state.total
@@ -138,3 +142,40 @@ async def test_a_reason_that_is_no_text_is_told_as_well_as_can_be(troupe) -> Non
     async with asyncio.timeout(20):
         with pytest.raises(DeadLetterError, match="ValueError: no \\?"):
             await troupe.client().ask("careless:a", {}, "mutters")
+
+
+class AwayNowAndThen(MemoryStore):
+    """Does not answer every other read."""
+
+    reads = 0
+
+    def _read(self) -> None:
+        self.reads += 1
+        if self.reads % 2:
+            raise StoreUnavailableError("away")
+
+    async def get(self, collection, key):
+        self._read()
+        return await super().get(collection, key)
+
+    async def journal(self, agent, after, limit):
+        self._read()
+        return await super().journal(agent, after, limit)
+
+    async def list_documents(self, *arguments, **options):
+        self._read()
+        return await super().list_documents(*arguments, **options)
+
+
+async def test_a_store_that_is_away_is_not_the_messages_fault() -> None:
+    """An outage would use up the tries of every message that reads, and bury it."""
+    store = AwayNowAndThen(SystemClock())
+    troupe = await LocalTroupe({"careless": Careless}, store).start()
+    client = troupe.client()
+    async with asyncio.timeout(20):
+        await client.ask("careless:a", {}, "add")
+        await client.ask("careless:a", {}, "look around", message_id="m1")
+    message = await store.outcome("acme/careless:a", "m1", 0.0)
+    assert message is not None
+    assert (message.status, message.attempts) == ("processed", 0)
+    await troupe.stop()

@@ -338,8 +338,9 @@ class Activation:
             return dict(self._committed)
         events: list[contract.JournalEvent] = []
         while len(events) < version:
+            after = len(events)
             page = await patiently(
-                lambda after=len(events): self.host.store.journal(  # type: ignore[misc]
+                lambda after=after: self.host.store.journal(  # type: ignore[misc]
                     self.address, after, contract.BATCH_MAX
                 )
             )

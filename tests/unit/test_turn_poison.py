@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import Iterator
 
 import pytest
 
@@ -21,6 +23,14 @@ from tests.unit.test_jobs import until
 
 NO_TEXT = "\ud800"
 """Half of a character, which no store can write."""
+
+
+@pytest.fixture(autouse=True)
+def no_logs() -> Iterator[None]:
+    """What these tests raise can't be sent from one process of a test run to another."""
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
 
 
 class Careless(BaseAgent):

@@ -250,6 +250,9 @@ def _spawner() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(1, "sandbox")
 
 
+os.register_at_fork(after_in_child=_spawner.cache_clear)  # a thread does not come along
+
+
 async def _on_spawner(work: Callable[[], T]) -> T:
     return await asyncio.wrap_future(_spawner().submit(work))
 

@@ -115,12 +115,17 @@ async def _taken(room: Room, wait_s: float) -> bool:
     return kill_orphans() > 0 and await lock(room.handle, LOCK_WAIT_S)
 
 
-async def quiet_rooms_removed(job: Path) -> bool:
-    """Remove every room nobody is in; False if somebody is still in one."""
+async def quiet_rooms_removed(job: Path, wait_s: float = 0.0) -> bool:
+    """Remove every room nobody is in; False if somebody is still in one after `wait_s`.
+
+    A process that is just being started for another job holds every lock of its
+    parent until it has become its program: that nobody is in a room shows only
+    after a moment.
+    """
     empty = True
     for place in _places(job):
         handle = _open_lock(place)
-        if await lock(handle, 0.0):
+        if await lock(handle, wait_s):
             await remove(place)
         else:
             empty = False
@@ -140,7 +145,7 @@ async def quiet_job_removed(job: Path, wait_s: float) -> None:
         RepositoryBusyError: it was being opened for `wait_s`.
     """
     async with locked(opening(job), wait_s):
-        if await quiet_rooms_removed(job):
+        if await quiet_rooms_removed(job, min(wait_s, LOCK_WAIT_S)):
             await remove(job)
         opening(job).unlink(missing_ok=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 
 import pytest
@@ -220,6 +221,18 @@ async def test_closing_leaves_nothing_and_may_be_repeated(tmp_path: Path) -> Non
     deep.mkdir(parents=True)
     await space.close()
     await space.close()
+    assert names(tmp_path / "data" / "jobs") == []
+
+
+async def test_closing_outlasts_a_child_that_holds_the_lock_for_a_moment(tmp_path: Path) -> None:
+    """A job that ends while another's command is being started would leave its workspace."""
+    space = await workspace(tmp_path)
+    inherited = os.dup(space.lock_handle)
+    closing = asyncio.create_task(space.close())
+    done, _ = await asyncio.wait([closing], timeout=0.3)
+    os.close(inherited)
+    assert not done, "somebody was still in it"
+    await closing
     assert names(tmp_path / "data" / "jobs") == []
 
 

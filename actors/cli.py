@@ -1,7 +1,7 @@
 """The `troupe` command: its groups put together, and nothing else.
 
-Everything but up, down, keys, backup, restore, export, purge and demo talks HTTP
-to a running Troupe.
+Everything but up, down, keys, backup, restore, export, purge, demo and
+`schedule next` talks HTTP to a running Troupe.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from actors.commands.keys import keys
 from actors.commands.lifecycle import down, status, up
 from actors.commands.purge import purge
 from actors.commands.review import review
+from actors.commands.schedule import schedule
 from actors.commands.submit import submit
 from actors.commands.verify import verify
 from actors.commands.watch import watch
@@ -62,7 +63,7 @@ def main() -> None:
 
 
 for command in (
-    up, down, status, submit, watch, issues, jobs, agents, review, cancel, explain, keys,
+    up, down, status, submit, watch, issues, jobs, agents, review, schedule, cancel, explain, keys,
     backup, restore, export, purge, verify, chaos, demo,
 ):  # fmt: skip
     main.add_command(command)

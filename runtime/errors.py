@@ -74,6 +74,24 @@ class SettingsError(TroupeError):
     """A setting has a value that can't be used."""
 
 
+class InvalidScheduleError(TroupeError):
+    """A schedule can't be meant: what was written is wrong, or means two things.
+
+    Args: code (such as `out_of_range`; docs/schedules.md has all), position
+    (0-based offset in the text where it goes wrong), detail (what is wrong there
+    and what to write instead).
+    """
+
+    def __init__(self, code: str, position: int, detail: str) -> None:
+        super().__init__(code, position, detail)
+        self.code = code
+        self.position = position
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.detail} ({self.code} at {self.position})"
+
+
 class NotRunningError(TroupeError):
     """Troupe is not running here; start it with `troupe up`."""
 

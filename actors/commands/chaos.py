@@ -32,7 +32,7 @@ def chaos(session: Session, minutes: float, store: str, seed: int, whole: bool) 
     are compared with what is stored. It needs about two minutes more than it is
     given, 2 GB of memory, and redis-server for --store redis.
     """
-    from runtime.verify.chaos.run import Plan  # noqa: PLC0415
+    from runtime.verify.chaos.plan import Plan  # noqa: PLC0415
     from runtime.verify.chaos.run import chaos as run  # noqa: PLC0415
 
     made = run(Plan(minutes, seed, store, whole))

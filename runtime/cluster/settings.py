@@ -120,6 +120,9 @@ class ClusterSettings(msgspec.Struct, frozen=True):
     """`module:function` that makes the factories of the agents' kinds."""
     application: str = ""
     """`module:name` of the Serve application."""
+    watch: str = ""
+    """`module:function` that wraps each process's store, given these settings and the store;
+    for those that judge a deployment."""
     companions: tuple[Companion, ...] = ()
     model_provider: str = "none"
     max_concurrent: int = 5

@@ -7,6 +7,8 @@ socket from processes beside it, over Ray from other nodes.
 
 from __future__ import annotations
 
+import importlib
+
 from runtime.cluster.settings import ClusterSettings
 from runtime.store.contract import Store
 from runtime.store.remote import CodedStore, RemoteStore
@@ -17,8 +19,8 @@ def local_client(settings: ClusterSettings) -> Store:
     if settings.store:
         from runtime.store.redis import RedisStore  # noqa: PLC0415 - commands start fast without
 
-        return RedisStore(settings.store)
-    return RemoteStore(settings.directory.socket)
+        return _watched(settings, RedisStore(settings.store))
+    return _watched(settings, RemoteStore(settings.directory.socket))
 
 
 def client(settings: ClusterSettings) -> Store:
@@ -28,4 +30,12 @@ def client(settings: ClusterSettings) -> Store:
 
     if settings.store or nodes.on_head():
         return local_client(settings)
-    return CodedStore(ActorTransport())
+    return _watched(settings, CodedStore(ActorTransport()))
+
+
+def _watched(settings: ClusterSettings, store: Store) -> Store:
+    if not settings.watch:
+        return store
+    module, _, name = settings.watch.partition(":")
+    watched: Store = getattr(importlib.import_module(module), name)(settings, store)
+    return watched

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from runtime.client import AskTimeoutError, Client, ConflictError
+from runtime.clock import Clock
 from runtime.errors import CommitRefusedError, DeadLetterError, StoreUnavailableError
 from runtime.ids import Ids, address
 from runtime.message import Message
 from runtime.store.contract import Store
 from runtime.verify.history import History
-from runtime.verify.process import Process
 
 RETRY_S: Final = 0.3
 ASK_WAIT_S: Final = 20.0
@@ -28,13 +29,26 @@ AskHost = Callable[[str, Message, str, float], Awaitable[bytes]]
 """(organization, message, recipient's address, seconds) -> the answer as JSON."""
 
 
+class Person(Protocol):
+    """Whose calls they are: a process of the simulation, or somebody real."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def random(self) -> random.Random: ...
+
+    @property
+    def clock(self) -> Clock: ...
+
+
 class Caller:
     """Calls for one organization."""
 
     def __init__(
         self,
         organization: str,
-        process: Process,
+        process: Person,
         store: Store,
         history: History,
         ask_host: AskHost,

@@ -31,9 +31,8 @@ from runtime.job import AgentJob, JobStatus
 from runtime.registry import Registry
 from runtime.store.contract import Commit, Refused, Send, Store
 from runtime.turn import to_json
-from runtime.verify.caller import ASK_WAIT_S, SIGNAL, AskHost, Caller
+from runtime.verify.caller import ASK_WAIT_S, SIGNAL, AskHost, Caller, Person
 from runtime.verify.history import History
-from runtime.verify.process import Process
 
 ACCOUNTS: Final = 6
 """An organization."""
@@ -59,7 +58,7 @@ class Driver(Caller):
         self,
         organization: str,
         others: list[str],
-        process: Process,
+        process: Person,
         store: Store,
         history: History,
         ask_host: AskHost,

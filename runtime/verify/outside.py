@@ -45,18 +45,25 @@ class Outside:
         self._history.add(name, "invoke", "run", key=job, value=run)
 
     async def call(self, context: StepContext, plan: dict[str, Any], run: str) -> str:
-        """One call of a step.
+        """One call of a step, by the process that this code runs in; see `answer`."""
+        process = current()
+        proc = process.name if process else ""
+        return await self.answer(proc, context.idempotency_key, context.repeated, plan, run)
 
+    async def answer(
+        self, proc: str, key: str, repeated: bool, plan: dict[str, Any], run: str
+    ) -> str:
+        """
         Args:
+            repeated: whether the step was begun before.
             plan: {"key", "kind", "takesS", "fails": how many first calls fail, "asks": bool}.
             run: names the run that calls.
 
         Raises:
             OutsideError: as planned.
         """
-        key = context.idempotency_key
-        if context.repeated and plan["asks"] and key in self._done:
-            self._note("ok", key, plan, run, self._done[key], "lookup")
+        if repeated and plan["asks"] and key in self._done:
+            self._note(proc, "ok", key, plan, run, self._done[key], "lookup")
             return self._done[key]
         await self._boundary("before")
         self.calls[key] += 1
@@ -66,13 +73,13 @@ class Outside:
         result = f"{plan['key']}#{number}" if self.numbered else plan["key"]
         if not fails:
             self._done[key] = result
-        self._note("invoke", key, plan, run)
+        self._note(proc, "invoke", key, plan, run)
         if plan["takesS"]:
             await asyncio.sleep(plan["takesS"])
         if fails:
-            self._note("fail", key, plan, run)
+            self._note(proc, "fail", key, plan, run)
             raise OutsideError(key)
-        self._note("ok", key, plan, run, result)
+        self._note(proc, "ok", key, plan, run, result)
         await self._boundary("after")
         return result
 
@@ -85,6 +92,7 @@ class Outside:
 
     def _note(
         self,
+        proc: str,
         type: Kind,
         key: str,
         plan: dict[str, Any],
@@ -92,6 +100,5 @@ class Outside:
         result: str = "",
         f: str = "call",
     ) -> None:
-        process = current()
         call = Call(plan["key"], plan["kind"], run, result, plan["costUsd"])
-        self._history.add(process.name if process else "", type, f, key=key, value=call)
+        self._history.add(proc, type, f, key=key, value=call)

@@ -10,29 +10,17 @@ from collections.abc import Sequence
 
 from runtime.clock import Clock
 from runtime.ids import split
-from runtime.store.contract import (
-    Activation,
-    Commit,
-    Committed,
-    Document,
-    Feed,
-    Health,
-    JournalEvent,
-    Poll,
-    Refused,
-    Step,
-    Store,
-    StoredMessage,
-)
+from runtime.store.contract import Activation, Commit, Committed, Refused, Store
 from runtime.verify.history import History, Lease, Written
+from runtime.verify.through import Through
 
 
-class Tap:
+class Tap(Through):
     """Implements the contract over a store, for one process."""
 
     def __init__(self, store: Store, history: History, clock: Clock, proc: str) -> None:
         """Args: clock: the store's."""
-        self._store = store
+        super().__init__(store)
         self._history = history
         self._clock = clock
         self._proc = proc
@@ -98,60 +86,6 @@ class Tap:
         await self._store.release(owner, agents)
         for agent in agents:
             self._history.add(self._proc, "ok", "release", agent=agent, key=owner)
-
-    # what only reads
-
-    async def poll(self, owner: str, after: int, limit: int, wait_s: float) -> Poll:
-        return await self._store.poll(owner, after, limit, wait_s)
-
-    async def inbox(self, agent: str, after: int, limit: int) -> list[StoredMessage]:
-        return await self._store.inbox(agent, after, limit)
-
-    async def history(self, agent: str, after: int, limit: int) -> list[StoredMessage]:
-        return await self._store.history(agent, after, limit)
-
-    async def outcome(self, agent: str, message_id: str, wait_s: float) -> StoredMessage | None:
-        return await self._store.outcome(agent, message_id, wait_s)
-
-    async def journal(self, agent: str, after: int, limit: int) -> list[JournalEvent]:
-        return await self._store.journal(agent, after, limit)
-
-    async def steps(self, job: str) -> list[Step]:
-        return await self._store.steps(job)
-
-    async def get(self, collection: str, key: str) -> Document | None:
-        return await self._store.get(collection, key)
-
-    async def list_documents(
-        self,
-        collection: str,
-        organization: str | None = None,
-        terms: Sequence[str] = (),
-        after: str | None = None,
-        limit: int = 100,
-        descending: bool = True,
-    ) -> list[Document]:
-        return await self._store.list_documents(
-            collection, organization, terms, after, limit, descending
-        )
-
-    async def count(
-        self, collection: str, organization: str | None = None, terms: Sequence[str] = ()
-    ) -> int:
-        return await self._store.count(collection, organization, terms)
-
-    async def tail(
-        self,
-        after: int,
-        limit: int,
-        wait_s: float,
-        organization: str | None = None,
-        incarnation: str | None = None,
-    ) -> Feed:
-        return await self._store.tail(after, limit, wait_s, organization, incarnation)
-
-    async def health(self) -> Health:
-        return await self._store.health()
 
     async def close(self) -> None:
         """Nothing: the store outlives the processes that use it."""

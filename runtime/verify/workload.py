@@ -11,15 +11,15 @@ import asyncio
 from collections.abc import Mapping
 from functools import partial
 from itertools import count
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from runtime.agent import AgentState, BaseAgent
+from runtime.clock import SystemClock
 from runtime.errors import JobFailedError, JobWaiting
 from runtime.ids import AgentId
 from runtime.job import AgentJob, Job, JobResult, StepContext
 from runtime.kinds import Factory
 from runtime.message import Message
-from runtime.verify.outside import Outside
 from runtime.verify.process import current
 
 OPENING: Final = 100
@@ -28,6 +28,16 @@ OPENING: Final = 100
 
 class Poison(Exception):
     """What a handler raises on a message that it will never take."""
+
+
+class OutsideWorld(Protocol):
+    """The outside that jobs call: that of the simulation, or one behind a socket."""
+
+    def begin(self, job: str, run: str) -> None:
+        """A run of process_task says its name."""
+
+    async def call(self, context: StepContext, plan: dict[str, Any], run: str) -> str:
+        """One call of a step; see `outside.Outside.call`."""
 
 
 class Account(BaseAgent):
@@ -122,7 +132,7 @@ class Worker(BaseAgent):
     class State(AgentState):
         greeted: int = 0
 
-    def __init__(self, agent_id: AgentId, outside: Outside, activation: str) -> None:
+    def __init__(self, agent_id: AgentId, outside: OutsideWorld, activation: str) -> None:
         super().__init__(agent_id)
         self._outside = outside
         self._runs = (f"{activation}/{number}" for number in count(1))
@@ -174,11 +184,10 @@ async def _moment(seconds: float, _: StepContext) -> int:
 
 def _now_ms() -> int:
     process = current()
-    assert process is not None
-    return process.clock.now_ms()
+    return (process.clock if process else SystemClock()).now_ms()
 
 
-def factories(outside: Outside, process: str) -> Mapping[str, Factory]:
+def factories(outside: OutsideWorld, process: str) -> Mapping[str, Factory]:
     """The kinds of this workload, for one host."""
     made = count(1)
 

@@ -1,37 +1,30 @@
-"""The outside of a chaos run: a socket that counts the calls of jobs, and answers them.
+"""The outside of a chaos run, in the process that judges, which is never killed.
 
-It lives in the process that judges, which is never killed.  A call that has
-reached it has happened, whatever becomes of the host that made it.
+    request   one line of JSON {"proc", "key", "repeated", "plan", "run"}
+    answer    one line of JSON {"result"}, or {"error"} where it was planned to fail
 
-    request   one line of JSON {"key", "takesS"}     answer   one line of JSON, the result
+A call that has reached it has happened, whatever becomes of the host that made
+it.  What it answers, and notes, is the business of `runtime.verify.outside`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections import defaultdict
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any
 
-from runtime.clock import SystemClock
-
-CLOCK: Final = SystemClock()
-
-
-class Called(NamedTuple):
-    """One call."""
-
-    began_ms: int
-    result: str
+from runtime.job import StepContext
+from runtime.verify.chaos.notes import Notes
+from runtime.verify.outside import Outside, OutsideError
 
 
-class Outside:
-    """Serves until closed; `calls` are by idempotency key, in order."""
+class OutsideServer:
+    """Serves an outside on a socket until closed."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, outside: Outside, path: Path) -> None:
         self.path = path
-        self.calls: dict[str, list[Called]] = defaultdict(list)
+        self._outside = outside
         self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
@@ -45,11 +38,11 @@ class Outside:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             asked = json.loads(await reader.readline())
-            made = self.calls[asked["key"]]
-            result = f"{asked['key']}#{len(made) + 1}"
-            made.append(Called(CLOCK.now_ms(), result))
-            await asyncio.sleep(asked["takesS"])
-            writer.write(json.dumps(result).encode() + b"\n")
+            try:
+                answer = {"result": await self._outside.answer(**asked)}
+            except OutsideError as error:
+                answer = {"error": str(error)}
+            writer.write(json.dumps(answer).encode() + b"\n")
             await writer.drain()
         except (ConnectionError, ValueError):  # whoever asked was killed
             return
@@ -57,16 +50,33 @@ class Outside:
             writer.close()
 
 
-async def call(path: str, key: str, takes_s: float) -> str:
-    """Call the outside, from a host.
+class RemoteOutside:
+    """The outside as a worker reaches it, from a host."""
 
-    Raises:
-        OSError: it is not there.
-    """
-    reader, writer = await asyncio.open_unix_connection(path)
-    try:
-        writer.write(json.dumps({"key": key, "takesS": takes_s}).encode() + b"\n")
-        await writer.drain()
-        return str(json.loads(await reader.readline()))
-    finally:
-        writer.close()
+    def __init__(self, path: str, notes: Notes) -> None:
+        self._path = path
+        self._notes = notes
+
+    def begin(self, job: str, run: str) -> None:
+        self._notes.did("run", "invoke", self._notes.now_ns(), key=job, value=run)
+
+    async def call(self, context: StepContext, plan: dict[str, Any], run: str) -> str:
+        """
+        Raises:
+            OutsideError: it failed, as planned.
+            OSError: it is not there.
+        """
+        asked = {
+            "proc": self._notes.proc, "key": context.idempotency_key,
+            "repeated": context.repeated, "plan": plan, "run": run,
+        }  # fmt: skip
+        reader, writer = await asyncio.open_unix_connection(self._path)
+        try:
+            writer.write(json.dumps(asked).encode() + b"\n")
+            await writer.drain()
+            answer: dict[str, str] = json.loads(await reader.readline())
+        finally:
+            writer.close()
+        if "error" in answer:
+            raise OutsideError(answer["error"])
+        return answer["result"]

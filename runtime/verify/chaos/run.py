@@ -1,7 +1,9 @@
 """One chaos run: a deployment of its own, a load, strikes, calm, and the verdict.
 
 Everything is in a folder that is removed afterwards (kept when something was
-found), on free ports, with its own Ray, store and, for Redis, redis-server.
+found), on free ports, with its own Ray of two nodes, store and, for Redis,
+redis-server.  The verdict is that of `runtime.verify.invariants` on the history
+that `merge` makes of what was noted, seen and stored.
 """
 
 from __future__ import annotations
@@ -10,69 +12,68 @@ import asyncio
 import os
 import random
 import shutil
-import socket
 import sys
 import tempfile
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from runtime.client import Client
 from runtime.clock import SystemClock
-from runtime.cluster import ClusterSettings, Running, down, local_store, up
+from runtime.cluster import ClusterSettings, Running, down, up
 from runtime.cluster.processes import end_all
+from runtime.cluster.stores import local_client
+from runtime.ids import HOME, Ids, split
+from runtime.message import Message
 from runtime.store.contract import Store
 from runtime.store.redis import RedisStore
 from runtime.store.sqlite import SqliteStore
+from runtime.turn import to_json
 from runtime.verify.chaos import target
-from runtime.verify.chaos.aftermath import Aftermath, violations
+from runtime.verify.chaos.live import Client as Person
+from runtime.verify.chaos.live import Live
 from runtime.verify.chaos.load import Load, Promises
-from runtime.verify.chaos.outside import Outside
-from runtime.verify.chaos.reading import is_settled, read
+from runtime.verify.chaos.merge import merge
+from runtime.verify.chaos.node import Node
+from runtime.verify.chaos.notes import read_notes
+from runtime.verify.chaos.outside import OutsideServer
+from runtime.verify.chaos.plan import Plan
+from runtime.verify.chaos.ports import free_port
+from runtime.verify.chaos.reading import is_settled, marks
 from runtime.verify.chaos.redis import RedisProcess
-from runtime.verify.chaos.strikes import Strike, Striker
-from runtime.verify.history import Violation
+from runtime.verify.chaos.report import report
+from runtime.verify.chaos.strikes import Striker
+from runtime.verify.chaos.watch import WATCH, folder
+from runtime.verify.driver import Driver
+from runtime.verify.history import Fact, History
+from runtime.verify.outside import Outside
+from runtime.verify.reader import read_everything
 from runtime.verify.report import Outcome
 
-HOSTS: Final = 3
-CLIENTS: Final = 6
+HOSTS: Final = 4
+CLIENTS: Final = 4
+ORGANIZATIONS: Final = (HOME, "acme", "beta")
 JOBS_AT_ONCE: Final = 20
+JOBS_AN_ORGANIZATION: Final = 16
 PAUSE_S: Final = 0.4
-"""Mean between two requests of a client."""
-CALM_S: Final = 180.0
+"""Mean between two requests of a client over HTTP."""
+ACT_S: Final = 0.7
+"""Mean between two acts of a client at the store; there is one an organization."""
+CALM_S: Final = 240.0
 """How long everything may take to come to its end when nothing is struck any more."""
 SAY_S: Final = 10.0
-SHOWN_MAX: Final = 10
-FLOORS: Final = {"strikes": 3, "jobs": 20, "messages": 100, "calls": 50}
-"""A minute of a run must have exercised at least this, or it shows nothing."""
-SQLITE: Final = ("host", "scheduler", "registry", "store", "replica")
-REDIS: Final = ("host", "scheduler", "registry", "replica", "redis")
-WHOLE: Final = ("raylet", "gcs")
-"""Kinds whose death makes the supervisor start the machine's Ray anew."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    minutes: float = 1.0
-    seed: int = 1
-    store: str = "sqlite"
-    """`sqlite` or `redis`."""
-    whole: bool = True
-    """Whether Ray's own processes are struck too."""
-    strike_s: float = 3.0
-    """Mean between two strikes."""
-
-    @property
-    def kinds(self) -> Sequence[str]:
-        kinds = REDIS if self.store == "redis" else SQLITE
-        return (*kinds, *WHOLE) if self.whole else kinds
+WHOLE: Final = ("gcs", "raylet")
+"""Kinds whose death makes the supervisor start the machine's Ray anew, in turns."""
+WHOLE_EVERY_S: Final = 150.0
+WHOLE_FIRST_S: Final = 25.0
+WHOLE_WAIT_S: Final = 120.0
+"""After every second of them nothing else is struck until an agent answers, or so long."""
 
 
 def chaos(plan: Plan) -> Outcome:
-    """Run it; takes the plan's minutes and two more."""
+    """Run it; takes the plan's minutes and a few more."""
     root = Path(tempfile.mkdtemp(prefix="troupe-chaos-"))
     outcome = asyncio.run(_Run(plan, root).run())
     if outcome.good:
@@ -87,92 +88,154 @@ class _Run:
         self._plan = plan
         self._data = root / "data"
         self._data.mkdir(mode=0o700)
+        (root / "node").mkdir(mode=0o700)
         self._chance = random.Random(plan.seed)  # noqa: S311 - it must repeat
-        self._outside = Outside(root / "outside.sock")
+        self._live = Live()
+        self._outside = OutsideServer(Outside(self._live), root / "outside.sock")
         self._redis = RedisProcess(root / "redis") if plan.store == "redis" else None
-        restart = {"redis": self._redis.restart} if self._redis else {}
-        self._striker = Striker(self._data, self._chance, restart)
-
-    async def run(self) -> Outcome:
-        if self._redis:
-            self._redis.start()
-        await self._outside.start()
-        try:
-            running = await asyncio.to_thread(self._up)
-            promises = await self._storm(running)
-            await asyncio.to_thread(down, self._data)
-            after = await self._read(promises)
-        finally:
-            self._striker.wake(everybody=True)
-            await asyncio.to_thread(end_all, self._data)
-            await self._outside.close()
-            if self._redis:
-                self._redis.kill()
-        return report(self._plan, self._striker.strikes, promises, after)
-
-    def _up(self) -> Running:
-        self._say("starting a deployment of its own")
-        settings = ClusterSettings(
+        self._settings = ClusterSettings(
             data=str(self._data),
-            port=_free_port(),
+            port=free_port(),
             hosts=HOSTS,
             store=self._redis.url if self._redis else "",
             agents=target.AGENTS,
             application=target.APPLICATION,
             max_concurrent=JOBS_AT_ONCE,
-            max_per_organization=JOBS_AT_ONCE,
+            max_per_organization=JOBS_AN_ORGANIZATION,
+            watch=WATCH,
         )
         unset = ("REDIS_URL", "TROUPE_SETTINGS", "RAY_ADDRESS")
         env = {name: value for name, value in os.environ.items() if name not in unset}
-        return up(settings, env={**env, target.OUTSIDE: str(self._outside.path)})
+        self._env = {**env, target.OUTSIDE: str(self._outside.path)}
+        node_env = {**self._env, "TROUPE_SETTINGS": self._settings.to_json().decode()}
+        self._node = Node(self._settings.directory, root / "node", node_env)
+        restart = {"redis": self._redis.restart} if self._redis else {}
+        self._striker = Striker(
+            self._data, self._node.root if plan.whole else None, self._chance, restart
+        )
+        self._drivers: list[Driver] = []
+
+    async def run(self) -> Outcome:
+        if self._redis:
+            self._redis.start()
+        await self._outside.start()
+        keeping: asyncio.Task[None] | None = None
+        try:
+            limits = {"total": JOBS_AT_ONCE, "organization": JOBS_AN_ORGANIZATION}
+            self._live.add("world", "info", "limits", value=limits)
+            self._say("starting a deployment of its own")
+            running = await asyncio.to_thread(up, self._settings, env=self._env)
+            if self._plan.whole:
+                keeping = asyncio.create_task(self._node.keep())
+            promises = await self._storm(running)
+            if keeping:
+                keeping.cancel()
+            await asyncio.to_thread(self._node.end)
+            await asyncio.to_thread(down, self._data)
+            facts = await self._history()
+        finally:
+            self._striker.wake(everybody=True)
+            if keeping:
+                keeping.cancel()
+            await asyncio.to_thread(self._node.end)
+            await asyncio.to_thread(end_all, self._data)
+            await self._outside.close()
+            if self._redis:
+                self._redis.kill()
+        return report(self._plan, self._striker.strikes, promises, facts)
+
+    # The storm
 
     async def _storm(self, running: Running) -> Promises:
         key = running.key_file.read_text().strip()
-        load = Load(running.url, key, random.Random(self._plan.seed))  # noqa: S311 - it must repeat
-        working = asyncio.create_task(load.run(CLIENTS, PAUSE_S))
+        load = Load(running.url, key, random.Random(self._plan.seed), self._live)  # noqa: S311
+        store = local_client(self._settings)
+        working = asyncio.gather(load.run(CLIENTS, PAUSE_S), *self._drive(store))
         try:
-            await self._strike_for(self._plan.minutes * 60, load.promises)
+            await self._strike_for(self._plan.minutes * 60, load)
             self._say("calm: waiting until everything has come to its end")
+            self._live.add("nemesis", "info", "calm")
             async with asyncio.timeout(CALM_S):
                 await load.answered()
                 load.stop()
+                for driver in self._drivers:
+                    driver.stopping = True
                 await working
-                await self._settled(load.promises.jobs)
+                await self._settled(store)
+                self._live.add("world", "ok", "drained")
         except TimeoutError:
             self._say("it has not come to its end")
         finally:
             working.cancel()
             await asyncio.gather(working, return_exceptions=True)
             await load.close()
+            await store.close()
         return load.promises
 
-    async def _strike_for(self, seconds: float, promises: Promises) -> None:
-        until = time.monotonic() + seconds
-        say_at = time.monotonic() + SAY_S
-        while time.monotonic() < until:
+    def _drive(self, store: Store) -> list[Any]:
+        """The simulation's clients, one an organization."""
+        for organization in ORGANIZATIONS:
+            others = [other for other in ORGANIZATIONS if other != organization]
+            chance = random.Random(f"{self._plan.seed}/{organization}")  # noqa: S311
+            person = Person(f"client-{organization}#1", chance)
+            self._drivers.append(
+                Driver(organization, others, person, store, self._live, _asking(store))
+            )
+        return [driver.run(ACT_S) for driver in self._drivers]
+
+    async def _strike_for(self, seconds: float, load: Load) -> None:
+        began = time.monotonic()
+        say_at, whole_at = began + SAY_S, began + min(WHOLE_FIRST_S, seconds / 2)
+        wholes = 0
+        while time.monotonic() < began + seconds:
             await asyncio.sleep(self._chance.expovariate(1 / self._plan.strike_s))
-            await asyncio.to_thread(self._striker.strike, self._plan.kinds)
+            if self._plan.whole and time.monotonic() >= whole_at:
+                whole_at += WHOLE_EVERY_S
+                wholes += 1
+                await self._strike_whole(WHOLE[wholes % 2], load, wholes % 4 < 2)
+            else:
+                struck = await asyncio.to_thread(self._striker.strike_any, self._plan.kinds)
+                if struck is not None:
+                    self._live.add("nemesis", "info", struck.how, key=struck.kind)
             self._striker.wake()
             if time.monotonic() >= say_at:
                 say_at += SAY_S
-                self._say(
-                    f"{until - time.monotonic():.0f} s left, {len(self._striker.strikes)} strikes, "
-                    f"{len(promises.messages)} messages and {len(promises.jobs)} jobs accepted"
-                )
+                self._say_how_far(began + seconds - time.monotonic(), load.promises)
         self._striker.wake(everybody=True)
 
-    async def _settled(self, jobs: list[str]) -> None:
-        """Return when no message waits and every hired job has ended."""
+    async def _strike_whole(self, kind: str, load: Load, wait: bool) -> None:
+        struck = await asyncio.to_thread(self._striker.strike, kind)
+        if struck is None:
+            return
+        self._live.add("nemesis", "info", struck.how, key=struck.kind)
+        if not wait:
+            return
+        self._striker.wake(everybody=True)
+        try:
+            async with asyncio.timeout(WHOLE_WAIT_S):
+                await load.answered()
+        except TimeoutError:
+            self._say(f"nobody has answered for {WHOLE_WAIT_S:.0f} s after {kind} was struck")
+
+    async def _settled(self, store: Store) -> None:
+        """Return when no message waits and every job has ended."""
+        await self._drivers[0].schedule("scheduler.resume")
         while True:
-            async with local_store(self._data) as store:
-                if await is_settled(store, jobs):
-                    return
+            left = [job for driver in self._drivers for job in await driver.settle()]
+            if not left and await is_settled(store):
+                return
             await asyncio.sleep(1.0)
 
-    async def _read(self, promises: Promises) -> Aftermath:
+    # The history
+
+    async def _history(self) -> list[Fact]:
         self._say("everything is down; reading what is stored")
+        noted = read_notes(folder(self._settings))
         async with self._opened() as store:
-            return await read(store, promises, self._outside, target.OPENING)
+            history = History()
+            history.facts = merge(noted, await marks(store), self._live.timed)
+            await read_everything(store, history)
+        return history.facts
 
     @asynccontextmanager
     async def _opened(self) -> AsyncIterator[Store]:
@@ -186,68 +249,28 @@ class _Run:
         finally:
             await store.close()
 
+    def _say_how_far(self, left_s: float, promises: Promises) -> None:
+        self._say(
+            f"{left_s:.0f} s left, {len(self._striker.strikes)} strikes, {promises.messages} "
+            f"messages and {len(promises.jobs)} jobs accepted over HTTP"
+        )
+
     def _say(self, words: str) -> None:
         sys.stderr.write(f"chaos: {words}\n")
         sys.stderr.flush()
 
 
-def report(plan: Plan, strikes: Sequence[Strike], promises: Promises, after: Aftermath) -> Outcome:
-    """The verdict."""
-    found = violations(after)
-    calls = sum(len(made) for made in after.calls.values())
-    done = {
-        "strikes": len(strikes), "jobs": len(promises.jobs),
-        "messages": len(promises.messages), "calls": calls,
-    }  # fmt: skip
-    short = [
-        f"{name} {done[name]}, at least {round(floor * plan.minutes)} wanted"
-        for name, floor in FLOORS.items()
-        if done[name] < floor * plan.minutes
-    ]
-    resumed = sorted(_resumed(strikes, promises))
-    figure: dict[str, Any] = {
-        "verification": "chaos", "store": plan.store, "seed": plan.seed, "minutes": plan.minutes,
-        **done,
-        "struck": dict(Counter(f"{one.kind} {one.how}" for one in strikes)),
-        "callsRepeated": calls - len(after.calls),
-        "requests": promises.requests, "requestsFailed": promises.failures,
-        "resumeMs": {"p50": _percentile(resumed, 0.5), "p95": _percentile(resumed, 0.95)},
-        "violations": len(found), "tooLittle": short,
-    }  # fmt: skip
-    return Outcome(figure, _sentence(figure, found, short), not (found or short), [
-        f"{one.rule}: {one.text}" for one in found[:SHOWN_MAX]
-    ])  # fmt: skip
+def _asking(store: Store) -> Any:
+    """Asks that the drivers would put to a host, which nobody can reach from outside of Ray."""
+    clock = SystemClock()
+    ids = Ids(clock)
 
+    async def ask(organization: str, message: Message, where: str, wait_s: float) -> bytes:
+        client = Client(store, clock, ids, organization, message.sender.partition(":")[2])
+        answer = await client.ask(
+            split(where)[1], message.content, message.message_type,
+            message_id=message.message_id, wait_s=wait_s,
+        )  # fmt: skip
+        return to_json(answer)
 
-def _resumed(strikes: Sequence[Strike], promises: Promises) -> list[int]:
-    """Milliseconds from each strike to the first answer to a question asked after it."""
-    found = []
-    for strike in strikes:
-        answers = (answered for asked, answered in promises.probes if asked >= strike.at_ms)
-        if (answer := next(answers, None)) is not None:
-            found.append(answer - strike.at_ms)
-    return found
-
-
-def _percentile(ordered: Sequence[int], share: float) -> int | None:
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else None
-
-
-def _sentence(figure: dict[str, Any], found: list[Violation], short: list[str]) -> str:
-    told = (
-        f"{figure['strikes']} strikes in {figure['minutes']:g} min on {figure['store']}, "
-        f"{figure['messages']} messages and {figure['jobs']} jobs accepted"
-    )
-    if found:
-        return f"{told}: {len(found)} VIOLATIONS, the first: {found[0].rule}: {found[0].text}."
-    if short:
-        return f"{told}: nothing is wrong, but too little was done to say so: {'; '.join(short)}."
-    p50, p95 = figure["resumeMs"]["p50"], figure["resumeMs"]["p95"]
-    return f"{told}, all kept; an agent answered again after {p50} ms (p50), {p95} ms (p95)."
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    return ask

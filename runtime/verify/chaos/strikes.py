@@ -26,14 +26,13 @@ TITLES: Final = {
     "store": "ray::StoreActor",
     "replica": "ray::ServeReplica",
     "raylet": "raylet",
+    "node": "raylet",
     "gcs": "gcs_server",
 }
-"""How the processes call themselves."""
+"""How the processes call themselves; `raylet` is the head's, `node` the second node's."""
 WEIGHTS: Final = {
-    "host": 12, "scheduler": 6, "registry": 2, "store": 6, "replica": 6, "redis": 4,
-    "raylet": 1, "gcs": 1,
+    "host": 12, "scheduler": 6, "registry": 3, "store": 6, "replica": 6, "redis": 5, "node": 2,
 }  # fmt: skip
-"""Raylet and GCS take the whole machine's Ray with them: half a minute each."""
 CLOCK: Final = SystemClock()
 PAUSE_S: Final = (1.0, 15.0)
 """Shorter and longer than a lease."""
@@ -55,6 +54,9 @@ class Striker:
     """Strikes one process of a deployment at a time."""
 
     data: Path
+    """Marks the processes of the deployment."""
+    node: Path | None
+    """Marks those of its second node."""
     random: random.Random
     others: dict[str, Callable[[], None]] = field(default_factory=dict)
     """Kinds that are not of the deployment -> what kills, and starts, one of them."""
@@ -62,9 +64,13 @@ class Striker:
     _paused: list[tuple[float, int]] = field(default_factory=list)
     """(when it goes on, pid)"""
 
-    def strike(self, kinds: Sequence[str]) -> Strike | None:
-        """Kill or pause one process of a random kind; None when there was none of it."""
+    def strike_any(self, kinds: Sequence[str]) -> Strike | None:
+        """Strike one process of a random kind; None when there was none of it."""
         [kind] = self.random.choices(kinds, [WEIGHTS[kind] for kind in kinds])
+        return self.strike(kind)
+
+    def strike(self, kind: str) -> Strike | None:
+        """Kill or pause one process of this kind; None when there was none of it."""
         how = "pause" if kind in ("host", "scheduler") and self.random.random() < 1 / 6 else "kill"
         if kind in self.others:
             self.others[kind]()
@@ -84,7 +90,7 @@ class Striker:
                 os.kill(pid, signal.SIGCONT)
 
     def _signal(self, kind: str, how: str) -> bool:
-        found = [pid for pid in marked(self.data) if _title(pid).startswith(TITLES[kind])]
+        found = [pid for pid in self._pids(kind) if _title(pid).startswith(TITLES[kind])]
         if not found:
             return False
         pid = self.random.choice(sorted(found))
@@ -95,6 +101,11 @@ class Striker:
         if how == "pause":
             self._paused.append((time.monotonic() + self.random.uniform(*PAUSE_S), pid))
         return True
+
+    def _pids(self, kind: str) -> list[int]:
+        head = [] if kind == "node" else marked(self.data)
+        node = [] if kind in ("raylet", "gcs") or self.node is None else marked(self.node)
+        return [*head, *node]
 
 
 def _title(pid: int) -> str:

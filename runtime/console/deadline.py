@@ -83,6 +83,9 @@ class DeadlineStore:
     async def get(self, collection: str, key: str) -> Document | None:
         return await self._within(self._store.get(collection, key))
 
+    async def get_many(self, collection: str, keys: Sequence[str]) -> list[Document]:
+        return await self._within(self._store.get_many(collection, keys))
+
     async def list_documents(
         self,
         collection: str,

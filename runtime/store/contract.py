@@ -70,6 +70,7 @@ __all__ = [
     "ANY",
     "BATCH_MAX",
     "DEAD_LETTERS",
+    "MANY_MAX",
     "SNAPSHOT_EVERY",
     "Ack",
     "Activation",
@@ -104,6 +105,8 @@ __all__ = [
 
 BATCH_MAX: Final = 1_000
 """Commits in one call, agents in one claim, rows in one page: never more."""
+MANY_MAX: Final = 64
+"""Documents in one `get_many`: that many large ones still fit an answer."""
 SNAPSHOT_EVERY: Final = 64
 """Events after which a host saves a snapshot; the tail that `claim` loads is bounded by it."""
 DEAD_LETTERS: Final = "dead_letter"
@@ -197,6 +200,16 @@ class Store(Protocol):
         """A job's steps in the order of their first intent."""
 
     async def get(self, collection: str, key: str) -> Document | None: ...
+
+    async def get_many(self, collection: str, keys: Sequence[str]) -> list[Document]:
+        """Those of the documents that are there, each once, in any order.
+
+        Args:
+            keys: 1..MANY_MAX.
+
+        Raises:
+            ValueError: a limit is not kept.
+        """
 
     async def list_documents(
         self,

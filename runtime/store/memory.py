@@ -41,6 +41,7 @@ from runtime.store.rules import (
     cause_of,
     check_call,
     check_limit,
+    check_many,
     check_purge,
     check_room,
     cut,
@@ -315,6 +316,12 @@ class MemoryStore:
     async def get(self, collection: str, key: str) -> Document | None:
         self._parking.check_open()
         return self._tables.documents.get(collection, key)
+
+    async def get_many(self, collection: str, keys: Sequence[str]) -> list[Document]:
+        self._parking.check_open()
+        check_many(keys)
+        found = (self._tables.documents.get(collection, key) for key in dict.fromkeys(keys))
+        return [document for document in found if document is not None]
 
     async def list_documents(
         self,

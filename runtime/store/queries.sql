@@ -181,6 +181,12 @@ ON CONFLICT (collection, key) DO UPDATE SET
 SELECT key, organization, revision, body, terms, updated_ms FROM document
 WHERE collection = ? AND key = ? AND body IS NOT NULL
 
+-- name: document_many
+WITH wanted (collection, key) AS (VALUES {rows})
+SELECT d.key, d.organization, d.revision, d.body, d.terms, d.updated_ms
+FROM wanted CROSS JOIN document d ON d.collection = wanted.collection AND d.key = wanted.key
+WHERE d.body IS NOT NULL
+
 -- name: document_page
 SELECT d.key, d.organization, d.revision, d.body, d.terms, d.updated_ms
 FROM term t CROSS JOIN document d ON d.collection = t.collection AND d.key = t.key

@@ -50,7 +50,7 @@ from runtime.store.redis_owners import Owners
 from runtime.store.redis_reads import Reads
 from runtime.store.redis_upkeep import RedisUpkeep
 from runtime.store.roster import PENDING_MAX
-from runtime.store.rules import check_call, check_limit, check_purge, page_limit
+from runtime.store.rules import check_call, check_limit, check_many, check_purge, page_limit
 
 T = TypeVar("T")
 
@@ -252,6 +252,11 @@ class RedisStore:
     async def get(self, collection: str, key: str) -> Document | None:
         self._parking.check_open()
         return await self._reads.get(collection, key)
+
+    async def get_many(self, collection: str, keys: Sequence[str]) -> list[Document]:
+        self._parking.check_open()
+        check_many(keys)
+        return await self._reads.get_many(collection, keys)
 
     async def list_documents(
         self,

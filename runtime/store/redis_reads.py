@@ -7,6 +7,7 @@ one, from where the last has stopped.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeVar
 
@@ -87,6 +88,10 @@ class Reads:
     async def get(self, collection: str, key: str) -> Document | None:
         found: Document | None = _decode_document(await self._run(scripts.GET, collection, key))
         return found
+
+    async def get_many(self, collection: str, keys: Sequence[str]) -> list[Document]:
+        calls = (self.get(collection, key) for key in dict.fromkeys(keys))
+        return [one for one in await asyncio.gather(*calls) if one is not None]
 
     async def documents(
         self,

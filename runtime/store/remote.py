@@ -111,6 +111,9 @@ class CodedStore:
     async def get(self, collection: str, key: str) -> Document | None:
         return await self._call(wire.GET, collection, key)
 
+    async def get_many(self, collection: str, keys: Sequence[str]) -> list[Document]:
+        return await self._call(wire.GET_MANY, collection, keys)
+
     async def list_documents(
         self,
         collection: str,

@@ -21,6 +21,7 @@ from runtime.store.contract import (
     ABSENT,
     ANY,
     BATCH_MAX,
+    MANY_MAX,
     Commit,
     Put,
     Refused,
@@ -91,6 +92,12 @@ def check_limit(limit: int, ended: Sequence[str] = ()) -> None:
     """Raise ValueError for a call of `prune` or `purge` that asks for too much at once."""
     if not 1 <= limit <= BATCH_MAX or len(ended) > BATCH_MAX:
         raise ValueError(f"at most {BATCH_MAX} at once, not {limit} and {len(ended)}")
+
+
+def check_many(keys: Sequence[str]) -> None:
+    """Raise ValueError for a `get_many` that asks for nothing or too much."""
+    if not 1 <= len(keys) <= MANY_MAX:
+        raise ValueError(f"get_many takes 1..{MANY_MAX} keys, not {len(keys)}")
 
 
 def check_purge(organization: str, limit: int) -> None:

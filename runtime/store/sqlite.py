@@ -36,7 +36,14 @@ from runtime.store.contract import (
 )
 from runtime.store.copies import Copied
 from runtime.store.parking import Alarm, Parking
-from runtime.store.rules import check_call, check_limit, check_purge, check_room, page_limit
+from runtime.store.rules import (
+    check_call,
+    check_limit,
+    check_many,
+    check_purge,
+    check_room,
+    page_limit,
+)
 from runtime.store.sqlite_book import Book
 from runtime.store.sqlite_copy import Copy
 from runtime.store.sqlite_file import Durability, StoreFile, machine_boot_id, open_file
@@ -224,6 +231,13 @@ class SqliteStore:
 
     async def get(self, collection: str, key: str) -> Document | None:
         found: Document | None = await self._read(lambda book: book.documents.get(collection, key))
+        return found
+
+    async def get_many(self, collection: str, keys: Sequence[str]) -> list[Document]:
+        check_many(keys)
+        found: list[Document] = await self._read(
+            lambda book: book.documents.get_many(collection, keys)
+        )
         return found
 
     async def list_documents(

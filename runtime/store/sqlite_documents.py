@@ -19,6 +19,7 @@ from runtime.store.contract import Document, Put
 from runtime.store.sqlite_bulk import QUERIES, Bulk, Row, first
 
 KNOWN: Final = Bulk("document_known", 2)
+MANY: Final = Bulk("document_many", 2)
 WRITE: Final = Bulk("document_set", 7)
 ROW: Final = Bulk("document_row", 2)
 DROP: Final = Bulk("document_drop", 1)
@@ -119,6 +120,10 @@ class Documents:
     def get(self, collection: str, key: str) -> Document | None:
         row = first(self._cursor, "document_get", collection, key)
         return None if row is None else _document(row)
+
+    def get_many(self, collection: str, keys: Sequence[str]) -> list[Document]:
+        wanted = [(collection, key) for key in dict.fromkeys(keys)]
+        return [_document(row) for row in MANY.read(self._cursor, wanted)]
 
     def page(
         self,

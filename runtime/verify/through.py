@@ -64,6 +64,9 @@ class Through:
     async def get(self, collection: str, key: str) -> Document | None:
         return await self._store.get(collection, key)
 
+    async def get_many(self, collection: str, keys: Sequence[str]) -> list[Document]:
+        return await self._store.get_many(collection, keys)
+
     async def list_documents(
         self,
         collection: str,

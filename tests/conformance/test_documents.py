@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from runtime.store.contract import ABSENT, ANY, Commit, Committed, Refused
+from runtime.store.contract import ABSENT, ANY, MANY_MAX, Commit, Committed, Refused
 
 from .kit import ok, one, put
 
@@ -26,6 +26,20 @@ async def test_what_is_put_is_what_is_got(store, clock):
     assert document.updated_ms == clock.now_ms()
     assert await store.get("job", "other") is None
     assert await store.get("other", "k") is None
+
+
+async def test_many_are_got_in_one_call(store):
+    """A reader of many records would miss one, or be answered what was deleted."""
+    await write(store, put("a"), put("b", b"2"), put("c"), put("a", b"3"))
+    await write(store, put("c", None))
+    found = await store.get_many("job", ["b", "a", "c", "other", "a"])
+    assert {one.key: (one.revision, one.body) for one in found} == {"a": (2, b"3"), "b": (1, b"2")}
+    assert len(found) == 2
+    assert found[0] == await store.get("job", found[0].key)
+    assert await store.get_many("other", ["a"]) == []
+    for wrong in ([], [f"k{number}" for number in range(MANY_MAX + 1)]):
+        with pytest.raises(ValueError):
+            await store.get_many("job", wrong)
 
 
 async def test_absent_is_granted_once(store):

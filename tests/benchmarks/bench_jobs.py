@@ -1,0 +1,277 @@
+"""Jobs that do nothing, from enqueue to done, each process apart as in production.
+
+    python -m tests.benchmarks.bench_jobs [JOBS]
+
+Store (SQLite with `synchronous=FULL`), scheduler (50 at once) and host are processes of
+their own on uvloop; the caller is this one.  `flow` is enqueued while it is worked on,
+`drain` is what a paused scheduler has gathered; both with an agent for each job
+(`own`, as the department's are) and with 1,000 agents that are there before
+(`standing`).  `pickup` is one job on idle processes, from before its enqueuing to the
+first line of its `process_task`.  `cpuUs` is each process's processor time for a job:
+on a busy machine it says more than the wall's.  Prints `RESULT` lines as the harness of
+several projects reads them, then one line of JSON.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from runtime.agent import AgentState, BaseAgent, job_terms
+from runtime.client import Client, Write
+from runtime.clock import SystemClock
+from runtime.host import Host, HostSettings
+from runtime.ids import Ids
+from runtime.job import AgentJob, Job, JobResult
+from runtime.kinds import Kinds
+from runtime.schedule.queue import Limits
+from runtime.scheduler import Scheduler
+from runtime.store.remote import RemoteStore
+from tests.store_process import ROOT, StoreProcess
+
+JOBS = 3_000
+AT_ONCE = 50
+CALLERS = 64
+STANDING = 1_000
+PICKUPS = 200
+PAUSE_S = 0.01
+"""Between two jobs of which each is picked up alone."""
+WITHIN_S = 120
+
+Figures = dict[str, Any]
+
+
+class Worker(BaseAgent):
+    """Its jobs do nothing, and say when they began."""
+
+    kind = "worker"
+
+    class State(AgentState):
+        pass
+
+    async def process_task(self, job: Job) -> JobResult:
+        os.write(1, f"{job.record.id} {time.perf_counter()}\n".encode())
+        return JobResult(outcome="finished", summary="")
+
+
+async def serve_host(socket: str) -> None:
+    clock, store = SystemClock(), RemoteStore(Path(socket))
+    settings = HostSettings(lease_s=10.0, idle_s=3_600.0)
+    kinds = Kinds({"worker": Worker}, store)
+    host = Host("host-0", store, kinds, clock, Ids(clock), random.random, settings)
+    await host.start()
+    await host.watch()
+
+
+async def serve_scheduler(socket: str) -> None:
+    clock = SystemClock()
+    store, limits = RemoteStore(Path(socket)), Limits(AT_ONCE, AT_ONCE)
+    await Scheduler(store, clock, Ids(clock), random.random, limits).run()
+
+
+class Part:
+    """The host or the scheduler in a process of its own."""
+
+    async def start(self, name: str, socket: Path) -> Part:
+        self.process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "tests.benchmarks.bench_jobs", name, str(socket),
+            cwd=ROOT, stdout=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        return self
+
+    def cpu_s(self) -> float:
+        """Processor time it has used, all threads."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    async def kill(self) -> None:
+        self.process.kill()
+        await self.process.wait()
+
+
+class Rig:
+    """All four processes, and when each job began."""
+
+    def __init__(self, root: Path) -> None:
+        self.clock = SystemClock()
+        self.ids = Ids(self.clock)
+        self.began: dict[str, float] = {}
+        self._changed = asyncio.Event()
+        self._store_process = StoreProcess(root)
+
+    async def start(self) -> Rig:
+        await self._store_process.start()
+        socket = self._store_process.socket
+        self.store = RemoteStore(socket)
+        self.client = Client(self.store, self.clock, self.ids, "default", "bench")
+        self._host = await Part().start("host", socket)
+        self._scheduler = await Part().start("scheduler", socket)
+        self._reading = asyncio.create_task(self._read())
+        await self.client.ask("scheduler:main", {}, "scheduler.resume")
+        return self
+
+    async def _read(self) -> None:
+        assert self._host.process.stdout is not None
+        async for line in self._host.process.stdout:
+            id, at = line.split()
+            self.began[id.decode()] = float(at)
+            self._changed.set()
+
+    def cpu_s(self) -> dict[str, float]:
+        return {
+            "host": self._host.cpu_s(),
+            "scheduler": self._scheduler.cpu_s(),
+            "store": self._store_process.cpu_s(),
+            "caller": time.process_time(),
+        }
+
+    async def enqueue(self, id: str, agent: str | None) -> None:
+        job = AgentJob.new(
+            id=id, organization_id="default", agent_type="worker", agent_id=agent,
+            now_ms=self.clock.now_ms(), payload={},
+        )  # fmt: skip
+        write = Write("job", job.id, job.to_json(), job_terms(job))
+        await self.client.send("scheduler:main", {"jobId": job.id}, "job.queued", writes=[write])
+
+    async def enqueue_all(self, ids: list[str], standing: bool) -> None:
+        waiting = iter(enumerate(ids))
+
+        async def caller() -> None:
+            for number, id in waiting:
+                await self.enqueue(id, f"worker:{number % STANDING}" if standing else None)
+
+        await asyncio.gather(*(caller() for _ in range(CALLERS)))
+
+    async def all_done(self, count: int) -> None:
+        """Wait until so many jobs have begun, and then until they are completed."""
+        async with asyncio.timeout(WITHIN_S):
+            while len(self.began) < count:
+                self._changed.clear()
+                await self._changed.wait()
+            while await self.store.count("job", None, ["status=completed"]) < count:
+                await asyncio.sleep(0.002)
+
+    async def all_queued(self, count: int) -> None:
+        """Wait until the scheduler has so many in its queue."""
+        async with asyncio.timeout(WITHIN_S):
+            while (await self.client.ask("scheduler:main", {}, "scheduler.status"))[
+                "queued"
+            ] < count:
+                await asyncio.sleep(0.01)
+
+    async def stop(self) -> None:
+        self._reading.cancel()
+        for part in (self._scheduler, self._host):
+            await part.kill()
+        await self.store.close()
+        await self._store_process.kill()
+
+
+def spent(before: dict[str, float], after: dict[str, float], jobs: int) -> Figures:
+    each = {name: round((after[name] - before[name]) / jobs * 1e6) for name in before}
+    return {**each, "all": sum(each.values())}
+
+
+async def flow(rig: Rig, name: str, jobs: int, standing: bool) -> Figures:
+    """Enqueued while they are worked on."""
+    ids = [f"job_{name}{number}" for number in range(jobs)]
+    done, cpu, began = len(rig.began), rig.cpu_s(), time.perf_counter()
+    await rig.enqueue_all(ids, standing)
+    enqueued_s = time.perf_counter() - began
+    await rig.all_done(done + jobs)
+    wall_s = time.perf_counter() - began
+    return {
+        "enqueuedPerSecond": round(jobs / enqueued_s),
+        "jobsPerSecond": round(jobs / wall_s),
+        "cpuUs": spent(cpu, rig.cpu_s(), jobs),
+    }
+
+
+async def drain(rig: Rig, name: str, jobs: int, standing: bool) -> Figures:
+    """All enqueued before the first may start; the rate is that of their beginnings."""
+    ids = [f"job_{name}{number}" for number in range(jobs)]
+    done = len(rig.began)
+    await rig.client.ask("scheduler:main", {}, "scheduler.pause")
+    await rig.enqueue_all(ids, standing)
+    await rig.all_queued(jobs)
+    cpu = rig.cpu_s()
+    await rig.client.ask("scheduler:main", {}, "scheduler.resume")
+    await rig.all_done(done + jobs)
+    moments = [rig.began[id] for id in ids]
+    return {
+        "jobsPerSecond": round((jobs - 1) / (max(moments) - min(moments))),
+        "cpuUs": spent(cpu, rig.cpu_s(), jobs),
+    }
+
+
+async def pickups(rig: Rig, name: str, standing: bool) -> Figures:
+    took = []
+    for number in range(PICKUPS):
+        await asyncio.sleep(PAUSE_S)
+        id, before = f"job_{name}{number}", time.perf_counter()
+        await rig.enqueue(id, f"worker:{number}" if standing else None)
+        await rig.all_done(len(rig.began) + (id not in rig.began))
+        took.append(rig.began[id] - before)
+    ordered = sorted(took)
+    return {
+        "p50Ms": round(ordered[len(ordered) // 2] * 1e3, 3),
+        "p99Ms": round(ordered[int(len(ordered) * 0.99)] * 1e3, 3),
+    }
+
+
+async def bench(jobs: int = JOBS) -> Figures:
+    root = Path(tempfile.mkdtemp(prefix="bench-jobs-"))
+    rig = Rig(root)
+    try:
+        await rig.start()
+        found: Figures = {"bench": "jobs", "jobs": jobs, "atOnce": AT_ONCE}
+        for kind, standing in (("own", False), ("standing", True)):
+            await flow(rig, f"{kind}_warm", STANDING, standing)
+            found[kind] = {
+                "flow": await flow(rig, f"{kind}_flow", jobs, standing),
+                "drain": await drain(rig, f"{kind}_drain", jobs, standing),
+                "pickup": await pickups(rig, f"{kind}_one", standing),
+            }
+        return found
+    finally:
+        await rig.stop()
+        shutil.rmtree(root)
+
+
+def results(found: Figures) -> list[Figures]:
+    """The same for the harness that runs several projects side by side."""
+    return [
+        {
+            "case": f"P2 troupe {kind} agents c={AT_ONCE}",
+            "metrics": {
+                "enqueue_s": found[kind]["flow"]["enqueuedPerSecond"],
+                "flow_s": found[kind]["flow"]["jobsPerSecond"],
+                "jobs_s": found[kind]["drain"]["jobsPerSecond"],
+                "pickup_p50_ms": found[kind]["pickup"]["p50Ms"],
+                "pickup_p99_ms": found[kind]["pickup"]["p99Ms"],
+            },
+            "versions": {},
+        }
+        for kind in ("own", "standing")
+    ]
+
+
+if __name__ == "__main__":
+    serving = {"host": serve_host, "scheduler": serve_scheduler}
+    if len(sys.argv) == 3:
+        uvloop.run(serving[sys.argv[1]](sys.argv[2]))
+    else:
+        figures = uvloop.run(bench(int(sys.argv[1]) if len(sys.argv) > 1 else JOBS))
+        for result in results(figures):
+            sys.stdout.write(f"RESULT {json.dumps(result)}\n")
+        sys.stdout.write(json.dumps(figures) + "\n")

@@ -31,6 +31,30 @@ class _Server(uvicorn.Server):
         self._is_ready.set()
 
 
+class _Beside(uvicorn.Server):
+    """A server in the loop of whoever starts it, which keeps its signal handlers."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@asynccontextmanager
+async def serving(app: Any) -> AsyncIterator[str]:
+    """Serve an app in this loop, so that a test may use what is behind it; its address."""
+    server = _Beside(uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=0))
+    task = asyncio.create_task(server.serve())
+    async with asyncio.timeout(START_S):
+        while not server.started:
+            await asyncio.sleep(0)
+    try:
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        async with asyncio.timeout(STOP_S):
+            await task
+
+
 @contextmanager
 def served(app: Any) -> Iterator[str]:
     """Serve an app and give its address; stopped afterwards."""

@@ -16,8 +16,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal
 
 from actors.commands.failures import TimedOutError
-from actors.commands.http import Api, Event
+from actors.commands.http import Api
 from actors.commands.words import parse_time
+from runtime.watching import Event
 
 POLL_S: Final = 5.0
 """The records are read again after this much silence."""

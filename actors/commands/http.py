@@ -15,14 +15,15 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import Any, Final
 
 import httpx2
 
 from actors.commands.failures import RefusedError, UnreachableError
 from runtime.backoff import Backoff
+from runtime.watching import Event, WatchRefusedError, WatchUnreachableError, watch
 
 PATIENCE_S: Final = 5.0
 """How long a command waits for a server that does not answer."""
@@ -31,13 +32,7 @@ FOLLOW_PATIENCE_S: Final = 60.0
 REQUEST_TIMEOUT_S: Final = 30.0
 LINES_WAIT_S: Final = 600.0
 """The same until an answer of many lines begins: all of it is gathered first."""
-STREAM_SILENCE_S_MAX: Final = 60.0
-"""A stream without even a keep-alive for so long is opened anew."""
 PAGE_SIZE: Final = 100
-OPENED: Final = "opened"
-"""The event that says that from here on nothing is missed: read now what is shown."""
-RESET: Final = "reset"
-"""The event that says that the place was void: read again what is shown."""
 BACKOFF: Final = Backoff(base_s=0.2, cap_s=3.0)
 _AGAIN: Final = frozenset({429, 503, 504})
 _HINTS: Final = {
@@ -56,18 +51,6 @@ _HINTS_BY_CODE: Final = {
     ),
     "artifact_changed": "Look at it again: troupe review show ID",
 }
-
-
-@dataclass(frozen=True)
-class Event:
-    """One event of the feed."""
-
-    name: str
-    """`agent:progress`, `issue:review`, ..."""
-    cursor: str
-    """Its place; what comes after it is asked for with it."""
-    timestamp: str
-    data: Mapping[str, Any]
 
 
 class Api:
@@ -129,46 +112,29 @@ class Api:
     ) -> AsyncGenerator[Event]:
         """Events of the rooms after `cursor` (default: from now on), for ever.
 
-        A broken stream is opened again behind the last event that was given;
+        A broken connection is opened again behind the last event that was given;
         each time it stands, `OPENED` comes first.
 
         Raises:
             UnreachableError: not one connection within `patience_s`.
         """
-        loop = asyncio.get_running_loop()
-        lost_at: float | None = None
-        retry = 0
-        while True:
-            try:
-                async with self._open(rooms, cursor) as source:
-                    if _passes(source.response):
-                        raise httpx2.SSEError(f"HTTP {source.response.status_code}")
-                    await _check(source.response)
-                    opened = False
-                    async for sent in source:
-                        lost_at, retry = None, 0
-                        cursor = sent.id or cursor
-                        if not opened:
-                            opened = True
-                            yield Event(OPENED, sent.id, "", {})
-                        if event := _event(sent):
-                            yield event
-                lost_at = None  # ended in order: the server is there
-            except httpx2.TransportError as error:
-                lost_at = lost_at or loop.time()
-                if loop.time() - lost_at > self.patience_s:
-                    raise unreachable(self.url, error) from error
-            retry += 1
-            await asyncio.sleep(BACKOFF.wait_s(retry, random.random))
-
-    def _open(self, rooms: Sequence[str], cursor: str | None) -> Any:
-        headers = {"Last-Event-ID": cursor} if cursor else {}
-        return self._http.sse(
-            "/api/events",
-            params={"rooms": ",".join(rooms)},
-            headers=headers,
-            timeout=httpx2.Timeout(REQUEST_TIMEOUT_S, read=STREAM_SILENCE_S_MAX),
+        key = self._http.headers.get("Authorization", "").removeprefix("Bearer ")
+        watched = watch(
+            self.url,
+            key or None,
+            rooms,
+            cursor,
+            patience_s=self.patience_s,
+            direct=not self._http.trust_env,
         )
+        try:
+            async with aclosing(watched) as events:
+                async for event in events:
+                    yield event
+        except WatchUnreachableError as error:
+            raise unreachable(self.url, error) from error
+        except WatchRefusedError as error:
+            raise RefusedError(str(error), _HINTS[401]) from error
 
     async def _request(self, method: str, path: str, **kwargs: Any) -> httpx2.Response:
         params = {k: v for k, v in kwargs.pop("params", {}).items() if v is not None}
@@ -249,18 +215,3 @@ def _problem(response: httpx2.Response) -> dict[str, Any]:
     except json.JSONDecodeError:
         return {"status": response.status_code}
     return body if isinstance(body, dict) else {"status": response.status_code}
-
-
-def _event(sent: httpx2.ServerSentEvent) -> Event | None:
-    """An event of the feed, or `reset`; None for what only tells the stream's place."""
-    if sent.event == RESET:
-        return Event(RESET, sent.id, "", {})
-    try:
-        body = json.loads(sent.data)
-    except json.JSONDecodeError:
-        return None
-    if not isinstance(body, dict) or not isinstance(body.get("data"), dict):
-        return None
-    name = str(body.get("event") or sent.event)
-    cursor = str(body.get("cursor") or sent.id)
-    return Event(name, cursor, str(body.get("timestamp") or ""), body["data"])

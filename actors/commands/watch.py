@@ -11,10 +11,11 @@ import click
 from actors.commands.base import Session, TroupeCommand
 from actors.commands.failures import WrongUsageError
 from actors.commands.following import QUESTION, Follower, Picture
-from actors.commands.http import FOLLOW_PATIENCE_S, OPENED, RESET, Api, Event
+from actors.commands.http import FOLLOW_PATIENCE_S, Api
 from actors.commands.live import view
 from actors.commands.output import Output, visible
 from actors.commands.words import clock_time, cost, reason, remedy
+from runtime.watching import OPENED, RESET, Event
 
 EXIT_BY_OUTCOME = {"review": 0, "person": 0, "completed": 0, "failed": 1, "cancelled": 1}
 

@@ -34,6 +34,7 @@ from runtime.console import (
     problems,
     scheduler,
     services,
+    ws,
 )
 from runtime.console.auth import OPEN, AuthMiddleware
 from runtime.console.body import BodyMiddleware
@@ -59,6 +60,7 @@ GENERIC: Final = (
     services.router,
     letters.router,
     events.router,
+    ws.router,
     health.router,
     docs.router,
 )

@@ -13,8 +13,6 @@ of its key's revocation; the client comes back with its last id.
 from __future__ import annotations
 
 import asyncio
-import json
-import re
 from collections.abc import AsyncIterator
 from typing import Annotated, Final
 
@@ -23,47 +21,41 @@ from pydantic import Field
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from runtime.clock import iso
 from runtime.console.caller import Caller, Viewer
-from runtime.console.feed import FeedHub
+from runtime.console.feed import Reader
 from runtime.console.problems import invalid, unavailable
+from runtime.console.rooms import MONITORING, ROOMS_MAX, is_room
+from runtime.console.told import PLACE_LENGTH_MAX, Told, read_place
 from runtime.errors import StoreUnavailableError
 from runtime.message import WireModel
-from runtime.store.contract import FeedEntry
 
 AGE_MAX_S: Final = 3_600.0
 RECHECK_S: Final = 2.0
 """How often a stream asks whether its key still holds."""
 RETRY_MS: Final = 2_000
 """What a client is asked to wait before it comes back."""
-ROOMS_MAX: Final = 50
-EVERYTHING: Final = "monitoring"
-"""The room of all events of the organization."""
-
-_PLACE = re.compile(r"([0-9A-Za-z_-]{1,64}):(0|[1-9][0-9]{0,15})")
 
 router = APIRouter(prefix="/api/events", tags=["events"])
 
 
 class EventsQuery(WireModel):
-    rooms: str | None = Field(None, max_length=8_000, examples=["issue:issue_01JD,scheduler"])
+    rooms: str | None = Field(None, max_length=16_000, examples=["issue:issue_01JD,scheduler"])
     """Comma-separated; absent or with `monitoring`: everything of the organization."""
-    cursor: str | None = Field(None, max_length=100)
+    cursor: str | None = Field(None, max_length=PLACE_LENGTH_MAX)
     """The same as Last-Event-ID, which comes first."""
 
 
-LastEventId = Annotated[str | None, Header(alias="Last-Event-ID", max_length=100)]
+LastEventId = Annotated[str | None, Header(alias="Last-Event-ID", max_length=PLACE_LENGTH_MAX)]
 
 
 @router.get("", summary="Follow the organization's events")
 async def follow(
     caller: Viewer, query: Annotated[EventsQuery, Query()], last_event_id: LastEventId = None
 ) -> StreamingResponse:
-    hub, settings = caller.console.feed, caller.console.settings
-    rooms, place = _rooms(query.rooms), _place(last_event_id or query.cursor)
-    if hub.readers >= settings.streams_max:
+    rooms = _rooms(caller.principal.organization, query.rooms)
+    if caller.console.feed.readers >= caller.console.settings.streams_max:
         raise unavailable("too_many_streams", "Too many event streams are open here.")
-    return EventsResponse(hub, _stream(caller, rooms, place))
+    return EventsResponse(caller, rooms, read_place(last_event_id or query.cursor))
 
 
 class EventsResponse(StreamingResponse):
@@ -71,42 +63,39 @@ class EventsResponse(StreamingResponse):
 
     media_type = "text/event-stream"
 
-    def __init__(self, hub: FeedHub, content: AsyncIterator[bytes]) -> None:
-        super().__init__(content, headers={"X-Accel-Buffering": "no"})
-        self._hub = hub
+    def __init__(
+        self, caller: Caller, rooms: frozenset[str], place: tuple[str, int] | None
+    ) -> None:
+        super().__init__(self._content(caller), headers={"X-Accel-Buffering": "no"})
+        self._reading = caller.console.feed.reader(caller.principal.organization, rooms, place)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with self._hub.reader():
+        async with self._reading as self._reader:
             await super().__call__(scope, receive, send)
 
+    async def _content(self, caller: Caller) -> AsyncIterator[bytes]:
+        async for block in _stream(caller, self._reader):
+            yield block
 
-def _rooms(text: str | None) -> frozenset[str]:
-    """The rooms wanted; empty for everything."""
+
+def _rooms(organization: str, text: str | None) -> frozenset[str]:
+    """The rooms wanted; without any it is everything."""
     rooms = frozenset(room.strip() for room in (text or "").split(",") if room.strip())
     if len(rooms) > ROOMS_MAX:
         raise invalid("query.rooms", "too_many_rooms", f"A stream has at most {ROOMS_MAX} rooms.")
-    return frozenset() if EVERYTHING in rooms else rooms
+    if any(not is_room(organization, room) for room in rooms):
+        raise invalid("query.rooms", "unknown_room", "There is no such room.")
+    return rooms or frozenset({MONITORING})
 
 
-def _place(last_event_id: str | None) -> tuple[str, int] | None:
-    """(incarnation, cursor); a place that can't be read is a void one."""
-    if last_event_id is None:
-        return None
-    match = _PLACE.fullmatch(last_event_id)
-    return (match[1], int(match[2])) if match else ("", 0)
-
-
-async def _stream(
-    caller: Caller, rooms: frozenset[str], place: tuple[str, int] | None
-) -> AsyncIterator[bytes]:
-    hub, loop = caller.console.feed, asyncio.get_running_loop()
-    incarnation, after = place or (hub.incarnation, hub.head)
+async def _stream(caller: Caller, reader: Reader) -> AsyncIterator[bytes]:
+    loop = asyncio.get_running_loop()
     end_s = loop.time() + AGE_MAX_S
     spoke_s = checked_s = loop.time()
-    yield f"retry: {RETRY_MS}\n".encode() + _id(incarnation, after)
+    yield f"retry: {RETRY_MS}\n".encode() + _id(reader.place)
     while loop.time() < end_s:
         try:
-            feed = await hub.read(after, caller.principal.organization, incarnation, RECHECK_S)
+            found = await reader.read(RECHECK_S)
             if loop.time() - checked_s >= RECHECK_S:
                 if not await caller.console.keys.is_active(caller.principal):
                     return
@@ -114,32 +103,22 @@ async def _stream(
         except StoreUnavailableError:
             await asyncio.sleep(RECHECK_S)
             continue
-        after, wanted = feed.cursor, [e for e in feed.entries if not rooms or rooms & {*e.rooms}]
-        if feed.reset:
-            incarnation = hub.incarnation
-            yield b"event: reset\ndata: {}\n" + _id(incarnation, after)
-        elif wanted:
-            yield b"".join(_event(entry, incarnation) for entry in wanted)
+        if found.reset:
+            yield b"event: reset\ndata: {}\n" + _id(reader.place)
+        elif found.told:
+            yield b"".join(_event(told) for told in found.told)
         elif loop.time() - spoke_s >= caller.console.settings.keep_alive_s:
-            yield b": keep-alive\n" + _id(incarnation, after)
+            yield b": keep-alive\n" + _id(reader.place)
         else:
             continue
         spoke_s = loop.time()
 
 
-def _id(incarnation: str, cursor: int) -> bytes:
+def _id(place: str) -> bytes:
     """Ends a block; one without data tells the client its place and nothing else."""
-    return f"id: {incarnation}:{cursor}\n\n".encode()
+    return f"id: {place}\n\n".encode()
 
 
-def _event(entry: FeedEntry, incarnation: str) -> bytes:
-    data = {
-        "event": entry.event,
-        "cursor": f"{incarnation}:{entry.cursor}",
-        "organizationId": entry.organization,
-        "timestamp": iso(entry.at_ms),
-        "data": json.loads(entry.body),
-    }
-    # JSON has no raw line breaks, and an event's name is never a caller's text
-    text = f"event: {entry.event}\ndata: {json.dumps(data)}\n"
-    return text.encode() + _id(incarnation, entry.cursor)
+def _event(told: Told) -> bytes:
+    # an event's name is never a caller's text, and what is told has no line breaks
+    return f"event: {told.entry.event}\ndata: {told.text}\n".encode() + _id(told.place)

@@ -1,4 +1,4 @@
-"""The feed as a stream: one long poll of the store, shared by every reader here.
+"""The feed as streams: one long poll of the store, shared by every reader here.
 
     store.tail --> ring of the latest events --> each reader at its own pace
 
@@ -8,11 +8,9 @@ another incarnation (the store may have lost data) or ahead of the feed is it
 told `reset` and begins at the present head.  The ring is bounded, and so is
 what is held for a slow reader: nothing.
 
-Events of `system` in the room `COMMON` are everybody's: each reader gets them
-among its own, so nothing of an organization may ever be in one.
-
-While nobody reads, nothing is polled.  Turning entries into bytes on the wire
-is `runtime.console.events`.
+A reader that has read everything waits, and is woken by an event of its own
+rooms only.  While nobody reads, nothing is polled.  What an event looks like
+on the wire is `told`'s, who may ask for which room `rooms`'.
 """
 
 from __future__ import annotations
@@ -21,13 +19,16 @@ import asyncio
 import heapq
 import logging
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Final
 
+from runtime.console.rooms import Key, wanted_keys
+from runtime.console.told import Told, place_text
 from runtime.errors import StoreUnavailableError
 from runtime.ids import SYSTEM
-from runtime.store.contract import Feed, FeedEntry, Store
+from runtime.store.contract import Store
 
 logger = logging.getLogger(__name__)
 
@@ -37,45 +38,58 @@ BATCH_MAX: Final = 500
 """Events a reader is given at once."""
 POLL_S: Final = 20.0
 RETRY_S: Final = 0.5
-COMMON: Final = "scheduler"
-"""The room whose events of `system` every organization is told."""
 START_S: Final = 2.0
 """How long the first reader waits for the store."""
+
+
+@dataclass(frozen=True)
+class Read:
+    """What one read has found."""
+
+    told: tuple[Told, ...] = ()
+    reset: bool = False
+    """The place was void; the reader goes on at the present head."""
 
 
 class FeedHub:
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._ring: deque[FeedEntry] = deque(maxlen=RING_MAX)
-        self._floor = 0
+        self._ring: deque[Told] = deque(maxlen=RING_MAX)
+        self.floor = 0
         """Every event after this cursor, up to the head, is in the ring."""
-        self._news = asyncio.Event()
         self._ready = asyncio.Event()
-        self._readers = 0
+        self._listening: dict[Key, set[Reader]] = {}
+        self._readers: set[Reader] = set()
         self._task: asyncio.Task[None] | None = None
         self.incarnation = ""
         self.head = 0
 
     @property
     def readers(self) -> int:
-        return self._readers
+        return len(self._readers)
 
     @asynccontextmanager
-    async def reader(self) -> AsyncIterator[None]:
-        """Keep the hub running; the first reader starts it, the last one stops it.
+    async def reader(
+        self, organization: str, rooms: Iterable[str], place: tuple[str, int] | None = None
+    ) -> AsyncIterator[Reader]:
+        """A reader at a place, by default at the head; the hub runs while there is one.
 
         Raises:
             StoreUnavailableError: the store did not tell where the feed stands.
         """
-        self._readers += 1
+        reader = Reader(self, organization)
+        self._readers.add(reader)
         try:
             if self._task is None:
                 self._task = asyncio.create_task(self._follow(), name="feed")
             await self._started()
-            yield
+            reader.begin(place or (self.incarnation, self.head))
+            reader.follow(rooms)
+            yield reader
         finally:
-            self._readers -= 1
-            if self._readers == 0:
+            reader.follow(())
+            self._readers.discard(reader)
+            if not self._readers:
                 await self.close()
 
     async def close(self) -> None:
@@ -86,34 +100,32 @@ class FeedHub:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    async def read(self, after: int, organization: str, incarnation: str, wait_s: float) -> Feed:
-        """The organization's events after a place; waits up to `wait_s` for one.
+    def listen(self, reader: Reader, keys: Iterable[Key]) -> None:
+        """Wake the reader by events of these keys too."""
+        for key in keys:
+            self._listening.setdefault(key, set()).add(reader)
 
-        `reset`: the place is void; go on from the answer's cursor under
-        `self.incarnation`.
-        """
-        if incarnation != self.incarnation or after > self.head:
-            return Feed((), self.head, True)
-        if after < self._floor:
-            return await self._from_store(after, organization, incarnation)
-        if after == self.head:
-            await self._wait(wait_s)
-        if incarnation != self.incarnation or after < self._floor:
-            return Feed((), after, False)  # it moved on meanwhile: the next read sees to it
-        return self._from_ring(after, organization)
+    def unlisten(self, reader: Reader, keys: Iterable[Key]) -> None:
+        for key in keys:
+            readers = self._listening.get(key, set())
+            readers.discard(reader)
+            if not readers:
+                self._listening.pop(key, None)
 
-    def _from_ring(self, after: int, organization: str) -> Feed:
-        newer: list[FeedEntry] = []
-        for entry in reversed(self._ring):
-            if entry.cursor <= after:
+    def from_ring(self, after: int) -> tuple[list[Told], int]:
+        """At most `BATCH_MAX` events after a cursor from the floor on; and how far they go."""
+        newer: list[Told] = []
+        for told in reversed(self._ring):
+            if told.cursor <= after:
                 break
-            newer.append(entry)
+            newer.append(told)
         newer.reverse()
         batch = newer[:BATCH_MAX]
-        cursor = batch[-1].cursor if len(newer) > BATCH_MAX else self.head
-        return Feed(tuple(one for one in batch if _may_see(organization, one)), cursor, False)
+        return batch, batch[-1].cursor if len(newer) > BATCH_MAX else self.head
 
-    async def _from_store(self, after: int, organization: str, incarnation: str) -> Feed:
+    async def from_store(
+        self, after: int, organization: str, incarnation: str
+    ) -> tuple[list[Told], int, bool]:
         """The organization's events and the system's, in one order, as far as both are read."""
         own, common = [
             await self._store.tail(after, BATCH_MAX, 0, whose, incarnation)
@@ -121,16 +133,12 @@ class FeedHub:
         ]
         cursor = min(own.cursor, common.cursor)
         both = heapq.merge(own.entries, common.entries, key=lambda entry: entry.cursor)
-        entries = [one for one in both if one.cursor <= cursor and _may_see(organization, one)]
-        return Feed(tuple(entries), cursor, own.reset or common.reset)
+        told = [Told(entry, incarnation) for entry in both if entry.cursor <= cursor]
+        return told, cursor, own.reset or common.reset
 
-    async def _wait(self, wait_s: float) -> None:
-        news = self._news
-        try:
-            async with asyncio.timeout(wait_s):
-                await news.wait()
-        except TimeoutError:
-            pass
+    async def is_beyond(self, after: int) -> bool:
+        """Whether the store itself says that there has been no such place."""
+        return (await self._store.tail(after, 1, 0, SYSTEM, self.incarnation)).reset
 
     async def _started(self) -> None:
         try:
@@ -155,9 +163,10 @@ class FeedHub:
             return
         feed = await self._store.tail(-1, 1, 0, None, incarnation)
         self._ring.clear()
-        self.incarnation, self.head, self._floor = incarnation, feed.cursor, feed.cursor
+        self.incarnation, self.head, self.floor = incarnation, feed.cursor, feed.cursor
         self._ready.set()
-        self._wake()
+        for reader in self._readers:
+            reader.wake()
 
     async def _poll(self) -> None:
         """Follow until the store says that the place is void."""
@@ -166,22 +175,113 @@ class FeedHub:
             if feed.reset:
                 self._ready.clear()
                 return
+            before, concerned = self.head, set[Reader]()
             for entry in feed.entries:
                 if len(self._ring) == RING_MAX:
-                    self._floor = self._ring[0].cursor
-                self._ring.append(entry)
+                    self.floor = self._ring[0].cursor
+                told = Told(entry, self.incarnation)
+                self._ring.append(told)
+                for key in told.keys:
+                    concerned |= self._listening.get(key, set())
             self.head = feed.cursor
-            if feed.entries:
-                self._wake()
-
-    def _wake(self) -> None:
-        news, self._news = self._news, asyncio.Event()
-        news.set()
+            for reader in concerned:
+                reader.wake(before)
 
 
-def _may_see(organization: str, entry: FeedEntry) -> bool:
-    common = entry.organization == SYSTEM and COMMON in entry.rooms
-    return common or entry.organization == organization
+class Reader:
+    """One stream's place in the feed; use it from one task."""
+
+    def __init__(self, hub: FeedHub, organization: str) -> None:
+        self._hub = hub
+        self._organization = organization
+        self._keys: frozenset[Key] = frozenset()
+        self._incarnation, self._after = "", 0
+        self._news: asyncio.Future[None] | None = None
+
+    @property
+    def place(self) -> str:
+        """Everything wanted up to here has been read."""
+        return place_text(self._incarnation, self._after)
+
+    def begin(self, place: tuple[str, int]) -> None:
+        """Go on right after a place; whether it is void is said by the next read."""
+        self._incarnation, self._after = place
+
+    def follow(self, rooms: Iterable[str]) -> None:
+        """Read these rooms instead, from the present place on."""
+        keys = wanted_keys(self._organization, rooms)
+        self._hub.unlisten(self, self._keys - keys)
+        self._hub.listen(self, keys - self._keys)
+        self._keys = keys
+
+    async def read(self, wait_s: float) -> Read:
+        """What is wanted after the place, at most `BATCH_MAX`; waits up to `wait_s` for it.
+
+        Nothing is also answered after `wake`, and when only others' events have passed.
+
+        Raises:
+            StoreUnavailableError: the place is as it was.
+        """
+        hub = self._hub
+        if self._is_foreign:
+            return self._reset()
+        if self._after < hub.floor:
+            return await self._read_store()
+        # a client that comes from another process may have seen more than has come here yet
+        if self._after > hub.head and await hub.is_beyond(self._after):
+            return self._reset()
+        if self._after >= hub.head:
+            await self._wait(wait_s)
+        if self._is_foreign or not hub.floor <= self._after <= hub.head:
+            return Read()  # it moved on meanwhile: the next read sees to it
+        told, self._after = hub.from_ring(self._after)
+        return self._wanted(told)
+
+    def wake(self, at: int | None = None) -> None:
+        """End its wait, if it waits.
+
+        Args:
+            at: nothing it wants is between its place and this cursor.
+        """
+        if self._news is None or self._news.done():
+            return
+        if at is not None:
+            self._after = max(self._after, at)
+        self._news.set_result(None)
+
+    def nudge(self) -> None:
+        """End its wait, if it waits: nothing that has come meanwhile is wanted, or it were over."""
+        self.wake(None if self._is_foreign else self._hub.head)
+
+    async def _wait(self, wait_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        self._news = loop.create_future()
+        timer = loop.call_later(wait_s, self.nudge)
+        try:
+            await self._news
+        finally:
+            timer.cancel()
+            self._news = None
+
+    @property
+    def _is_foreign(self) -> bool:
+        return self._incarnation != self._hub.incarnation
+
+    def _reset(self) -> Read:
+        self._incarnation, self._after = self._hub.incarnation, self._hub.head
+        return Read(reset=True)
+
+    async def _read_store(self) -> Read:
+        told, cursor, reset = await self._hub.from_store(
+            self._after, self._organization, self._incarnation
+        )
+        if reset:
+            return self._reset()
+        self._after = cursor
+        return self._wanted(told)
+
+    def _wanted(self, told: Iterable[Told]) -> Read:
+        return Read(tuple(one for one in told if not one.keys.isdisjoint(self._keys)))
 
 
-__all__ = ["FeedHub"]
+__all__ = ["FeedHub", "Read", "Reader"]

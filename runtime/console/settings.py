@@ -14,9 +14,9 @@ class ConsoleSettings:
     """Seconds a read or a commit may take before the answer is 503."""
     command_wait_s: float = 5.0
     """Seconds to wait for the scheduler; the command stays accepted after it."""
-    streams_max: int = 200
-    """Event streams open at once in this process; one more gets 503."""
+    streams_max: int = 400
+    """Event streams and sockets open at once in this process; one more gets 503 or 1013."""
     keep_alive_s: float = 15.0
-    """Seconds of silence in an event stream before a comment is sent."""
+    """Seconds of silence in an event stream before its place is told."""
     upkeep_s: float = 600.0
     """Seconds between two sweeps of expired services and old idempotency records."""

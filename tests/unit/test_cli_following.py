@@ -12,7 +12,7 @@ import pytest
 from actors.commands import following
 from actors.commands.failures import TimedOutError, UnreachableError
 from actors.commands.following import Follower, Update
-from actors.commands.http import OPENED, Event
+from runtime.watching import OPENED, Event
 
 
 class Told:

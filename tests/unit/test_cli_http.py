@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from contextlib import aclosing
+from typing import Any
 
 import httpx2
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
-from starlette.routing import Route
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket
 
 from actors.commands.failures import RefusedError, UnreachableError
 from actors.commands.http import Api, connect
@@ -20,14 +21,8 @@ from tests.served import served
 PROBLEM = "application/problem+json"
 
 
-def event(cursor: int) -> bytes:
-    body = {
-        "event": "agent:progress",
-        "cursor": f"i:{cursor}",
-        "timestamp": "2026-11-21T08:00:00.000Z",
-        "data": {"message": f"number {cursor}"},
-    }
-    return f"event: agent:progress\ndata: {json.dumps(body)}\nid: i:{cursor}\n\n".encode()
+def said(event: str, cursor: str, **data: str) -> str:
+    return json.dumps({"event": event, "cursor": cursor, "data": data})
 
 
 class Flaky:
@@ -36,30 +31,29 @@ class Flaky:
     def __init__(self) -> None:
         self.answers: list[Response] = []
         self.asked: list[Request] = []
-        self.streams: list[list[bytes]] = []
+        self.streams: list[list[str]] = []
+        self.subscribed: list[Any] = []
 
     async def answer(self, request: Request) -> Response:
         await request.body()
         self.asked.append(request)
         return self.answers.pop(0)
 
-    async def events(self, request: Request) -> Response:
-        self.asked.append(request)
+    async def events(self, socket: WebSocket) -> None:
         if not self.streams:
-            return JSONResponse({"status": 403, "title": "Forbidden"}, 403, media_type=PROBLEM)
-        return StreamingResponse(self._stream(self.streams.pop(0)), media_type="text/event-stream")
-
-    async def _stream(self, parts: list[bytes]) -> AsyncIterator[bytes]:
-        for part in parts:
-            if part == b"break":
-                raise ConnectionError("the replica was killed")
-            yield part
+            await socket.close()  # as for a key that is none: HTTP 403
+            return
+        await socket.accept()
+        self.subscribed.append(await socket.receive_json())
+        for text in self.streams.pop(0):
+            await socket.send_text(text)
+        await socket.close(1012)
 
     @property
     def app(self) -> Starlette:
         return Starlette(
             routes=[
-                Route("/api/events", self.events),
+                WebSocketRoute("/api/ws", self.events),
                 Route("/{path:path}", self.answer, methods=["GET", "POST"]),
             ]
         )
@@ -155,29 +149,29 @@ async def test_lists_go_on_to_the_limit(flaky: Flaky) -> None:
 async def test_a_broken_stream_goes_on_behind_its_last_event(flaky: Flaky) -> None:
     """A killed replica would lose log lines, or show them twice."""
     flaky.streams = [
-        [b"retry: 2000\nid: i:0\n\n", event(1), b": keep-alive\nid: i:4\n\n", b"break"],
-        [event(5)],
-        [b"event: reset\ndata: {}\nid: j:9\n\n", event(7)],
+        [said("subscribed", "i:0"), said("agent:progress", "i:1"), said("alive", "i:4")],
+        [],
+        [said("subscribed", "i:4"), said("agent:progress", "i:5")],
+        [said("subscribed", "i:5"), said("reset", "j:9"), said("agent:progress", "j:10")],
     ]
     seen = []
     with served(flaky.app) as url:
         async with connect(url, None, local=True) as http:
-            with pytest.raises(RefusedError, match="Forbidden"):
+            with pytest.raises(RefusedError, match="refused the connection"):
                 async with aclosing(Api(http).events(["job:a", "issue:b"])) as events:
                     async for one in events:
                         seen.append((one.name, one.cursor))
     assert seen == [
         ("opened", "i:0"),
         ("agent:progress", "i:1"),
-        ("opened", "i:5"),
+        ("opened", "i:4"),
         ("agent:progress", "i:5"),
-        ("opened", "j:9"),
+        ("opened", "i:5"),
         ("reset", "j:9"),
-        ("agent:progress", "i:7"),
+        ("agent:progress", "j:10"),
     ]
-    places = [request.headers.get("Last-Event-ID") for request in flaky.asked]
-    assert places == [None, "i:4", "i:5", "i:7"]
-    assert flaky.asked[0].query_params["rooms"] == "job:a,issue:b"
+    assert [asked.get("cursor") for asked in flaky.subscribed] == [None, "i:4", "i:4", "i:5"]
+    assert flaky.subscribed[0]["subscribe"] == ["job:a", "issue:b"]
 
 
 async def test_nobody_at_the_address_is_unreachable() -> None:

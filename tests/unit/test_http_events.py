@@ -162,6 +162,7 @@ async def test_a_stream_carries_the_rooms_that_were_asked_for(api: HttpTroupe) -
     for rooms, wanted in (
         ("issue:a", [1]), ("issue:a,job:b", [1, 2]), ("issue:c", [2]),
         ("monitoring", [1, 2, 3]), ("issue:a,monitoring", [1, 2, 3]), ("", [1, 2, 3]),
+        ("organization:acme", [1, 2, 3]),
     ):  # fmt: skip
         async with api.stream(f"/api/events?rooms={rooms}", token) as stream:
             last = event(99, "acme", *rooms.split(","))
@@ -294,14 +295,52 @@ async def test_one_poll_feeds_every_stream(
 async def test_a_reader_that_does_not_read_holds_nothing(api: HttpTroupe) -> None:
     """Would keep every event for a client that stopped listening."""
     hub = api.app.state.console.feed
-    async with hub.reader():
+    async with hub.reader("acme", ["monitoring"]) as reader:
         await publish(api, *(event(number) for number in range(feed.RING_MAX + 50)))
         async with asyncio.timeout(10):
             while hub.head < feed.RING_MAX + 50:
                 await asyncio.sleep(0)
         assert len(hub._ring) == feed.RING_MAX
-        first = await hub.read(0, "acme", hub.incarnation, 0)
-        assert [entry.cursor for entry in first.entries] == list(range(1, feed.BATCH_MAX + 1))
+        first = await reader.read(0)
+        assert [told.cursor for told in first.told] == list(range(1, feed.BATCH_MAX + 1))
+
+
+async def test_a_reader_is_woken_by_its_own_rooms_only(api: HttpTroupe) -> None:
+    """Would wake every open stream for each event of anybody."""
+    hub = api.app.state.console.feed
+    async with hub.reader("acme", ["job:a"]) as one, hub.reader("globex", ["monitoring"]) as two:
+        waiting = [asyncio.create_task(reader.read(5)) for reader in (one, two)]
+        await publish(api, *(event(number, "acme", "job:b") for number in range(20)))
+        async with asyncio.timeout(5):
+            while hub.head < 20:
+                await asyncio.sleep(0)
+        assert not any(task.done() for task in waiting)
+        await publish(api, event(20, "acme", "job:a"), event(21, "globex"))
+        found = [await task for task in waiting]
+    assert [[told.cursor for told in read.told] for read in found] == [[21], [22]]
+
+
+async def test_whoever_was_ahead_of_this_process_misses_nothing_and_is_not_reset(
+    api: HttpTroupe,
+) -> None:
+    """Would tell a client of a killed process `reset`, when it only was better informed."""
+    hub = api.app.state.console.feed
+    await publish(api, event(1))
+    async with hub.reader("acme", ["monitoring"]):
+        await publish(api, event(2), event(3))
+        async with asyncio.timeout(5):
+            while hub.head < 3:
+                await asyncio.sleep(0)
+        hub.head, late = 1, hub.head  # as if the two had not come here yet
+        async with hub.reader("acme", ["monitoring"], (hub.incarnation, 2)) as ahead:
+            reading = asyncio.create_task(ahead.read(5))
+            async with asyncio.timeout(5):
+                while ahead._news is None:
+                    await asyncio.sleep(0)
+            hub.head = late
+            for waiter in hub._readers:
+                waiter.wake(1)
+            assert [told.cursor for told in (await reading).told] == [3]
 
 
 async def test_too_many_rooms_and_no_store_are_refused_before_the_stream(api: HttpTroupe) -> None:
@@ -310,3 +349,6 @@ async def test_too_many_rooms_and_no_store_are_refused_before_the_stream(api: Ht
         rooms = ",".join(f"job:{number}" for number in range(51))
         answer = await ann.get("/api/events", params={"rooms": rooms})
         assert (answer.status_code, answer.json()["code"]) == (422, "too_many_rooms")
+        for room in ("organization:globex", "nowhere", "job:", "job:a b", "team:x"):
+            answer = await ann.get("/api/events", params={"rooms": f"job:a,{room}"})
+            assert (answer.status_code, answer.json()["code"]) == (422, "unknown_room")

@@ -9,8 +9,9 @@ from contextlib import aclosing, suppress
 import httpx2
 import pytest
 
-from actors.commands.http import Api, Event, connect
+from actors.commands.http import Api, connect
 from runtime.keys import Role
+from runtime.watching import Event
 from tests.http import HttpTroupe
 from tests.served import served
 

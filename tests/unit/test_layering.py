@@ -17,7 +17,7 @@ PURE = {
     "agent", "backoff", "clock", "errors", "ids", "job", "journal", "message",
 }  # fmt: skip
 """Modules of the runtime that know neither a store nor a loop."""
-PUBLIC = PURE | {"client", "keys", "console", "cluster", "store_full"}
+PUBLIC = PURE | {"client", "keys", "console", "cluster", "store_full", "watching"}
 """What the department may use of the runtime."""
 COMMAND_LINE = {"actors/cli.py", "actors/commands"}
 """The command starts and stops clusters, so it may reach for `runtime.cluster`."""

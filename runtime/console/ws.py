@@ -1,0 +1,270 @@
+"""WS /api/ws: the organization's events over a WebSocket.
+
+    client  {"subscribe": ["issue:…", …], "cursor": "…"}   rooms more; where to begin, once
+            {"unsubscribe": ["issue:…"]}                    rooms less
+            {"ack": "…"}                                    everything up to here has been taken in
+    server  {"event", "cursor", "organizationId", "timestamp", "data"}          an event
+            {"event": "subscribed" | "refused" | "alive" | "reset" | "slow", "cursor", "data"}
+
+A socket has one place and a set of rooms.  `subscribed` names both: from there
+on nothing of these rooms is missed, and each event is told once.  A client that
+comes back sends its rooms and the last cursor it was told, of whatever message.
+
+A client is `UNACKED_MAX` events ahead of its last ack at most.  Then the socket
+waits, and whoever is silent for `SLOW_S` is told `slow` and closed: proxies may
+take in any amount, so only the client itself can say what it has taken in.
+
+Who may connect is `auth`'s, which rooms there are `rooms`'; a key that is
+revoked closes its sockets within five seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from contextlib import suppress
+from typing import Final, NoReturn, cast
+
+from fastapi import APIRouter
+from pydantic import Field, ValidationError
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from runtime.console.caller import Console
+from runtime.console.feed import Reader
+from runtime.console.rooms import ROOMS_MAX, is_room
+from runtime.console.told import PLACE_LENGTH_MAX, Told, read_place, told_text
+from runtime.errors import StoreUnavailableError
+from runtime.keys import Principal
+from runtime.message import WireModel
+
+logger = logging.getLogger(__name__)
+
+RECHECK_S: Final = 2.0
+"""How often a socket asks whether its key still holds."""
+UNACKED_MAX: Final = 1_000
+"""Events told since the last ack."""
+UNACKED_BYTES_MAX: Final = 1 << 20
+"""The same in bytes; one event more than this is told alone."""
+SLOW_S: Final = 10.0
+"""How long a socket waits for a client that has its fill."""
+ASKED_MAX: Final = 16
+"""Messages of a client that wait for their answer; no more are read meanwhile."""
+ASKED_LENGTH_MAX: Final = 16_384
+
+REVOKED: Final = 1008
+TOO_LARGE: Final = 1009
+TRY_AGAIN: Final = 1013
+TOO_SLOW: Final = 4408
+"""Close codes; their reasons are the words of docs/api.md."""
+
+router = APIRouter()
+
+
+class Asked(WireModel):
+    """What a client sends; each part may be left out."""
+
+    subscribe: tuple[str, ...] = Field((), max_length=ROOMS_MAX)
+    unsubscribe: tuple[str, ...] = Field((), max_length=ROOMS_MAX)
+    cursor: str | None = Field(None, max_length=PLACE_LENGTH_MAX)
+    ack: str | None = Field(None, max_length=PLACE_LENGTH_MAX)
+
+
+@router.websocket("/api/ws")
+async def follow(socket: WebSocket) -> None:
+    console = cast(Console, socket.app.state.console)
+    principal = cast(Principal, socket.scope["principal"])
+    with suppress(WebSocketDisconnect):  # it is gone
+        await socket.accept()
+        try:
+            if console.feed.readers >= console.settings.streams_max:
+                raise ClosingError(TRY_AGAIN, "too_many_streams")
+            async with console.feed.reader(principal.organization, ()) as reader:
+                await Conversation(socket, console, principal, reader).hold()
+        except StoreUnavailableError:
+            await socket.close(TRY_AGAIN, "store_unavailable")
+        except ClosingError as closing:
+            await socket.close(*closing.args)
+
+
+class ClosingError(Exception):
+    """The socket is to be closed. Args: close code, reason."""
+
+
+class Conversation:
+    """One socket: what its client asks and what it is told, in one order."""
+
+    def __init__(
+        self, socket: WebSocket, console: Console, principal: Principal, reader: Reader
+    ) -> None:
+        self._socket = socket
+        self._console = console
+        self._principal = principal
+        self._reader = reader
+        self._rooms: frozenset[str] = frozenset()
+        self._begun = False
+        """It has its rooms, so its place is settled."""
+        self._asked: asyncio.Queue[str] = asyncio.Queue(ASKED_MAX)
+        self._unacked: deque[tuple[int, int]] = deque()
+        """(cursor, bytes) of what was told since the last ack."""
+        self._unacked_bytes = 0
+        self._acked = asyncio.Event()
+        self._place = reader.place
+        """Of what was told last."""
+        loop = asyncio.get_running_loop()
+        self._now_s = loop.time
+        self._spoke_s = self._checked_s = loop.time()
+
+    async def hold(self) -> None:
+        """Until the client goes, or is closed."""
+        listening = asyncio.create_task(self._listen(), name="ws")
+        telling = asyncio.create_task(self._tell_all(), name="ws")
+        try:
+            await asyncio.wait((listening, telling), return_when=asyncio.FIRST_COMPLETED)
+            (listening if listening.done() else telling).result()
+        finally:
+            for task in (listening, telling):
+                task.cancel()
+            await asyncio.gather(listening, telling, return_exceptions=True)
+
+    # What the client says
+
+    async def _listen(self) -> None:
+        while True:
+            message = await self._socket.receive()
+            if message["type"] == "websocket.disconnect":
+                return
+            text = message.get("text") or ""
+            if len(text) > ASKED_LENGTH_MAX:
+                raise ClosingError(TOO_LARGE, "too_large")
+            if asked := _only_ack(text):
+                self._ack(asked)
+                continue
+            await self._asked.put(text)
+            self._reader.nudge()
+
+    def _ack(self, place: str) -> None:
+        _, cursor = read_place(place) or ("", 0)
+        while self._unacked and self._unacked[0][0] <= cursor:
+            self._unacked_bytes -= self._unacked.popleft()[1]
+        self._acked.set()
+
+    async def _answer(self, text: str) -> None:
+        try:
+            asked = Asked.model_validate_json(text)
+        except ValidationError:
+            await self._refuse("invalid_request", "Send JSON as docs/api.md says.")
+            return
+        if not await self._is_active():
+            raise ClosingError(REVOKED, "key_revoked")
+        rooms = (self._rooms | {*asked.subscribe}) - {*asked.unsubscribe}
+        if any(not is_room(self._principal.organization, room) for room in asked.subscribe):
+            await self._refuse("unknown_room", "There is no such room.")
+        elif len(rooms) > ROOMS_MAX:
+            await self._refuse("too_many_rooms", f"A socket has at most {ROOMS_MAX} rooms.")
+        elif asked.cursor is not None and self._begun:
+            await self._refuse("cursor_too_late", "A socket begins once; open another one.")
+        else:
+            await self._subscribe(rooms, read_place(asked.cursor))
+        if asked.ack is not None:
+            self._ack(asked.ack)
+
+    async def _subscribe(self, rooms: frozenset[str], place: tuple[str, int] | None) -> None:
+        if place is not None:
+            self._reader.begin(place)
+        self._begun, self._rooms = True, rooms
+        self._reader.follow(rooms)
+        await self._say("subscribed", {"rooms": sorted(rooms)})
+
+    async def _refuse(self, code: str, detail: str) -> None:
+        await self._say("refused", {"code": code, "detail": detail})
+
+    # What it is told
+
+    async def _tell_all(self) -> None:
+        while True:
+            while not self._asked.empty():
+                await self._answer(self._asked.get_nowait())
+            try:
+                found = await self._reader.read(RECHECK_S)
+                await self._recheck()
+            except StoreUnavailableError:
+                await asyncio.sleep(RECHECK_S)
+                continue
+            if found.reset:
+                self._unacked.clear()
+                self._unacked_bytes = 0
+                await self._say("reset", {})
+            for told in found.told:
+                await self._tell(told)
+            if self._now_s() - self._spoke_s >= self._console.settings.keep_alive_s:
+                await self._say("alive", {})
+
+    async def _tell(self, told: Told) -> None:
+        size = len(told.text)
+        if self._has_its_fill(size):
+            await self._wait_for_acks(size)
+        self._unacked.append((told.cursor, size))
+        self._unacked_bytes += size
+        await self._send(told.text)
+        self._place = told.place
+
+    def _has_its_fill(self, size: int) -> bool:
+        if len(self._unacked) >= UNACKED_MAX:
+            return True
+        return bool(self._unacked) and self._unacked_bytes + size > UNACKED_BYTES_MAX
+
+    async def _wait_for_acks(self, size: int) -> None:
+        end_s = self._now_s() + SLOW_S
+        while self._has_its_fill(size):
+            self._acked.clear()
+            wait_s = min(RECHECK_S, end_s - self._now_s())
+            if wait_s <= 0:
+                detail = f"No ack for {SLOW_S:g} s; come back with the last cursor."
+                await self._send(told_text("slow", self._place, {"detail": detail}))
+                self._send_away("ack")
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._acked.wait()
+            await self._recheck()
+
+    async def _say(self, event: str, data: dict[str, object]) -> None:
+        """Something of the socket's own, with the place that holds as it is said."""
+        self._place = self._reader.place
+        await self._send(told_text(event, self._place, data))
+
+    async def _send(self, text: str) -> None:
+        try:
+            async with asyncio.timeout(SLOW_S):
+                await self._socket.send({"type": "websocket.send", "text": text})
+        except TimeoutError:
+            self._send_away("bytes")
+        self._spoke_s = self._now_s()
+
+    def _send_away(self, what: str) -> NoReturn:
+        logger.info(
+            "a client was too slow and is sent away",
+            extra={"action": "socket.slow", "key": self._principal.key_id, "waited": what},
+        )
+        raise ClosingError(TOO_SLOW, "too_slow")
+
+    async def _recheck(self) -> None:
+        if self._now_s() - self._checked_s < RECHECK_S:
+            return
+        if not await self._is_active():
+            raise ClosingError(REVOKED, "key_revoked")
+        self._checked_s = self._now_s()
+
+    async def _is_active(self) -> bool:
+        return await self._console.keys.is_active(self._principal)
+
+
+def _only_ack(text: str) -> str | None:
+    """The place of a message that is an ack and nothing else, which needs no answer."""
+    if not text.startswith('{"ack"'):
+        return None
+    try:
+        asked = Asked.model_validate_json(text)
+    except ValidationError:
+        return None
+    return None if asked.subscribe or asked.unsubscribe or asked.cursor else asked.ack

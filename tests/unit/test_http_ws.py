@@ -1,0 +1,360 @@
+"""The WebSocket of events: its words, its places, its bounds, and who may listen."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import pytest
+from websockets.asyncio.client import ClientConnection
+from websockets.asyncio.client import connect as open_socket
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from runtime.console import feed, ws
+from runtime.console.settings import ConsoleSettings
+from runtime.keys import CACHE_TTL_S, Role
+from runtime.store.contract import FeedEvent
+from runtime.store.memory import MemoryStore
+from runtime.turn import feed_event
+from tests.http import HttpTroupe
+from tests.served import serving
+
+WAIT_S = 10.0
+
+
+def event(number: int, organization: str = "acme", *rooms: str, text: str = "") -> FeedEvent:
+    data = {"n": number, "text": text} if text else {"n": number}
+    return feed_event(organization, "test:event", data, rooms, 1_700_000_000_000 + number)
+
+
+class Line:
+    """The client's end of one socket."""
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self.socket = socket
+
+    async def say(self, **words: Any) -> None:
+        await self.socket.send(json.dumps(words))
+
+    async def hear(self) -> Any:
+        async with asyncio.timeout(WAIT_S):
+            return json.loads(await self.socket.recv())
+
+    async def numbers(self, count: int) -> list[int]:
+        return [(await self.hear())["data"]["n"] for _ in range(count)]
+
+    async def ask(self, **words: Any) -> Any:
+        await self.say(**words)
+        return await self.hear()
+
+    async def closed(self) -> tuple[int, str]:
+        with pytest.raises(ConnectionClosed) as closed:
+            while True:
+                await self.hear()
+        assert closed.value.rcvd is not None
+        return closed.value.rcvd.code, closed.value.rcvd.reason
+
+
+class Here:
+    """The application behind a server in this loop."""
+
+    def __init__(self, api: HttpTroupe, url: str) -> None:
+        self.api = api
+        self.url = url.replace("http", "ws") + "/api/ws"
+
+    async def publish(self, *sent: FeedEvent) -> None:
+        for one in sent:
+            await self.api.door(one.organization).commit(events=[one])
+
+    @asynccontextmanager
+    async def line(
+        self, token: str | None = None, role: Role = Role.VIEWER, organization: str = "acme"
+    ) -> AsyncIterator[Line]:
+        token = token or (await self.api.key(role, organization))[0]
+        headers = {"Authorization": f"Bearer {token}"}
+        async with open_socket(self.url, additional_headers=headers, proxy=None) as socket:
+            yield Line(socket)
+
+
+@asynccontextmanager
+async def running(settings: ConsoleSettings | None = None) -> AsyncIterator[Here]:
+    api = HttpTroupe(settings=settings or ConsoleSettings())
+    async with serving(api.app) as url:
+        yield Here(api, url)
+
+
+@pytest.fixture
+async def here() -> AsyncIterator[Here]:
+    async with running() as found:
+        yield found
+
+
+async def test_an_event_arrives_in_its_documented_shape(here: Here) -> None:
+    """Would break every client that follows a job."""
+    async with here.line() as line:
+        incarnation = (await here.api.store.health()).incarnation
+        assert await line.ask(subscribe=["job:j"]) == {
+            "event": "subscribed", "cursor": f"{incarnation}:0", "data": {"rooms": ["job:j"]},
+        }  # fmt: skip
+        await here.publish(event(1, "acme", "job:j"))
+        assert await line.hear() == {
+            "event": "test:event",
+            "cursor": f"{incarnation}:1",
+            "organizationId": "acme",
+            "timestamp": "2023-11-14T22:13:20.001Z",
+            "data": {"n": 1, "timestamp": "2023-11-14T22:13:20.001Z"},
+        }
+
+
+async def test_rooms_come_and_go_at_the_present_place(here: Here) -> None:
+    """Would tell what is not wanted any more, or old things of a room that was just added."""
+    async with here.line() as line:
+        await line.ask(subscribe=["issue:a"])
+        await here.publish(event(1, "acme", "issue:b"), event(2, "acme", "issue:a"))
+        assert await line.numbers(1) == [2]
+        assert (await line.ask(subscribe=["issue:b"]))["data"]["rooms"] == ["issue:a", "issue:b"]
+        await here.publish(event(3, "acme", "issue:b", "issue:a"), event(4, "acme", "issue:c"))
+        assert await line.numbers(1) == [3]
+        assert (await line.ask(unsubscribe=["issue:a"]))["data"]["rooms"] == ["issue:b"]
+        await here.publish(event(5, "acme", "issue:a"), event(6, "acme", "issue:b"))
+        assert await line.numbers(1) == [6]
+        await line.ask(subscribe=["monitoring"])
+        await here.publish(event(7), event(8, "globex"), event(9, "system", "scheduler"))
+        assert await line.numbers(2) == [7, 9]
+
+
+async def test_whoever_comes_back_goes_on_where_it_was(
+    here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Would lose the events between two connections, or tell them twice."""
+    monkeypatch.setattr(feed, "BATCH_MAX", 3)
+    await here.publish(event(0))
+    async with here.line() as line:
+        await line.ask(subscribe=["monitoring"])
+        await here.publish(event(1), event(2), event(3))
+        await line.hear()
+        place = (await line.hear())["cursor"]
+    await here.publish(*(event(number) for number in range(4, 20)))
+    async with here.line() as line:
+        said = await line.ask(subscribe=["monitoring"], cursor=place)
+        assert (said["event"], said["cursor"]) == ("subscribed", place)
+        await here.publish(event(20))
+        assert await line.numbers(18) == list(range(3, 21))
+
+
+@pytest.mark.parametrize("place", ["other:1", "INC:99", "x", "INC:-1"])
+async def test_a_void_place_is_said_and_then_it_goes_on(here: Here, place: str) -> None:
+    """Would leave a client believing it saw everything after the store lost data."""
+    await here.publish(event(1))
+    incarnation = (await here.api.store.health()).incarnation
+    async with here.line() as line:
+        await line.ask(subscribe=["monitoring"], cursor=place.replace("INC", incarnation))
+        reset = await line.hear()
+        assert (reset["event"], reset["cursor"]) == ("reset", f"{incarnation}:1")
+        await here.publish(event(2))
+        assert await line.numbers(1) == [2]
+
+
+async def test_a_store_that_lost_data_resets_open_sockets(
+    here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Would let a client wait for ever for cursors that will not come."""
+    monkeypatch.setattr(feed, "POLL_S", 0.02)
+    assert isinstance(here.api.store, MemoryStore)
+    async with here.line() as line:
+        await line.ask(subscribe=["monitoring"])
+        await here.publish(event(1))
+        await line.hear()
+        here.api.store.incarnation = "restored"
+        assert (await line.hear())["event"] == "reset"
+        await here.publish(event(2))
+        assert (await line.hear())["cursor"] == "restored:2"
+
+
+async def test_a_strangers_rooms_say_nothing_and_its_organization_is_none(here: Here) -> None:
+    """Would show one organization what another is doing, or which ids it has."""
+    async with here.line(organization="globex") as eve:
+        refused = await eve.ask(subscribe=["organization:acme"])
+        unknown = await eve.ask(subscribe=["organization:nobody"])
+        assert refused == unknown
+        assert (refused["event"], refused["data"]["code"]) == ("refused", "unknown_room")
+        known = ["job:a", "issue:a", "agent:code:a", "organization:globex", "scheduler"]
+        assert (await eve.ask(subscribe=known))["event"] == "subscribed"
+        await here.publish(
+            event(1, "acme", "job:a", "issue:a", "agent:code:a", "scheduler"), event(2, "globex")
+        )
+        assert await eve.numbers(1) == [2]
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        ({"subscribe": ["nowhere"]}, "unknown_room"),
+        ({"subscribe": ["job:a", "job:"]}, "unknown_room"),
+        ({"subscribe": [f"job:{n}" for n in range(50)]}, "too_many_rooms"),
+        ({"subscribe": [f"job:{n}" for n in range(51)]}, "invalid_request"),
+        ({"subscribe": ["job:b"], "cursor": "i:1"}, "cursor_too_late"),
+        ({"rooms": ["job:b"]}, "invalid_request"),
+        ({"subscribe": "job:b"}, "invalid_request"),
+        ({"ack": 3}, "invalid_request"),
+        (["subscribe"], "invalid_request"),
+    ],
+)
+async def test_what_is_asked_wrongly_changes_nothing_and_is_said(
+    here: Here, words: Any, code: str
+) -> None:
+    """Would leave a client waiting in a room that it is not in."""
+    async with here.line() as line:
+        await line.ask(subscribe=["issue:a"])
+        await line.socket.send(json.dumps(words))
+        refused = await line.hear()
+        assert (refused["event"], refused["data"]["code"]) == ("refused", code)
+        await here.publish(event(1, "acme", "job:b", "job:a", "job:1"), event(2, "acme", "issue:a"))
+        assert await line.numbers(1) == [2]
+        await line.socket.send(b"\x00")
+        assert (await line.hear())["data"]["code"] == "invalid_request"
+
+
+async def test_nobody_is_connected_without_a_good_key(here: Here) -> None:
+    """Would let anybody listen, or say to a stranger what a socket says."""
+    token, key = await here.api.key()
+    await here.api.keys.revoke(key.id)
+    for bad in (token, "troupe_" + "0" * 64, "x"):
+        with pytest.raises(InvalidStatus) as refused:
+            async with here.line(bad):
+                pass
+        assert refused.value.response.status_code == 403
+
+
+async def test_a_revoked_key_closes_its_sockets_and_subscribes_to_nothing_more(
+    here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Would go on showing everything to whoever stole a key that was revoked."""
+    assert ws.RECHECK_S + CACHE_TTL_S < 5
+    monkeypatch.setattr("runtime.keys.CACHE_TTL_S", 0.0)
+    for asks in (True, False):
+        if not asks:
+            monkeypatch.setattr(ws, "RECHECK_S", 0.01)
+        token, key = await here.api.key()
+        async with here.line(token) as line:
+            await line.ask(subscribe=["monitoring"])
+            await here.api.keys.revoke(key.id)
+            if asks:
+                await line.say(subscribe=["job:a"])
+            assert await line.closed() == (1008, "key_revoked")
+
+
+async def test_a_client_that_takes_nothing_in_is_told_and_closed(
+    here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Would gather events without bound for a client that stopped listening."""
+    monkeypatch.setattr(ws, "UNACKED_MAX", 20)
+    monkeypatch.setattr(ws, "SLOW_S", 0.3)
+    async with here.line() as line:
+        await line.ask(subscribe=["monitoring"])
+        await here.publish(*(event(number) for number in range(50)))
+        assert await line.numbers(20) == list(range(20))
+        slow = await line.hear()
+        assert slow["event"] == "slow"
+        assert await line.closed() == (4408, "too_slow")
+    async with here.line() as line:  # and it goes on where it was
+        await line.ask(subscribe=["monitoring"], cursor=slow["cursor"])
+        for number in range(20, 50):
+            told = await line.hear()
+            assert told["data"]["n"] == number
+            await line.say(ack=told["cursor"])
+
+
+async def test_what_was_not_acknowledged_is_bounded_in_bytes_and_one_event_always_passes(
+    here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Would hold megabytes for each client, or never tell an event that is large."""
+    monkeypatch.setattr(ws, "UNACKED_BYTES_MAX", 1_000)
+    async with here.line() as line:
+        await line.ask(subscribe=["monitoring"])
+        large = [event(number, text="x" * 2_000) for number in range(2)]
+        await here.publish(*large, event(2))
+        told = await line.hear()
+        await line.say(ack="other:nonsense")
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await line.socket.recv()
+        await line.say(ack=told["cursor"])
+        told = await line.hear()
+        assert told["data"]["n"] == 1
+        await line.say(ack=told["cursor"])
+        assert await line.numbers(1) == [2]
+
+
+async def test_a_flood_of_words_is_not_read(here: Here) -> None:
+    """Would answer, or keep, whatever a client sends without ever listening."""
+    async with here.line() as line:
+        await line.socket.send('{"subscribe": ["' + "x" * ws.ASKED_LENGTH_MAX + '"]}')
+        assert await line.closed() == (1009, "too_large")
+
+
+async def test_a_quiet_socket_says_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Would come back, after a long silence, to a place that is long forgotten."""
+    monkeypatch.setattr(ws, "RECHECK_S", 0.02)
+    async with running(ConsoleSettings(keep_alive_s=0.05)) as here, here.line() as line:
+        await line.ask(subscribe=["job:x"])
+        await here.publish(event(1, "acme", "job:y"))
+        while not (said := await line.hear())["cursor"].endswith(":1"):
+            assert said["event"] == "alive"
+        assert (said["event"], said["data"]) == ("alive", {})
+
+
+async def test_sockets_are_counted_bounded_and_let_go() -> None:
+    """Would let one client open connections until nobody else has one."""
+    async with running(ConsoleSettings(streams_max=2)) as here, AsyncExitStack() as stack:
+        lines = [await stack.enter_async_context(here.line()) for _ in range(2)]
+        for line in lines:
+            await line.ask(subscribe=["monitoring"])
+        async with here.line() as third:
+            assert await third.closed() == (1013, "too_many_streams")
+        await lines[0].socket.close()
+        hub = here.api.app.state.console.feed
+        async with asyncio.timeout(WAIT_S):
+            while hub.readers == 2:
+                await asyncio.sleep(0)
+        async with here.line() as third:
+            assert (await third.ask(subscribe=["monitoring"]))["event"] == "subscribed"
+
+
+async def test_each_event_is_encoded_once_for_all(
+    here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Would encode an event for each of hundreds of sockets."""
+    encoded = 0
+    really = feed.Told.text.fget
+
+    def counted(told: Any) -> str:
+        nonlocal encoded
+        encoded += told._text is None
+        return str(really(told))  # type: ignore[misc]
+
+    monkeypatch.setattr(feed.Told, "text", property(counted))
+    async with AsyncExitStack() as stack:
+        lines = [await stack.enter_async_context(here.line()) for _ in range(5)]
+        for line in lines:
+            await line.ask(subscribe=["monitoring"])
+        await here.publish(*(event(number) for number in range(10)))
+        for line in lines:
+            assert await line.numbers(10) == list(range(10))
+    assert encoded == 10
+
+
+async def test_a_store_that_is_out_means_come_back_later(here: Here) -> None:
+    """Would leave a client with a socket that stays silent for ever."""
+    token, _ = await here.api.key()
+    async with here.line(token):  # its key is known from here on
+        pass
+    async with asyncio.timeout(WAIT_S):
+        while here.api.app.state.console.feed.readers:
+            await asyncio.sleep(0)
+    await here.api.store.close()
+    async with here.line(token) as line:
+        assert await line.closed() == (1013, "store_unavailable")

@@ -36,10 +36,8 @@ verify: packages $(VENV)/.tests ## the larger kill and fault tests
 	$(BIN)/troupe verify powerloss
 	TROUPE_KILLS=150 $(BIN)/python -m pytest tests/acceptance/test_kills.py -s
 
-bench: packages $(VENV)/.tests ## measure the figures of docs/guarantees.md
-	$(BIN)/python -m tests.benchmarks.bench_store
-	$(BIN)/python -m tests.benchmarks.bench_messages
-	$(BIN)/python -m tests.benchmarks.bench_rounds
+bench: packages $(VENV)/.tests ## measure, with BENCH_HOME=... beside the peers that are there
+	$(BIN)/python -m tests.benchmarks
 
 python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
@@ -50,6 +48,7 @@ python:
 # Each is program:package; the tests start a redis-server of their own.
 PROGRAMS := bwrap:bubblewrap git:git
 test verify bench: PROGRAMS += redis-server:redis-server
+bench: PROGRAMS += wrk:wrk
 packages:
 	@missing=""; \
 	for program in $(PROGRAMS); do \

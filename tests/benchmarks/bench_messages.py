@@ -90,7 +90,7 @@ class Rig:
         self.random = random.Random(5)
 
     async def start(self) -> Rig:
-        self.process.directory.mkdir(parents=True)
+        self.process.directory.mkdir(parents=True, exist_ok=True)
         await self.process.start()
         self.store = RemoteStore(self.process.socket)
         self.host = self.new_host("host-0")

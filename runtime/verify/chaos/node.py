@@ -25,9 +25,16 @@ OBJECT_STORE_BYTES: Final = 80_000_000
 class Node:
     """A worker node of a deployment."""
 
-    def __init__(self, deployment: DataDir, root: Path, env: Mapping[str, str]) -> None:
-        """Args: env: what the deployment was started with."""
+    def __init__(
+        self, deployment: DataDir, root: Path, env: Mapping[str, str], labels: str = ""
+    ) -> None:
+        """
+        Args:
+            env: what the deployment was started with.
+            labels: the node's, as Ray takes them.
+        """
         self.root = root
+        self._labels = ["--labels", labels] if labels else []
         self._deployment = deployment
         self._env = {
             **env,
@@ -64,6 +71,7 @@ class Node:
                     str(Path(sys.executable).parent / "ray"), "start", f"--address={address}",
                     "--block", "--num-cpus=2", f"--object-store-memory={OBJECT_STORE_BYTES}",
                     f"--dashboard-agent-listen-port={free_port()}", "--disable-usage-stats",
+                    *self._labels,
                 ],
                 env=self._env, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip

@@ -19,7 +19,7 @@ FLOORS: Final = {
     "strikes": 3, "jobs": 15, "messages": 100, "turns": 150, "calls": 30, "clientOk": 100,
 }  # fmt: skip
 """A minute of a run must have exercised at least this, or it shows nothing."""
-SEEN: Final = ("commits", "reminders", "deadLetters", "staleCommitsRefused", "begunNotRecorded")
+SEEN: Final = ("commits", "reminders", "deadLetters", "staleCommitsRefused")
 """Counted beside these, without a floor: how often they happen depends on what is struck."""
 
 

@@ -90,7 +90,7 @@ class Striker:
                 os.kill(pid, signal.SIGCONT)
 
     def _signal(self, kind: str, how: str) -> bool:
-        found = [pid for pid in self._pids(kind) if _title(pid).startswith(TITLES[kind])]
+        found = [pid for pid in self._pids(kind) if title(pid).startswith(TITLES[kind])]
         if not found:
             return False
         pid = self.random.choice(sorted(found))
@@ -108,7 +108,7 @@ class Striker:
         return [*head, *node]
 
 
-def _title(pid: int) -> str:
+def title(pid: int) -> str:
     """The command line, without the folder of the program."""
     try:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")

@@ -1,0 +1,27 @@
+"""What the benchmark deploys: the department, and counters beside it."""
+
+from __future__ import annotations
+
+import serve_app
+from runtime.agent import AgentState, BaseAgent
+from runtime.kinds import Factory
+from runtime.message import Message
+
+AGENTS = "tests.benchmarks.deployed:agents"
+APPLICATION = "serve_app:app"
+
+
+class Counter(BaseAgent):
+    kind = "counter"
+
+    class State(AgentState):
+        n: int = 0
+
+    async def receive_message(self, message: Message) -> object:
+        self.state.n += message.content["by"]
+        return self.state.n
+
+
+def agents() -> dict[str, Factory]:
+    """The factories, for a host."""
+    return {**serve_app.agents(), "counter": Counter}

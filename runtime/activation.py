@@ -87,6 +87,8 @@ class Activation:
         self.last_active_s = 0.0
         self.jobs = JobLane(self)
         self._claimed = claimed
+        self._had_before = 0
+        """Seq up to which an earlier activation may have had a message of the inbox."""
         self._committed: State = {}
         """The journal's fold; of a new agent nothing, so that its first event has all of it."""
         self._clean: State = {}
@@ -110,7 +112,10 @@ class Activation:
         self._adopt_committed()
         self._set_context()
         await self.agent.activate()
-        self.offer(*claimed.inbox, *await self._rest(claimed.inbox))
+        waiting = (*claimed.inbox, *await self._rest(claimed.inbox))
+        if claimed.epoch > 1:
+            self._had_before = max((message.seq for message in waiting), default=0)
+        self.offer(*waiting)
         self._claimed = None  # type: ignore[assignment]  # loaded: not needed, and it may be large
         self._task = asyncio.create_task(self._run(), name=f"turns:{self.address}")
 
@@ -164,6 +169,10 @@ class Activation:
         self._open.discard(seq)
         self._done.add(seq)
         self.host.finished[self] = None
+
+    def is_first_to_have(self, seq: int) -> bool:
+        """Whether nobody can have had a message of its inbox before this activation."""
+        return seq > self._had_before
 
     def forget_done(self, cursor: int) -> bool:
         """Messages up to `cursor` that are done with can't be offered again; whether some can."""

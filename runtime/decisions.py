@@ -7,20 +7,23 @@ the job, who is told, and what is answered.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
+
+import msgspec
 
 from runtime.agent import job_terms
 from runtime.clock import iso
 from runtime.ids import SCHEDULER, SYSTEM, address
 from runtime.job import AgentJob, JobStatus
-from runtime.jobevents import finished_send, job_rooms, told_send
+from runtime.jobevents import finished_send, job_rooms, ms_of, renamed, told_send
 from runtime.message import Message
 from runtime.schedule.queue import Place, place
 from runtime.store.contract import DEAD_LETTERS, Document, FeedEvent, Put, Send
 from runtime.turn import feed_event, to_json
 
 SENDER = "scheduler:main"
+CARRIED_BYTES_MAX = 64 << 10
+"""Of a record that goes along with `job.run`; the host reads a longer one itself."""
 MEAN_OVER = 50
 """A mean service time follows about this many of the latest jobs."""
 
@@ -33,6 +36,8 @@ class Decision:
     sends: list[Send] = field(default_factory=list)
     feed: list[FeedEvent] = field(default_factory=list)
     reply: dict[str, Any] | None = None
+    job: AgentJob | None = None
+    """The record that it writes, if it does."""
 
 
 def refuse(code: str, detail: str) -> Decision:
@@ -44,7 +49,7 @@ def write(job: AgentJob, revision: int, reply: dict[str, Any] | None = None) -> 
     """Write the record, if nobody has since it was read at `revision`."""
     terms = tuple(f"{name}={value}" for name, value in job_terms(job).items())
     put = Put("job", job.id, job.organization_id, job.to_json(), terms, revision)
-    return Decision(puts=[put], reply=reply)
+    return Decision(puts=[put], reply=reply, job=job)
 
 
 def change(job: AgentJob, revision: int, **changed: Any) -> tuple[AgentJob, Decision]:
@@ -57,9 +62,10 @@ def start(job: AgentJob, revision: int, now_ms: int) -> Decision:
     """Hand the job to whichever host claims its agent: record and `job.run` in one commit.
 
     One whose wait is over only looks whether it can go on: it keeps its reason,
-    and its host tells that it has started when it does.
+    and its host tells that it has started when it does.  The record goes along
+    with the first run of all, of which there can be nothing else to read.
     """
-    looks = job.status is JobStatus.WAITING
+    looks, first = job.status is JobStatus.WAITING, job.started_at is None
     job, decision = change(
         job,
         revision,
@@ -69,15 +75,31 @@ def start(job: AgentJob, revision: int, now_ms: int) -> Decision:
         not_before_ms=0,
         started_at=job.started_at or iso(now_ms),
     )
-    content = {"jobId": job.id, **({"look": revision} if looks else {})}
-    run_id = f"run:{job.id}:{revision}"
-    decision.sends.append(to_agent(job, "job.run", content, run_id, now_ms))
+    content: dict[str, Any] = {"jobId": job.id, **({"look": revision} if looks else {})}
+    body = decision.puts[0].body
+    if first and not looks and body is not None and len(body) <= CARRIED_BYTES_MAX:
+        content |= {"job": msgspec.Raw(body), "revision": revision + 1}
+    decision.sends.append(_run(job, content, f"run:{job.id}:{revision}", now_ms))
     if looks:
         return decision
     _tell(decision, job, "started", {}, revision, now_ms)
     publish(decision, "job:started", job, now_ms)
-    publish(decision, "agent:started", job, now_ms)
+    decision.feed.append(renamed(decision.feed[-1], "agent:started"))
     return decision
+
+
+def _run(job: AgentJob, content: dict[str, Any], message_id: str, now_ms: int) -> Send:
+    """`job.run {jobId, look?, job?, revision?}`; the record is put in as it was encoded."""
+    message = {
+        "messageId": message_id,
+        "sender": SENDER,
+        "recipient": job.agent,
+        "messageType": "job.run",
+        "content": content,
+        "timestamp": iso(now_ms),
+    }
+    where = address(job.organization_id, job.agent)
+    return Send(message_id, SCHEDULER, where, msgspec.json.encode(message))
 
 
 def end(job: AgentJob, revision: int, status: JobStatus, reason: str, now_ms: int) -> Decision:
@@ -163,20 +185,24 @@ def retried(
         decision.puts.append(put)
 
 
-def measure(service: dict[str, dict[str, float]], job: AgentJob) -> Decision:
+ServiceTimes = dict[str, dict[str, float]]
+
+
+def measure(service: ServiceTimes, agent_type: str, took_s: float) -> None:
     """Add a completed job to the mean times of its kind; waiting estimates rest on them."""
-    if not (job.started_at and job.completed_at and job.status is JobStatus.COMPLETED):
-        return Decision()
-    took_s = (_ms(job.completed_at) - _ms(job.started_at)) / 1000
-    seen = service.setdefault(job.agent_type, {"count": 0, "meanS": 0.0})
+    seen = service.setdefault(agent_type, {"count": 0, "meanS": 0.0})
     seen["count"] += 1
     seen["meanS"] += (took_s - seen["meanS"]) / min(seen["count"], MEAN_OVER)
+
+
+def measured(service: ServiceTimes) -> Decision:
+    """Write the mean times down."""
     return Decision(puts=[Put("stats", "service_times", SYSTEM, to_json(service))])
 
 
 def place_of(job: AgentJob) -> Place:
     """The job's place in the queue; the same however often it is queued."""
-    return place(job.id, job.organization_id, _ms(job.queued_at), job.priority)
+    return place(job.id, job.organization_id, ms_of(job.queued_at), job.priority)
 
 
 def _dead_letter(job: AgentJob, now_ms: int) -> Put:
@@ -195,7 +221,3 @@ def _dead_letter(job: AgentJob, now_ms: int) -> Put:
 def letter_key(job_id: str) -> str:
     """Where the dead letter of a job is."""
     return f"job/{job_id}"
-
-
-def _ms(timestamp: str) -> int:
-    return round(datetime.fromisoformat(timestamp).timestamp() * 1000)

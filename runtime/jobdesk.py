@@ -22,6 +22,7 @@ from runtime.backoff import Backoff
 from runtime.clock import Clock, iso
 from runtime.decisions import Decision, refuse
 from runtime.job import LOGS_MAX, AgentJob, JobStatus, LogLine
+from runtime.jobevents import ms_of
 from runtime.jobtable import JobTable
 from runtime.message import Message
 from runtime.store.contract import Document, Put
@@ -33,8 +34,10 @@ class JobDesk:
     def __init__(
         self, jobs: JobTable, clock: Clock, random: Callable[[], float], backoff: Backoff
     ) -> None:
-        self.service: dict[str, dict[str, float]] = {}
+        self.service: decisions.ServiceTimes = {}
         """Mean service times by kind of agent."""
+        self.measured = False
+        """They have changed since they were last written."""
         self._jobs = jobs
         self._clock = clock
         self._random = random
@@ -76,7 +79,10 @@ class JobDesk:
         return Decision()
 
     def ended(self, job: AgentJob, revision: int, message: Message, asked: str | None) -> Decision:
-        """`job.ended {jobId, outcome, final?, error?, resumeAtMs?, still?}`: a run has let go.
+        """A run has let go.
+
+        The message is `job.ended {jobId, outcome, final?, error?, resumeAtMs?, still?}`, of
+        one that is over with `agentType` and, if it has completed, `tookMs`.
 
         Args:
             asked: `cancel` or `pause`, if its host was asked to and may not have heard.
@@ -92,7 +98,28 @@ class JobDesk:
                     return self._moved_on(job, revision)
                 return self._let_go(job, revision, message, asked)
             case _:
-                return decisions.measure(self.service, job)
+                if job.started_at and job.completed_at and job.status is JobStatus.COMPLETED:
+                    took_ms = ms_of(job.completed_at) - ms_of(job.started_at)
+                    self._measure(job.agent_type, took_ms)
+                return Decision()
+
+    def finished(self, organization: str, content: dict[str, Any]) -> Decision | None:
+        """`job.ended` of a job that is over, from an agent of `organization`.
+
+        None: the message is not enough, it has to be decided on with the job's record.
+        """
+        if "agentType" not in content:
+            return None
+        if self._jobs.running_for(content["jobId"]) != organization:
+            return None
+        self._jobs.ended(content["jobId"])
+        if (took_ms := content.get("tookMs")) is not None:
+            self._measure(str(content["agentType"]), float(took_ms))
+        return Decision()
+
+    def _measure(self, agent_type: str, took_ms: float) -> None:
+        decisions.measure(self.service, agent_type, took_ms / 1000)
+        self.measured = True
 
     def _moved_on(self, job: AgentJob, revision: int) -> Decision:
         """Something was done about the job before this end of a run was read."""

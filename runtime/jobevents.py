@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from runtime.clock import iso
 from runtime.ids import address
 from runtime.job import AgentJob
 from runtime.message import Message
-from runtime.store.contract import Send
+from runtime.store.contract import FeedEvent, Send
 
 
 def job_rooms(record: AgentJob) -> tuple[str, ...]:
     """The rooms a job's events are published in."""
     rooms = (f"job:{record.id}", f"agent:{record.agent}")
     return (*rooms, f"issue:{record.issue_id}") if record.issue_id else rooms
+
+
+def renamed(event: FeedEvent, name: str) -> FeedEvent:
+    """The same event under another name, encoded once."""
+    return FeedEvent(event.organization, name, event.rooms, event.at_ms, event.body)
+
+
+def ms_of(timestamp: str) -> int:
+    """Milliseconds since the epoch of an RFC 3339 time."""
+    return round(datetime.fromisoformat(timestamp).timestamp() * 1000)
 
 
 def finished_send(

@@ -41,16 +41,24 @@ class JobLane:
     def __init__(self, activation: Activation) -> None:
         self._activation = activation
         self._queued: deque[tuple[StoredMessage, Message]] = deque()
+        self._introduced = False
         self._current: JobRun | None = None
         self._task: asyncio.Task[None] | None = None
-        self._loading = ""
-        """The job whose run is being read from the store."""
-        self._meanwhile: list[str] = []
-        """What is asked of it while it is: what was read may not say so yet."""
+        self._early: dict[str, list[str]] = {}
+        """Job that has not begun here -> what was asked of it: what is read may not say so."""
 
     @property
     def busy(self) -> bool:
         return self._task is not None and not self._task.done()
+
+    @property
+    def introduced(self) -> bool:
+        """Whether the agent is known; one that has had no turn is made known by its job."""
+        return self._introduced or self._activation.version > 0
+
+    def introduce(self) -> None:
+        """Its description is durable."""
+        self._introduced = True
 
     def takes(self, message: Message) -> bool:
         """Whether a message is control of jobs; only the scheduler may give it."""
@@ -60,6 +68,7 @@ class JobLane:
         """Begin a run, or note what is asked of one."""
         if message.message_type == "job.run":
             self._queued.append((stored, message))
+            self._early[message.content["jobId"]] = []
             if not self.busy:
                 self._task = asyncio.create_task(self._run())
             return
@@ -68,8 +77,8 @@ class JobLane:
         run = self._current
         if run is not None and run.record.id == message.content["jobId"]:
             run.control(message.message_type)
-        elif self._loading == message.content["jobId"]:
-            self._meanwhile.append(message.message_type)
+        elif (asked := self._early.get(message.content["jobId"])) is not None:
+            asked.append(message.message_type)
 
     def _signal(self, stored: StoredMessage, message: Message) -> dict[str, Any]:
         """What a signal leaves behind: its content, and word to the scheduler in the same commit.
@@ -110,8 +119,6 @@ class JobLane:
         while self._queued:
             stored, message = self._queued.popleft()
             try:
-                if self._activation.version == 0:  # it has had no turn: the job makes it known
-                    await self._write(puts=(self._activation.description(),))
                 self._current = await self._load(stored, message)
                 await self._current.run()
                 self._activation.done(stored.seq)
@@ -136,11 +143,9 @@ class JobLane:
         self._activation.done(stored.seq)
 
     async def _load(self, stored: StoredMessage, message: Message) -> JobRun:
-        self._loading, self._meanwhile = message.content["jobId"], []
-        try:
+        run = JobRun.carried(self._activation, stored, message)
+        if run is None:
             run = await JobRun.load(self._activation, stored, message)
-        finally:
-            self._loading = ""
-        for asked in self._meanwhile:
+        for asked in self._early.pop(run.record.id):
             run.control(asked)
         return run

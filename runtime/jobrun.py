@@ -36,7 +36,7 @@ from runtime.job import (
     StepContext,
     StepKind,
 )
-from runtime.jobevents import finished_send
+from runtime.jobevents import finished_send, ms_of, renamed
 from runtime.jobwriter import UNWRITABLE, JobWriter, LostError
 from runtime.message import Message
 from runtime.patience import patiently
@@ -79,6 +79,22 @@ class JobRun(JobWriter):
         self._missed: dict[str, None] = {}
         """Keys of the signals this run has looked for in vain."""
         self._work: asyncio.Task[JobResult] | None = None
+
+    @classmethod
+    def carried(
+        cls, activation: Activation, stored: StoredMessage, message: Message
+    ) -> JobRun | None:
+        """A job's first run, if the message has all there is to know of it.
+
+        Who has the message first reads nothing: no step is recorded, nothing was asked
+        of it that does not come behind the message, and the record is as the scheduler
+        wrote it with the message.
+        """
+        content = message.content
+        if "job" not in content or not activation.is_first_to_have(stored.seq):
+            return None
+        record = AgentJob.model_validate(content["job"])
+        return cls(activation, stored, record, content["revision"], [])
 
     @classmethod
     async def load(cls, activation: Activation, stored: StoredMessage, message: Message) -> JobRun:
@@ -150,6 +166,7 @@ class JobRun(JobWriter):
             return
 
     async def _process(self) -> JobResult:
+        self._introduce_soon()
         self._work = asyncio.create_task(
             self._activation.agent.process_task(self), name=f"job:{self._record.id}"
         )
@@ -159,8 +176,9 @@ class JobRun(JobWriter):
             if not self._work.done():
                 self._work.cancel()
                 await asyncio.gather(self._work, return_exceptions=True)
-            if self._flush is not None:
-                self._flush.cancel()
+            for later in (self._flush, self._introduction):
+                if later is not None:
+                    later.cancel()
 
     async def _fail(self, error: Exception, final: bool) -> None:
         text = told(error)
@@ -193,7 +211,7 @@ class JobRun(JobWriter):
         would leave a job that has ended and runs again.
         """
         record = self._record.model_copy(update=changed)
-        content = {"jobId": record.id, "outcome": outcome, **more}
+        content = {"jobId": record.id, "outcome": outcome, **more, **_over(record)}
         sends = [self._send(SCHEDULER, "scheduler:main", content, "job.ended")]
         if record.reply_to and record.status.final:
             activation = self._activation
@@ -236,10 +254,10 @@ class JobRun(JobWriter):
         }
         if record.error and outcome == "failed":
             data["error"] = record.error
-        events = [self._event(f"job:{outcome}", data)]
+        event = self._event(f"job:{outcome}", data)
         if outcome in ("completed", "failed", "paused"):
-            events.append(self._event(f"agent:{outcome}", data))
-        return tuple(events)
+            return (event, renamed(event, f"agent:{outcome}"))
+        return (event,)
 
     def _send(self, where: str, recipient: str, content: Any, message_type: str) -> Send:
         activation = self._activation
@@ -362,3 +380,13 @@ class JobRun(JobWriter):
 
     def _remember(self, intent: Intent, result: bytes) -> None:
         self._steps[intent.key] = Step(intent.key, intent.kind, intent.body, 0, 1, result, 0)
+
+
+def _over(record: AgentJob) -> dict[str, Any]:
+    """What the scheduler has to know of a job that is over, so that it need not read it."""
+    if not record.status.final:
+        return {}
+    if record.status is not JobStatus.COMPLETED or not (record.started_at and record.completed_at):
+        return {"agentType": record.agent_type}
+    took_ms = ms_of(record.completed_at) - ms_of(record.started_at)
+    return {"agentType": record.agent_type, "tookMs": took_ms}

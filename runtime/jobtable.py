@@ -56,6 +56,10 @@ class JobTable:
         """It has let go of its slot."""
         self._queue.end(job_id)
 
+    def running_for(self, job_id: str) -> str | None:
+        """Whose job it is, if it holds a slot."""
+        return self._queue.running_for(job_id)
+
     def paused(self, job_id: str) -> None:
         self.forget(job_id)
         self._paused.add(job_id)

@@ -62,6 +62,16 @@ class JobWriter:
         self._look = record if look is not None and record.reason else None
         """The waiting job as it was, until this run has written anything: see `_going_on`."""
         self._moment = look
+        self._introduction: asyncio.TimerHandle | None = None
+
+    def _introduce_soon(self) -> None:
+        """Make the agent known with the first commit, at the latest after the time of a flush."""
+        if not self._activation.jobs.introduced:
+            loop = asyncio.get_running_loop()
+            self._introduction = loop.call_later(PROGRESS_FLUSH_S, self._introduce)
+
+    def _introduce(self) -> None:
+        self._writing(self._write_gathered())
 
     def _change(self, **changed: Any) -> None:
         self._record = self._record.model_copy(update=changed)
@@ -93,6 +103,9 @@ class JobWriter:
 
     async def _write_ended(self) -> None:
         await asyncio.sleep(0)  # a step that follows at once begins first, and takes it along
+        await self._write_gathered()
+
+    async def _write_gathered(self) -> None:
         with suppress(LostError, *UNWRITABLE):
             await self._commit_now()
 
@@ -141,6 +154,8 @@ class JobWriter:
             sends = (*self._going_on(), *sends)
         if end or self._dirty:
             puts = (*puts, self._record_put())
+        if not self._activation.jobs.introduced:
+            puts = (*puts, self._activation.description())
         feed, self._feed, self._dirty = (*self._feed, *feed), [], False
         ended, self._ended = self._ended, []
         intents = (*(intent for intent, _ in ended if intent is not None), *intents)
@@ -152,6 +167,7 @@ class JobWriter:
         )
         if isinstance(answer, Refused) and not await self._landed(puts, results):
             raise LostError(f"{answer.reason} {answer.detail}")
+        self._activation.jobs.introduce()
         self._revision += any(put.collection == "job" for put in puts)
 
     @property

@@ -23,11 +23,13 @@ from runtime import decisions
 from runtime.backoff import Backoff
 from runtime.clock import Clock, iso
 from runtime.decisions import Decision, refuse
-from runtime.errors import InvalidMessageError, StoreUnavailableError
+from runtime.errors import InvalidMessageError, StoreError, StoreUnavailableError
 from runtime.group import GroupCommitter
 from runtime.ids import HOME, SCHEDULER, SYSTEM, Ids, split
 from runtime.job import AgentJob, JobStatus
 from runtime.jobdesk import JobDesk
+from runtime.jobrecords import JobRecords, Record
+from runtime.jobround import DECIDE_MAX, ENDED, RETRY, Heard, Unit, packed
 from runtime.jobtable import JobTable
 from runtime.message import Message, WireModel
 from runtime.patience import patiently
@@ -46,18 +48,13 @@ from runtime.store.contract import (
     Store,
     StoredMessage,
 )
-from runtime.turn import feed_event, to_json
+from runtime.turn import feed_event
 
 logger = logging.getLogger(__name__)
 
 POLL_WAIT_S = 10.0
 RETRY_S = 0.2
 LEASE_S = 10.0
-RETRY = "job.retry"
-ENDED = "job.ended"
-DECIDE_MAX = 3
-"""Times one message is decided on when a record changes under the decision."""
-
 
 PRIVATE = ("changedBy", "owner", "epoch")
 """What of the status is not everybody's business."""
@@ -96,6 +93,9 @@ class Scheduler:
         self._control = Control()
         self._fence = Fence("", 0)
         self._group = GroupCommitter(store)
+        self._records = JobRecords(store)
+        self._look_again = False
+        """A job was put back into the queue after the last look at it."""
         self._cursor = 0
 
     # Life
@@ -122,16 +122,16 @@ class Scheduler:
     async def _work(self, incarnation: str) -> None:
         pending = await self._take_over(incarnation)
         await self._rebuild()
-        await self._handle_all(pending)
+        await self._round(pending)
         while True:
-            await self._dispatch()
+            wait_s = self._wait_s()
             poll = await patiently(
-                lambda: self._store.poll(self.owner, self._cursor, BATCH_MAX, self._wait_s())
+                lambda wait_s=wait_s: self._store.poll(  # type: ignore[misc]
+                    self.owner, self._cursor, BATCH_MAX, wait_s
+                )
             )
             self._cursor = poll.cursor
-            await self._handle_all(poll.messages)
-            for job_id in self._jobs.take_due(self._clock.now_ms()):
-                await self._release(job_id)
+            await self._round(poll.messages)
 
     def status(self) -> dict[str, Any]:
         """Counts and state, as `GET /api/scheduler/status` answers them from the store."""
@@ -201,30 +201,43 @@ class Scheduler:
 
     # Messages
 
-    async def _handle_all(self, messages: tuple[StoredMessage, ...]) -> None:
-        """Those about one job in their order, those about several jobs at once."""
-        by_job: dict[str | None, list[StoredMessage]] = {}
-        for stored in messages:
-            by_job.setdefault(_job_of(stored), []).append(stored)
-        await asyncio.gather(*(self._handle_in_order(about) for about in by_job.values()))
+    async def _round(self, messages: tuple[StoredMessage, ...]) -> None:
+        """Decide on all that has come and is due, start what may start, write it together."""
+        heard = [Heard.of(stored) for stored in messages]
+        await self._records.read(one.job_id for one in heard if one.job_id and not one.over)
+        units: list[Unit] = []
+        decided_on: set[str | None] = set()
+        for one in heard:
+            if one.reads_more and one.job_id in decided_on:  # it is to read what that has led to
+                await self._write(units)
+                units = []
+            units.append(await self._unit(one))
+            decided_on.add(one.job_id)
+        due = self._jobs.take_due(self._clock.now_ms())
+        await self._records.read(due)
+        for job_id in due:
+            self._release(job_id)
+        units += await self._starts()
+        if self._desk.measured:
+            units.append(Unit(decisions.measured(self._desk.service)))
+            self._desk.measured = False
+        await self._write(units)
+        self._records.trim()
 
-    async def _handle_in_order(self, messages: list[StoredMessage]) -> None:
-        for stored in messages:
-            await self._handle(stored)
+    async def _unit(self, heard: Heard) -> Unit:
+        try:
+            decision = await self._decide(heard)
+        except (InvalidMessageError, KeyError, TypeError) as error:
+            decision = refuse("invalid_message", f"{type(error).__name__}: {error}")
+        if decision.job is not None:
+            self._records.wrote(decision.job)
+        return Unit(decision, heard)
 
-    async def _handle(self, stored: StoredMessage) -> None:
-        for _ in range(DECIDE_MAX):
-            try:
-                decision = await self._decide(stored, Message.from_json(stored.body))
-            except (InvalidMessageError, KeyError, TypeError) as error:
-                decision = refuse("invalid_message", f"{type(error).__name__}: {error}")
-            reply = to_json(decision.reply) if decision.reply is not None else None
-            refused = await self._commit(decision, (Ack(stored.message_id, reply),))
-            if refused != "revision_conflict":
-                return
-
-    async def _decide(self, stored: StoredMessage, message: Message) -> Decision:
-        organization, _ = split(stored.sender)
+    async def _decide(self, heard: Heard) -> Decision:
+        message = heard.message
+        if message is None:
+            raise InvalidMessageError(heard.error)
+        organization, _ = split(heard.stored.sender)
         if message.message_type == "scheduler.status":
             return Decision(reply={"ok": True, **self.status()})
         if message.message_type.startswith("scheduler."):
@@ -234,19 +247,69 @@ class Scheduler:
         ):
             raise KeyError(message.message_type)
         job_id = message.content["jobId"]
-        document = await patiently(lambda: self._store.get("job", job_id))
-        if document is None or organization not in (SYSTEM, document.organization):
+        if heard.over:
+            finished = self._desk.finished(organization, message.content)
+            if finished is not None:
+                return finished
+            await self._records.read([job_id])
+        known = self._records.get(job_id)
+        if known is None or organization not in (SYSTEM, known.organization):
             return refuse("not_found", job_id)
-        job = AgentJob.model_validate_json(document.body)
+        return await self._decide_on(known, message)
+
+    async def _decide_on(self, known: Record, message: Message) -> Decision:
+        job, revision = known.job, known.revision
         if message.message_type == ENDED:
-            asked = await patiently(lambda: self._store.get("asked", job_id))
+            asked = await patiently(lambda: self._store.get("asked", job.id))
             word = asked.body.decode() if asked is not None else None
-            return self._desk.ended(job, document.revision, message, word)
+            return self._desk.ended(job, revision, message, word)
         if message.message_type != RETRY:
-            return self._desk.decide(job, document.revision, message)
-        key = decisions.letter_key(job_id)
+            return self._desk.decide(job, revision, message)
+        key = decisions.letter_key(job.id)
         letter = await patiently(lambda: self._store.get(DEAD_LETTERS, key))
-        return self._desk.retry(job, document.revision, message, letter)
+        return self._desk.retry(job, revision, message, letter)
+
+    # Writing
+
+    async def _write(self, units: list[Unit]) -> None:
+        """Commit a round; what is refused is decided on again, each by itself, as it is by now."""
+        parts = packed(units)
+        refused = await asyncio.gather(*(self._written(part) for part in parts))
+        for part, again in zip(parts, refused, strict=True):
+            for unit in part if again else ():
+                await self._again(unit)
+
+    async def _written(self, part: list[Unit]) -> bool:
+        """Write units in one commit; whether that was refused."""
+        whole = Decision()
+        for unit in part:
+            whole.puts += unit.decision.puts
+            whole.sends += unit.decision.sends
+            whole.feed += unit.decision.feed
+        acks = tuple(ack for unit in part if (ack := unit.ack) is not None)
+        try:
+            return await self._commit(whole, acks) is not None
+        except (StoreError, ValueError):  # one of them can't be written: which?
+            if len(part) == 1:
+                raise
+            return True
+
+    async def _again(self, unit: Unit) -> None:
+        """Decide on one thing anew, from what the store says now."""
+        if unit.starts is not None:
+            await self._check(unit.starts)
+        if unit.heard is None:
+            return
+        for _ in range(DECIDE_MAX):
+            if unit.heard.job_id is not None:
+                await self._records.read_anew(unit.heard.job_id)
+            unit = await self._unit(unit.heard)
+            assert unit.heard is not None and unit.ack is not None
+            refused = await self._commit(unit.decision, (unit.ack,))
+            if refused is not None and unit.heard.job_id is not None:
+                self._records.forget(unit.heard.job_id)
+            if refused != "revision_conflict":
+                return
 
     async def _commit(self, decision: Decision, acks: tuple[Ack, ...] = ()) -> str | None:
         """Write one decision; the reason if it was refused (or had landed already)."""
@@ -299,63 +362,57 @@ class Scheduler:
 
     async def _dispatch(self) -> None:
         """Start as many jobs as the limits allow, all at once."""
+        await self._write(await self._starts())
+
+    async def _starts(self) -> list[Unit]:
         chosen: list[str] = []
         while not self._control.paused and (place := self._jobs.next()) is not None:
             chosen.append(place.job_id)
-        await asyncio.gather(*(self._start(job_id) for job_id in chosen))
+        await self._records.read(chosen)
+        started = (self._start(job_id) for job_id in chosen)
+        return [unit for unit in started if unit is not None]
 
-    async def _start(self, job_id: str) -> None:
-        document = await patiently(lambda: self._store.get("job", job_id))
-        if document is None:
+    def _start(self, job_id: str) -> Unit | None:
+        known = self._records.get(job_id)
+        if known is None or known.job.status not in (JobStatus.PENDING, JobStatus.WAITING):
             self._jobs.ended(job_id)
-            return
-        job = AgentJob.model_validate_json(document.body)
-        if job.status not in (JobStatus.PENDING, JobStatus.WAITING):
-            self._jobs.ended(job_id)
-            return
-        refused = await self._commit(decisions.start(job, document.revision, self._clock.now_ms()))
-        if refused is not None:
-            await self._check(job.id)
+            return None
+        self._records.forget(job_id)  # from here on its host writes it
+        decision = decisions.start(known.job, known.revision, self._clock.now_ms())
+        return Unit(decision, starts=job_id)
 
     async def _check(self, job_id: str) -> None:
         """A start was refused: it had landed, or the record changed; go by the record."""
-        document = await patiently(lambda: self._store.get("job", job_id))
-        if document is None:
+        known = await self._records.read_anew(job_id)
+        if known is None:
             self._jobs.ended(job_id)
-            return
-        job = AgentJob.model_validate_json(document.body)
-        if job.status is not JobStatus.RUNNING:
+        elif known.job.status is not JobStatus.RUNNING:
             self._jobs.ended(job_id)
-            self._jobs.admit(job, self._clock.now_ms())
+            self._jobs.admit(known.job, self._clock.now_ms())
+            self._look_again = True
+        self._records.forget(job_id)
 
     # Time
 
     def _wait_s(self) -> float:
+        if self._look_again:
+            self._look_again = False
+            return 0.0
         due_ms = self._jobs.next_due_ms()
         if due_ms is None:
             return POLL_WAIT_S
         return min(POLL_WAIT_S, max(0.0, (due_ms - self._clock.now_ms()) / 1000))
 
-    async def _release(self, job_id: str) -> None:
+    def _release(self, job_id: str) -> None:
         """Queue a job whose time has come."""
-        document = await patiently(lambda: self._store.get("job", job_id))
-        if document is None:
+        known = self._records.get(job_id)
+        if known is None:
             return
-        job = AgentJob.model_validate_json(document.body)
-        if job.status is JobStatus.PENDING:
-            self._jobs.admit(job, self._clock.now_ms())
-        elif job.status is JobStatus.WAITING:
-            self._jobs.queued(job)  # its record goes on saying what it waits for: it may yet
+        if known.job.status is JobStatus.PENDING:
+            self._jobs.admit(known.job, self._clock.now_ms())
+        elif known.job.status is JobStatus.WAITING:
+            self._jobs.queued(known.job)  # its record goes on saying what it waits for: it may yet
 
 
 def _put(key: str, record: WireModel) -> Put:
     return Put(COLLECTION, key, SYSTEM, record.to_json())
-
-
-def _job_of(stored: StoredMessage) -> str | None:
-    """The job that a message is about; None: none, or nobody can say."""
-    try:
-        job_id = Message.from_json(stored.body).content["jobId"]
-    except (InvalidMessageError, KeyError, TypeError):
-        return None
-    return job_id if isinstance(job_id, str) else None

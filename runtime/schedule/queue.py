@@ -60,6 +60,10 @@ class JobQueue:
     def running(self) -> int:
         return len(self._running)
 
+    def running_for(self, job_id: str) -> str | None:
+        """The organization of a job that counts as running."""
+        return self._running.get(job_id)
+
     def add(self, one: Place) -> None:
         """Queue a job; one that is queued or running already is passed over."""
         if one.job_id in self._queued or one.job_id in self._running:

@@ -161,7 +161,8 @@ async def test_a_job_starts_no_earlier_than_its_record_says() -> None:
     )
     terms = tuple(f"{name}={value}" for name, value in job_terms(job).items())
     await store.commit([Commit("acme", puts=(Put("job", job.id, "acme", job.to_json(), terms),))])
-    await scheduler._release(job.id)
+    await scheduler._records.read([job.id])
+    scheduler._release(job.id)
     assert scheduler._jobs.next() is None
     assert scheduler._jobs.next_due_ms() == now_ms + 500
 

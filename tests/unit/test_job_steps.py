@@ -9,6 +9,7 @@ import pytest
 
 from runtime.agent import AgentState, BaseAgent, job_terms
 from runtime.client import Write
+from runtime.decisions import CARRIED_BYTES_MAX
 from runtime.job import AgentJob, JobResult
 from runtime.message import Message
 from runtime.store.contract import Commit, Committed, Refused
@@ -32,11 +33,15 @@ class WatchedStore(MemoryStore):
         self.held = asyncio.Event()
         self.go_on = asyncio.Event()
         self.changed = asyncio.Condition()
+        self.asked_read: list[str] = []
+        """Jobs of which was read what they were asked: each run that reads anything does."""
         self.hold_asked = False
         """What is read of what a job was asked is on its way for as long as the test wants."""
 
     async def get(self, collection: str, key: str):
         found = await super().get(collection, key)
+        if collection == "asked":
+            self.asked_read.append(key)
         if collection == "asked" and self.hold_asked:
             self.held.set()
             await self.go_on.wait()
@@ -130,14 +135,15 @@ async def troupe(outside: Outside) -> AsyncIterator[LocalTroupe]:
     await troupe.stop()
 
 
-async def start(troupe: LocalTroupe, id: str) -> None:
+async def start(troupe: LocalTroupe, id: str, agent: str | None = None, text: str = "") -> None:
     client = troupe.client()
     job = AgentJob.new(
         id=id,
         organization_id="acme",
         agent_type="stepper",
+        agent_id=agent,
         now_ms=client.clock.now_ms(),
-        payload={},
+        payload={"text": text},
     )
     write = Write("job", job.id, job.to_json(), job_terms(job))
     await client.send("scheduler:main", {"jobId": job.id}, "job.queued", writes=[write])
@@ -206,7 +212,7 @@ async def test_a_cancel_in_the_middle_of_a_commit_loses_nothing_of_it(troupe, ou
 async def test_a_cancel_that_comes_while_a_run_is_read_is_heard(troupe, outside) -> None:
     """It would be answered ok and acknowledged, and the job go on to its end."""
     troupe.store.hold_asked = True
-    await start(troupe, "job_1")
+    await start(troupe, "job_1", text="x" * CARRIED_BYTES_MAX)  # too long to go along: it is read
     await troupe.store.held.wait()
     client = troupe.client()
     assert (await client.ask("scheduler:main", {"jobId": "job_1"}, "job.cancel"))["ok"]
@@ -219,9 +225,42 @@ async def test_a_cancel_that_comes_while_a_run_is_read_is_heard(troupe, outside)
     assert outside.calls == []
 
 
-async def acknowledged(troupe: LocalTroupe, kind: str) -> bool:
+async def test_a_cancel_of_a_job_that_waits_for_another_is_heard(troupe, outside) -> None:
+    """Its run reads nothing when it begins: what was asked before would be forgotten."""
+    outside.pause_after = "s0"
+    await start(troupe, "job_1", "stepper:one")
+    await outside.paused.wait()
+    await start(troupe, "job_2", "stepper:one")
+    client = troupe.client()
+    await until(client, "job_2", "running")
+    assert (await client.ask("scheduler:main", {"jobId": "job_2"}, "job.cancel"))["ok"]
+    async with asyncio.timeout(5):
+        while not await acknowledged(troupe, "job.cancel", "stepper:one"):
+            await asyncio.sleep(0.001)
+    outside.resume.set()
+    await until(client, "job_1", "completed")
+    await until(client, "job_2", "cancelled")
+    assert outside.calls == [f"s{number}" for number in range(STEPS)]
+
+
+async def test_a_first_run_reads_nothing_and_a_later_one_reads_its_steps(troupe, outside) -> None:
+    """Each start would cost three reads; or a run that was cut would call its steps again."""
+    outside.pause_after = "s1"
+    await start(troupe, "job_1")
+    await outside.paused.wait()
+    await troupe.store.has_result("job_1", "s1")
+    assert troupe.store.asked_read == []
+    await troupe.kill_host("host-0")
+    await troupe.start_host("host-0")
+    outside.resume.set()
+    await until(troupe.client(), "job_1", "completed")
+    assert troupe.store.asked_read == ["job_1"]
+    assert outside.calls == [f"s{number}" for number in range(STEPS)]
+
+
+async def acknowledged(troupe: LocalTroupe, kind: str, agent: str = "stepper:job_1") -> bool:
     """Whether the agent has had a message of this type."""
-    told = await troupe.store.history("acme/stepper:job_1", 0, 100)
+    told = await troupe.store.history(f"acme/{agent}", 0, 100)
     return any(
         one.status == "processed" and Message.from_json(one.body).message_type == kind
         for one in told

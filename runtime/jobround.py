@@ -1,0 +1,97 @@
+"""A round of the scheduler: what has come, what it led to, and how that is packed into commits.
+
+What one message led to, or the start of one job, is a unit.  Units go together,
+in their order, because a commit for each would cost the store and both ends
+several times as much; a unit is never split.  When a commit is refused, each
+of its units is decided on again by itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from runtime.decisions import Decision
+from runtime.errors import InvalidMessageError
+from runtime.message import Message
+from runtime.store.contract import Ack, StoredMessage
+from runtime.turn import to_json
+
+RETRY: Final = "job.retry"
+ENDED: Final = "job.ended"
+DECIDE_MAX: Final = 3
+"""Times one message is decided on by itself when a record changes under the decision."""
+UNITS_MAX: Final = 64
+"""Units of one commit."""
+UNIT_BYTES_MAX: Final = 1 << 20
+"""Bytes from which on no further unit joins a commit."""
+OVER: Final = frozenset({"completed", "cancelled"})
+"""Ends of a run after which nothing is left to decide."""
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A message as it was read, once."""
+
+    stored: StoredMessage
+    message: Message | None
+    error: str
+    """Why there is no message."""
+    job_id: str | None
+    """The job it is about, if it says so."""
+    over: bool
+    """It tells that a job is over."""
+
+    @property
+    def reads_more(self) -> bool:
+        """Whether more than the job's record is read to decide on it."""
+        kind = self.message.message_type if self.message is not None else ""
+        return kind == RETRY or (kind == ENDED and not self.over)
+
+    @classmethod
+    def of(cls, stored: StoredMessage) -> Heard:
+        try:
+            message = Message.from_json(stored.body)
+        except InvalidMessageError as error:
+            return cls(stored, None, str(error), None, False)
+        content = message.content if isinstance(message.content, dict) else {}
+        job_id = content.get("jobId")
+        over = message.message_type == ENDED and content.get("outcome") in OVER
+        return cls(stored, message, "", job_id if isinstance(job_id, str) else None, over)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What is written together or not at all."""
+
+    decision: Decision
+    heard: Heard | None = None
+    """The message that led to it."""
+    starts: str | None = None
+    """The job it starts."""
+
+    @property
+    def ack(self) -> Ack | None:
+        if self.heard is None:
+            return None
+        reply = self.decision.reply
+        return Ack(self.heard.stored.message_id, to_json(reply) if reply is not None else None)
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(len(put.body or b"") for put in self.decision.puts) + sum(
+            len(send.body) for send in self.decision.sends
+        )
+
+
+def packed(units: list[Unit]) -> list[list[Unit]]:
+    """The units in their order, in parts of which each is one commit."""
+    parts: list[list[Unit]] = []
+    size = 0
+    for unit in units:
+        if not parts or len(parts[-1]) == UNITS_MAX or size > UNIT_BYTES_MAX:
+            parts.append([])
+            size = 0
+        parts[-1].append(unit)
+        size += unit.size_bytes
+    return parts

@@ -25,6 +25,8 @@ CACHED_MAX: Final = 4_096
 YEARS_MAX: Final = 50
 """29 February on a Sunday is 40 years apart over 2100; nothing is further."""
 _EPOCH_ORDINAL: Final = date(1970, 1, 1).toordinal()
+_EPOCH_WEEKDAY: Final = 4
+"""1970-01-01 was a Thursday; Sunday is 0."""
 _ALL_DAYS: Final = 0xFFFFFFFE
 _ALL_MONTHS: Final = 0x1FFE
 _ALL_WEEKDAYS: Final = 0x7F
@@ -48,39 +50,39 @@ class Cron:
     def next_utc(self, after: int, zone: Zone) -> int | None:
         """The first due UTC minute after a UTC minute; None if there is none in `YEARS_MAX`."""
         utc = after + 1
-        limit = min(MINUTE_MAX, utc + YEARS_MAX * 366 * DAY)
-        index = zone.segment(utc)
-        begun = zone.starts[index] == utc
-        while utc < limit:
-            offset, end = zone.offsets[index], zone.end(index)
+        last_day = (utc + YEARS_MAX * 366 * DAY) // DAY
+        while utc < MINUTE_MAX:
+            start, end, offset, high = zone.segment(utc)
             local = utc + offset
-            if not self.wildcard:
-                high = zone.highs[index]
-                if begun and high < local and self._next_local(high, local) is not None:
-                    return utc
+            if not self.wildcard and high != local:
+                if utc == start and high < local:  # a gap ends here
+                    skipped = self._next_local(high, last_day)
+                    if skipped is not None and skipped < local:
+                        return utc
                 local = max(local, high)
-            found = self._next_local(local, end + offset)
-            if found is not None:
-                return found - offset
-            utc, index, begun = end, index + 1, True
+            found = self._next_local(local, last_day)
+            if found is None:
+                return None
+            if found < end + offset:
+                return found - offset if found - offset < MINUTE_MAX else None
+            # A fold within two days may show what is before `local` again; after them no
+            # clock shows anything that matches until two days before `found`.
+            utc = max(end, found - 2 * DAY) if end - utc >= 2 * DAY else end
         return None
 
-    def _next_local(self, local: int, until: int) -> int | None:
-        """The first matching local minute in [local, until)."""
-        if local >= until:
-            return None
+    def _next_local(self, local: int, last_day: int) -> int | None:
+        """The first matching local minute from one on, up to the end of a day."""
         day, minute = divmod(local, DAY)
         time = self._time_from(minute)
         if time is None:
             day, time = day + 1, self._first_time
         if not self._every_day:
-            matching = self._day_from(day, until // DAY)
+            matching = self._day_from(day, last_day)
             if matching is None:
                 return None
             if matching > day:
                 day, time = matching, self._first_time
-        found = day * DAY + time
-        return found if found < until else None
+        return day * DAY + time
 
     def _time_from(self, minute_of_day: int) -> int | None:
         """The first matching minute of a day, from one on."""
@@ -95,26 +97,30 @@ class Cron:
 
     def _day_from(self, day: int, last: int) -> int | None:
         """The first matching day (days since 1970), from one on up to and including the last."""
-        while day <= last:
-            at = date.fromordinal(day + _EPOCH_ORDINAL)
-            length = _length(at.year, at.month)
-            if self.fields.months >> at.month & 1:
-                mask = self._month_mask(at, length) >> at.day
+        at = date.fromordinal(day + _EPOCH_ORDINAL)
+        year, month, first = at.year, at.month, day - at.day + 1
+        from_day, months = at.day, self.fields.months
+        while first <= last:
+            if months >> month & 1:
+                mask = self._month_mask(first, _length(year, month)) >> from_day
                 if mask:
-                    found = day + _lowest(mask)
-                    return found if found <= last else None
-            day += length - at.day + 1
+                    return first + from_day + _lowest(mask) - 1
+            later = months >> month + 1
+            if later:
+                month += 1 + _lowest(later)
+            else:
+                year, month = year + 1, _lowest(months)
+            first, from_day = date(year, month, 1).toordinal() - _EPOCH_ORDINAL, 1
         return None
 
-    def _month_mask(self, at: date, length: int) -> int:
-        """The matching days of a month, bit 1 its first."""
+    def _month_mask(self, first: int, length: int) -> int:
+        """The matching days of the month that begins on a day, bit 1 its first."""
         fields = self.fields
-        first_weekday = (at.isoweekday() - at.day + 1) % 7
-        days = fields.days & ((2 << length) - 1)
+        within = (2 << length) - 1
+        days = fields.days & within
         if fields.days & LAST_DAY:
             days |= 1 << length
-        weeks = _WEEKS[fields.weekdays] >> first_weekday
-        weekdays = (weeks << 1) & ((2 << length) - 1)
+        weekdays = _WEEKS[fields.weekdays] >> (first + _EPOCH_WEEKDAY) % 7 << 1 & within
         return days | weekdays if fields.either_day else days & weekdays
 
 

@@ -17,12 +17,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, Literal
 
 from runtime.errors import InvalidScheduleError
 
 Dialect = Literal["debian"]
-TEXT_MAX: Final = 256
 ALIASES: Final = {
     "@hourly": "0 * * * *",
     "@daily": "0 0 * * *",
@@ -32,6 +32,8 @@ ALIASES: Final = {
     "@yearly": "0 0 1 1 *",
     "@annually": "0 0 1 1 *",
 }
+CACHED_MAX: Final = 4_096
+"""Fields kept read: many schedules are written with few of them."""
 LAST_DAY: Final = 1 << 32
 """The bit of `days` that stands for the last day of a month, whichever it is."""
 LONGEST: Final = (0, 31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
@@ -61,7 +63,6 @@ FIELDS: Final = (
     _Field("month", 1, 12, 12, _MONTHS),
     _Field("day of week", 0, 7, 7, _WEEKDAYS),
 )
-_BLANK: Final = " \t"
 _TOKEN: Final = re.compile(r"[^ \t]+")
 _NUMBER: Final = re.compile(r"[0-9]+")
 
@@ -87,19 +88,14 @@ class Fields:
 def read(text: str, dialect: Dialect | None = None) -> Fields:
     """The fields of an expression.
 
+    Args:
+        text: ASCII.
+
     Raises:
-        InvalidScheduleError: `too_long`, `non_ascii`, `wrong_field_count`,
-            `unknown_alias`, `bad_value`, `bad_step`, `out_of_range`,
-            `reversed_range`, `step_exceeds_field`, `unsatisfiable`, and
-            `ambiguous_day_fields` unless a dialect says how it is meant.
+        InvalidScheduleError: `wrong_field_count`, `unknown_alias`, `bad_value`,
+            `bad_step`, `out_of_range`, `reversed_range`, `step_exceeds_field`,
+            `unsatisfiable`, and `ambiguous_day_fields` unless a dialect says how it is meant.
     """
-    if len(text) > TEXT_MAX:
-        raise InvalidScheduleError("too_long", TEXT_MAX, f"at most {TEXT_MAX} characters")
-    for position, character in enumerate(text):
-        if not character.isascii():
-            raise InvalidScheduleError(
-                "non_ascii", position, f"{character!r} is not an ASCII character"
-            )
     tokens = [(match.start(), match.group()) for match in _TOKEN.finditer(text)]
     if tokens and tokens[0][1].startswith("@"):
         place, name = tokens[0][0], text.strip().lower()
@@ -114,9 +110,12 @@ def read(text: str, dialect: Dialect | None = None) -> Fields:
             place,
             f"{len(tokens)} fields instead of 5: minute hour day-of-month month day-of-week",
         )
-    masks = [
-        _field(field, token, place) for field, (place, token) in zip(FIELDS, tokens, strict=True)
-    ]
+    masks = []
+    for field, (place, token) in zip(FIELDS, tokens, strict=True):
+        try:
+            masks.append(_field(field, token))
+        except InvalidScheduleError as error:
+            raise InvalidScheduleError(error.code, place + error.position, error.detail) from None
     minutes, hours, days, months, weekdays = masks
     weekdays = (weekdays | weekdays >> 7) & 0b1111111
     starred = [token.startswith("*") for _, token in tokens]
@@ -159,8 +158,10 @@ def _can_be_met(fields: Fields, place: int) -> None:
         )
 
 
-def _field(field: _Field, token: str, place: int) -> int:
-    mask = 0
+@lru_cache(CACHED_MAX)
+def _field(field: _Field, token: str) -> int:
+    """The values of a field; an error's position counts from the token's start."""
+    mask = place = 0
     for item in token.split(","):
         mask |= _item(field, item, place)
         place += len(item) + 1

@@ -61,6 +61,7 @@ def text_of(ms: int) -> str:
 
 def local_text_of(ms: int, zone: Zone) -> str:
     """An instant as the wall clock of a zone shows it, with its offset."""
-    offset = zone.offsets[zone.segment(ms // MINUTE_MS)]
+    minute = ms // MINUTE_MS
+    offset = zone.local(minute) - minute
     sign, minutes = "-" if offset < 0 else "+", abs(offset)
     return f"{text_of(ms + offset * MINUTE_MS)[:-1]}{sign}{minutes // 60:02}:{minutes % 60:02}"

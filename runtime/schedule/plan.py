@@ -5,14 +5,14 @@
     once      2026-11-05T09:00:00Z     2026-11-05T09:00     at 2026-11-05 09:00
 
 `parse` is pure: the same arguments give the same due times, on any machine with
-the same tzdata.  All instants are UTC milliseconds.  A plan is to be kept as
-its arguments and parsed again; it has no state.
+the same tzdata.  All instants are UTC milliseconds.  A plan has no state: keep
+the arguments and parse again.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from runtime.errors import InvalidScheduleError
 from runtime.schedule import interval as intervals
@@ -23,6 +23,8 @@ from runtime.schedule.interval import Interval
 from runtime.schedule.zones import MINUTE_MAX, MINUTE_MIN, Zone, zone
 
 Kind = Literal["cron", "interval", "once"]
+TEXT_MAX: Final = 256
+_BLANKS: Final = " \t\r\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,32 +37,18 @@ class Plan:
     zone: Zone
     when: Cron | Interval | int
     """What the text says; `int` is the instant of `once`."""
-    anchor_ms: int = 0
-    """Where an interval that names no start begins: its occurrence 0."""
     start_ms: int | None = None
-    """Nothing is due before; due at it is."""
+    """Nothing is due before; what is due at it, is."""
     end_ms: int | None = None
-    """Nothing is due after; due at it is."""
+    """Nothing is due after; what is due at it, is."""
 
     def next_after(self, instant_ms: int) -> int | None:
         """The first due time strictly after an instant; None if there is none any more."""
-        after = max(instant_ms, MINUTE_MIN * MINUTE_MS)
+        after = instant_ms
         if self.start_ms is not None and after < self.start_ms:
             after = self.start_ms - 1
-        when = self.when
-        due: int | None
-        if isinstance(when, Cron):
-            if after >= MINUTE_MAX * MINUTE_MS:
-                return None
-            minute = when.next_utc(after // MINUTE_MS, self.zone)
-            due = None if minute is None else minute * MINUTE_MS
-        elif isinstance(when, Interval):
-            due = intervals.next_after(when, self.anchor_ms, after, self.zone)
-        else:
-            due = when if when > after else None
-        if due is None or (self.end_ms is not None and due > self.end_ms):
-            return None
-        return due
+        due = self._next(after)
+        return None if due is None or (self.end_ms is not None and due > self.end_ms) else due
 
     def due_between(self, after_ms: int, until_ms: int, limit: int) -> list[int]:
         """The due times in (after, until], oldest first, at most `limit`.
@@ -68,11 +56,23 @@ class Plan:
         To go on after a full answer, ask again with its last as `after_ms`.
         """
         found: list[int] = []
-        due = self.next_after(after_ms)
-        while due is not None and due <= until_ms and len(found) < limit:
+        due = self.next_after(after_ms) if limit > 0 else None
+        while due is not None and due <= until_ms:
             found.append(due)
-            due = self.next_after(due)
+            due = self.next_after(due) if len(found) < limit else None
         return found
+
+    def _next(self, after: int) -> int | None:
+        when = self.when
+        if isinstance(when, int):
+            return when if when > after else None
+        minute = max(after // MINUTE_MS, MINUTE_MIN)
+        if minute >= MINUTE_MAX:
+            return None
+        if isinstance(when, Interval):
+            return when.next_after(after, self.zone)
+        due = when.next_utc(minute, self.zone)
+        return None if due is None else due * MINUTE_MS
 
 
 def parse(
@@ -88,8 +88,8 @@ def parse(
 
     Args:
         zone_name: an IANA name, or `UTC`; wall-clock times are of this zone.
-        anchor_ms: when the schedule was made: an interval without a start of its own
-            counts from `start_ms`, or from here, and is first due one span later.
+        anchor_ms: when the schedule was made: an interval without a start is first
+            due one span later.  With `start_ms` it is first due at that.
         dialect: `debian` accepts `*/2` beside a restricted day and requires both.
 
     Raises:
@@ -97,24 +97,36 @@ def parse(
             `unknown_zone` and `ambiguous_zone`) and what to write instead.
     """
     place = zone(zone_name)
-    lead = len(text) - len(text.lstrip())
-    stripped = text.strip()
+    _plain(text)
+    stripped = text.strip(_BLANKS)
+    anchor, first = (anchor_ms, 1) if start_ms is None else (start_ms, 0)
     try:
-        kind, when = _read(stripped, place, dialect)
+        kind, when = _read(stripped, place, dialect, anchor, first)
     except InvalidScheduleError as error:
+        lead = len(text) - len(text.lstrip(_BLANKS))
         raise InvalidScheduleError(error.code, lead + error.position, error.detail) from None
-    if start_ms is not None:
-        anchor_ms = start_ms
-    return Plan(stripped, kind, place, when, anchor_ms, start_ms, end_ms)
+    return Plan(stripped, kind, place, when, start_ms, end_ms)
 
 
-def _read(text: str, place: Zone, dialect: Dialect | None) -> tuple[Kind, Cron | Interval | int]:
-    head = text[:6].lower()
-    if head.startswith("every") or (text[:1] in ("P", "R") and " " not in text):
-        return "interval", intervals.read(text, place)
+def _plain(text: str) -> None:
+    """Refuse what no schedule is made of."""
+    if len(text) > TEXT_MAX:
+        raise InvalidScheduleError("too_long", TEXT_MAX, f"at most {TEXT_MAX} characters")
+    if not text.isascii():
+        place = next(i for i, character in enumerate(text) if not character.isascii())
+        raise InvalidScheduleError("non_ascii", place, f"{text[place]!r} is not ASCII")
+
+
+def _read(
+    text: str, place: Zone, dialect: Dialect | None, anchor_ms: int, first: int
+) -> tuple[Kind, Cron | Interval | int]:
+    head = text[:5].lower()
+    one_word = " " not in text
+    if head == "every" or (one_word and head[:1] in ("p", "r")):
+        return "interval", intervals.read(text, place, anchor_ms, first)
     if head.startswith("at "):
-        lead = len(text) - len(text[3:].lstrip())
+        lead = len(text) - len(text[3:].lstrip(_BLANKS))
         return "once", instant(text[lead:], place, lead)
-    if text[:4].isdecimal() and text[4:5] == "-" and text[7:8] == "-":
+    if text[:4].isdigit() and text[4:5] == "-":
         return "once", instant(text, place)
     return "cron", cron(text, dialect)

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 
 from runtime.verify.crashpoints import crashpoints
+from runtime.verify.cron import verify as verify_cron
 from runtime.verify.planted import find_all
 from runtime.verify.powerloss import powerloss
 from runtime.verify.report import Outcome
@@ -35,6 +36,10 @@ def _crashpoints(_: argparse.Namespace) -> Outcome:
 
 def _powerloss(options: argparse.Namespace) -> Outcome:
     return powerloss(options.points, options.seed)
+
+
+def _cron(options: argparse.Namespace) -> Outcome:
+    return verify_cron(options.cases, options.seed)
 
 
 def parser(program: str) -> argparse.ArgumentParser:
@@ -63,6 +68,9 @@ def parser(program: str) -> argparse.ArgumentParser:
     verification("crashpoints", _crashpoints, "kills at every durable boundary of one job")
     one = verification("powerloss", _powerloss, "power cuts of the SQLite file")
     one.add_argument("--points", type=int, default=1000)
+    one.add_argument("--seed", type=int, default=1)
+    one = verification("cron", _cron, "due times of cron beside a scan of every minute")
+    one.add_argument("--cases", type=int, default=5000)
     one.add_argument("--seed", type=int, default=1)
     return top
 

@@ -95,11 +95,12 @@ async def _stream(caller: Caller, reader: Reader) -> AsyncIterator[bytes]:
     yield f"retry: {RETRY_MS}\n".encode() + _id(reader.place)
     while loop.time() < end_s:
         try:
-            found = await reader.read(RECHECK_S)
             if loop.time() - checked_s >= RECHECK_S:
                 if not await caller.console.keys.is_active(caller.principal):
                     return
                 checked_s = loop.time()
+            # last: what was read is told, whatever the store does
+            found = await reader.read(RECHECK_S)
         except StoreUnavailableError:
             await asyncio.sleep(RECHECK_S)
             continue

@@ -186,8 +186,8 @@ class Conversation:
             while not self._asked.empty():
                 await self._answer(self._asked.get_nowait())
             try:
+                await self._recheck()  # first: what was read is told, whatever the store does
                 found = await self._reader.read(RECHECK_S)
-                await self._recheck()
             except StoreUnavailableError:
                 await asyncio.sleep(RECHECK_S)
                 continue

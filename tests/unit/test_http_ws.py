@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -15,7 +16,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from runtime.console import feed, ws
 from runtime.console.settings import ConsoleSettings
-from runtime.keys import CACHE_TTL_S, Role
+from runtime.errors import StoreUnavailableError
+from runtime.keys import CACHE_TTL_S, Keys, Principal, Role
 from runtime.store.contract import FeedEvent
 from runtime.store.memory import MemoryStore
 from runtime.turn import feed_event
@@ -172,6 +174,27 @@ async def test_a_store_that_lost_data_resets_open_sockets(
         assert (await line.hear())["event"] == "reset"
         await here.publish(event(2))
         assert (await line.hear())["cursor"] == "restored:2"
+
+
+async def test_a_store_that_is_out_for_a_moment_costs_no_event(
+    here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Would drop what was read when the question whether the key holds is not answered."""
+    monkeypatch.setattr(ws, "RECHECK_S", 0.01)
+    fails = itertools.cycle([False, True])
+
+    async def flaky(self: Keys, principal: Principal) -> bool:
+        if next(fails):
+            raise StoreUnavailableError("busy")
+        return True
+
+    async with here.line() as line:
+        await line.ask(subscribe=["monitoring"])
+        monkeypatch.setattr(Keys, "is_active", flaky)
+        for number in range(50):
+            await here.publish(event(number))
+            await asyncio.sleep(0.002)
+        assert await line.numbers(50) == list(range(50))
 
 
 async def test_a_strangers_rooms_say_nothing_and_its_organization_is_none(here: Here) -> None:

@@ -135,6 +135,8 @@ class Store(Protocol):
                 history; detail is the id. Of a commit that is retried: it landed.
             expired: a sent message id is a ULID as old as messages that `prune` has
                 forgotten: nobody can tell whether it was accepted; detail is the id.
+            overtaking: a message that is handled at once (see Ack) would go before
+                another that is pending; detail is its id.
             not_pending: an acknowledged, retried or buried message is not pending.
             step_conflict: see Intent and Result.
             foreign_organization: a send crosses organizations and neither is `system`,

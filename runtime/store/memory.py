@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from runtime.clock import Clock
 from runtime.store.contract import (
+    Ack,
     Activation,
     Commit,
     Committed,
@@ -38,6 +39,7 @@ from runtime.store.memory_tables import Tables
 from runtime.store.parking import Alarm, Parking
 from runtime.store.roster import Agent, Roster, in_order
 from runtime.store.rules import (
+    at_once,
     cause_of,
     check_call,
     check_limit,
@@ -94,17 +96,22 @@ class MemoryStore:
         self._accepted += 1
         now_ms = self._clock.now_ms()
         version = 0
+        sends, acks, seqs = commit.sends, commit.acks, []
         if commit.agent is not None:
-            version = self._write_agent(self._tables.agents[commit.agent], commit, now_ms)
+            agent = self._tables.agents[commit.agent]
+            if at_once(commit):
+                seqs.append(self._handle(agent, sends[0], acks[0], now_ms))
+                sends, acks = sends[1:], acks[1:]
+            version = self._write_agent(agent, commit, acks, now_ms)
         for put in commit.puts:
             self._tables.documents.put(put, now_ms)
-        seqs = tuple([self._send(send, now_ms) for send in commit.sends])
+        seqs += [self._send(send, now_ms) for send in sends]
         for event in commit.feed:
             self._tables.feed.add(event)
             self._parking.ring("feed")
-        return Committed(version, seqs, self._tables.feed.head)
+        return Committed(version, tuple(seqs), self._tables.feed.head)
 
-    def _write_agent(self, agent: Agent, commit: Commit, now_ms: int) -> int:
+    def _write_agent(self, agent: Agent, commit: Commit, acks: Sequence[Ack], now_ms: int) -> int:
         journal = self._tables.journals.setdefault(agent.address, [])
         cause = cause_of(commit)
         for event in commit.events:
@@ -114,7 +121,7 @@ class MemoryStore:
             )
         if commit.snapshot is not None:
             self._tables.snapshots[agent.address] = (agent.version, commit.snapshot)
-        for ack in commit.acks:
+        for ack in acks:
             self._finish(agent, ack.message_id, "processed", now_ms, reply=ack.reply)
         for bury in commit.buries:
             self._finish(agent, bury.message_id, "dead", now_ms, error=bury.error)
@@ -136,6 +143,22 @@ class MemoryStore:
 
     def _send(self, send: Send, now_ms: int) -> int:
         agent = self._tables.agents.setdefault(send.recipient, Agent(send.recipient))
+        seq = self._keep(send, now_ms)
+        risen = self._roster.risen
+        self._roster.arrived(agent, send.message_id, seq, now_ms)
+        self._parking.ring("poll" if self._roster.risen > risen else ("poll", agent.owner))
+        return seq
+
+    def _handle(self, agent: Agent, send: Send, ack: Ack, now_ms: int) -> int:
+        """A message that is handled at once: nobody can wait for it yet; its seq."""
+        seq = self._keep(send, now_ms)
+        self._roster.passed(seq)
+        self._update(
+            agent, send.message_id, status="processed", finished_ms=now_ms, reply=ack.reply
+        )
+        return seq
+
+    def _keep(self, send: Send, now_ms: int) -> int:
         seq = self._roster.head_seq + 1
         self.received.add((send.recipient, send.message_id))
         box = self._tables.messages.setdefault(send.recipient, {})
@@ -143,9 +166,6 @@ class MemoryStore:
             seq, send.message_id, send.sender, send.recipient, send.body, now_ms, send.reply_to
         )
         self._tables.history.setdefault(send.recipient, []).append(send.message_id)
-        risen = self._roster.risen
-        self._roster.arrived(agent, send.message_id, seq, now_ms)
-        self._parking.ring("poll" if self._roster.risen > risen else ("poll", agent.owner))
         return seq
 
     def _finish(

@@ -19,6 +19,7 @@ RefusalReason = Literal[
     "revision_conflict",
     "duplicate",
     "expired",
+    "overtaking",
     "not_pending",
     "step_conflict",
     "foreign_organization",
@@ -35,7 +36,11 @@ class Fence(Record, frozen=True):
 
 
 class Ack(Record, frozen=True):
-    """The message is done; it leaves the inbox and its outcome is kept."""
+    """The message is done; it leaves the inbox and its outcome is kept.
+
+    It is pending, or the commit's own first send, to the committing agent itself, which
+    the first ack then names: such a message is handled at once and never in the inbox.
+    """
 
     message_id: str
     reply: bytes | None = None

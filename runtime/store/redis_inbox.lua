@@ -25,9 +25,15 @@ local function letter(id, sender, recipient, content, reply_to)
   }
 end
 
+-- Among the agent's messages, whether or not anybody has yet to handle it.
+local function enter(sent, seq)
+  call('XADD', sent.to.inbox, format('%d-0', seq), 'm',
+    pack(seq) .. sent.head .. sent.content .. sent.tail)
+end
+
 local function deliver(sent, seq)
   local one, number = sent.to, format('%d', seq)
-  call('XADD', one.inbox, number .. '-0', 'm', pack(seq) .. sent.head .. sent.content .. sent.tail)
+  enter(sent, seq)
   call('ZADD', one.pending, number, sent.id)
   arrived(one, number)
 end

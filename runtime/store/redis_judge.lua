@@ -96,10 +96,16 @@ local function duplicate(sends)
   end
 end
 
-local function not_pending(items, one, facts)
+-- Whether the commit's first send is a message that it handles itself.
+local function at_once(commit)
+  local first, ack = (commit[SENDS] or {})[1], (commit[ACKS] or {})[1]
+  return first and ack and first[3] == commit[AGENT] and first[1] == ack[1]
+end
+
+local function not_pending(items, from, one, facts)
   facts.messages = facts.messages or {}
-  for _, item in ipairs(items) do
-    local id = item[1]
+  for at = from, #items do
+    local id = items[at][1]
     local seq, attempts, not_before = pending_message(one, id)
     if not seq or facts.messages[id] then return 'not_pending', id end
     facts.messages[id] = { seq = seq, attempts = attempts, not_before = not_before }
@@ -144,9 +150,12 @@ end
 -- What a commit of an agent alone can be refused for.
 local function judge_turn(commit, one, facts)
   local reason, detail
+  facts.at_once = at_once(commit)
+  if facts.at_once and one.count > 0 then return 'overtaking', commit[ACKS][1][1] end
   for part = ACKS, BURIES do
     if commit[part] then
-      reason, detail = not_pending(commit[part], one, facts)
+      local from = part == ACKS and facts.at_once and 2 or 1
+      reason, detail = not_pending(commit[part], from, one, facts)
       if reason then return reason, detail end
     end
   end

@@ -60,8 +60,9 @@ local function awaiting(one, id)
 end
 
 local function render_fates(commit, one, facts)
-  local fates = {}
-  for _, ack in ipairs(commit[ACKS] or {}) do
+  local fates, acks = {}, commit[ACKS] or {}
+  for at = facts.at_once and 2 or 1, #acks do
+    local ack = acks[at]
     local id, was = ack[1], facts.messages[ack[1]]
     local kept = fate(was, 'processed', was.attempts, was.not_before, NOW, ack[2], nil)
     fates[#fates + 1] = { id = id, gone = 'done', kept = kept, tell = awaiting(one, id) }
@@ -196,13 +197,20 @@ local function render_turn(commit, one, facts, plan)
   if facts.steps then plan.steps = render_steps(commit, one, facts) end
 end
 
+local function render_sends(commit, facts)
+  local sends = {}
+  for at, send in ipairs(commit[SENDS]) do sends[at] = letter(unpack(send, 1, 5)) end
+  if facts.at_once then
+    local reply = maybe(body, commit[ACKS][1][2])
+    sends[1].fate = pack('processed', 0, 0, NOW) .. (reply or NIL) .. NIL
+  end
+  return sends
+end
+
 local function render(commit, one, facts)
   local plan = {}
   if one then render_turn(commit, one, facts, plan) end
-  if commit[SENDS] then
-    plan.sends = {}
-    for at, send in ipairs(commit[SENDS]) do plan.sends[at] = letter(unpack(send, 1, 5)) end
-  end
+  if commit[SENDS] then plan.sends = render_sends(commit, facts) end
   if commit[PUTS] then
     plan.puts = {}
     for _, put in ipairs(commit[PUTS]) do
@@ -300,9 +308,15 @@ local function write_sends(letters)
   for at, sent in ipairs(letters) do
     HEAD.at = HEAD.at + 1
     seqs[at] = HEAD.at
-    deliver(sent, HEAD.at)
+    if sent.fate then
+      enter(sent, HEAD.at)
+      call('HSET', sent.to.known, sent.id, pack(HEAD.at) .. sent.fate)
+      FINISHED[#FINISHED + 1] = pack(NOW, sent.to.address, sent.id)
+    else
+      deliver(sent, HEAD.at)
+      PENDING = PENDING + 1
+    end
   end
-  PENDING = PENDING + #seqs
   return seqs
 end
 

@@ -198,6 +198,11 @@ class Roster:
         self.head_seq = seq
         self._recent[seq % RECENT_MAX] = (agent, message_id)
 
+    def passed(self, seq: int) -> None:
+        """A message was handled at once: it has a seq and is in no inbox."""
+        self.head_seq = seq
+        self._recent[seq % RECENT_MAX] = None
+
     def finished(self, agent: Agent, message_id: str) -> int:
         """A pending message is done or dead; its seq."""
         seq = agent.pending.pop(message_id)
@@ -255,7 +260,8 @@ class Roster:
     def _late(self, owner: str, after: int) -> Iterator[tuple[int, Agent, str]]:
         for seq in range(after + 1, self.head_seq + 1):
             entry = self._recent[seq % RECENT_MAX]
-            assert entry is not None
+            if entry is None:
+                continue
             agent, message_id = entry
             if agent.owner == owner and message_id in agent.pending:
                 yield seq, agent, message_id

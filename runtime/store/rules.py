@@ -140,6 +140,14 @@ def refusal(commit: Commit, view: View) -> Refused | None:
     return _inbox(commit, agent) or _steps(commit, view)
 
 
+def at_once(commit: Commit) -> bool:
+    """Whether the commit's first send is a message that it handles itself (see Ack)."""
+    if not (commit.acks and commit.sends):
+        return False
+    first = commit.sends[0]
+    return first.recipient == commit.agent and first.message_id == commit.acks[0].message_id
+
+
 def _foreign(commit: Commit) -> Refused | None:
     own = commit.organization + "/"
     for send in commit.sends:
@@ -193,8 +201,12 @@ def _expired(message_id: str, forgotten: str) -> bool:
 
 def _inbox(commit: Commit, agent: Agent) -> Refused | None:
     done: set[str] = set()
-    pending = agent.pending
-    for group in (commit.acks, commit.retries, commit.buries):
+    pending, acks = agent.pending, commit.acks
+    if at_once(commit):
+        if pending:
+            return Refused("overtaking", acks[0].message_id)
+        acks = acks[1:]
+    for group in (acks, commit.retries, commit.buries):
         for item in group:
             if item.message_id not in pending or item.message_id in done:
                 return Refused("not_pending", item.message_id)

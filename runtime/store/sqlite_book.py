@@ -17,6 +17,7 @@ from collections.abc import Callable, Hashable, Sequence
 from runtime.clock import Clock, iso
 from runtime.store.contract import (
     BATCH_MAX,
+    Ack,
     Activation,
     Commit,
     Committed,
@@ -27,7 +28,7 @@ from runtime.store.contract import (
     Swept,
 )
 from runtime.store.roster import Agent, Owner, Roster, in_order
-from runtime.store.rules import cause_of, cut, page_limit, refusal, reminder_id
+from runtime.store.rules import at_once, cause_of, cut, page_limit, refusal, reminder_id
 from runtime.store.sqlite_agents import HIDDEN, Agents
 from runtime.store.sqlite_bulk import QUERIES, rows
 from runtime.store.sqlite_documents import Documents
@@ -125,26 +126,30 @@ class Book:
         refused = refusal(commit, self)
         if refused is not None:
             return refused
-        version = 0
+        version, sends, seqs = 0, commit.sends, []
         if commit.agent is not None:
             agent = self.agent(commit.agent)
             assert agent is not None
-            self._turn(agent, commit, now_ms)
+            acks = commit.acks
+            if at_once(commit):
+                seqs.append(self._handle(agent, sends[0], acks[0], now_ms))
+                sends, acks = sends[1:], acks[1:]
+            self._turn(agent, commit, acks, now_ms)
             version = agent.version
         for put in commit.puts:
             self.documents.put(put, now_ms)
-        seqs = tuple([self._send(send, now_ms) for send in commit.sends])
+        seqs += [self._send(send, now_ms) for send in sends]
         for event in commit.feed:
             self.rings.add("feed")
             self.feed.add(event)
-        return Committed(version, seqs, self.feed.head)
+        return Committed(version, tuple(seqs), self.feed.head)
 
-    def _turn(self, agent: Agent, commit: Commit, now_ms: int) -> None:
+    def _turn(self, agent: Agent, commit: Commit, acks: Sequence[Ack], now_ms: int) -> None:
         if commit.events:
             self.agents.record(agent, commit.events, now_ms, cause_of(commit))
         if commit.snapshot is not None:
             self.agents.save(agent, commit.snapshot)
-        for ack in commit.acks:
+        for ack in acks:
             self._finish(agent, ack.message_id, "processed", now_ms, ack.reply, None)
         for bury in commit.buries:
             self._finish(agent, bury.message_id, "dead", now_ms, None, bury.error)
@@ -171,6 +176,14 @@ class Book:
         ring = ("outcome", agent.address, message_id)
         if self._is_awaited(ring):
             self.rings.add(ring)
+
+    def _handle(self, agent: Agent, send: Send, ack: Ack, now_ms: int) -> int:
+        """A message that is handled at once: nobody can wait for it yet; its seq."""
+        seq = self.roster.head_seq + 1
+        self.roster.passed(seq)
+        self.inbox.add(send, seq, agent.row, now_ms)
+        self.inbox.finish(seq, "processed", now_ms, ack.reply, None)
+        return seq
 
     def _send(self, send: Send, now_ms: int) -> int:
         agent = self.agent(send.recipient) or self.agents.create(send.recipient)

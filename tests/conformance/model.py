@@ -146,8 +146,13 @@ class Model:
 
     def turn(self, commit: Commit, now: int, own: list[int]) -> None:
         done = {"finished_ms": now, "reply": None, "error": None}
-        for ack in commit.acks:
-            message = self.pending(commit.agent, ack.message_id, own)
+        for number, ack in enumerate(commit.acks):
+            if number == 0 and self.sends_itself(commit, ack):
+                if len(self.inbox(commit.agent)) > len(self.own(commit.agent, own)):
+                    raise No("overtaking", ack.message_id)
+                message = self.own(commit.agent, own)[0]
+            else:
+                message = self.pending(commit.agent, ack.message_id, own)
             message |= done | {"status": "processed", "reply": ack.reply}
         tried = set()
         for retry in commit.retries:
@@ -162,6 +167,18 @@ class Model:
             if bury.message_id in tried:
                 raise No("not_pending", bury.message_id)
             message |= done | {"status": "dead", "error": bury.error}
+
+    def sends_itself(self, commit: Commit, ack: Any) -> bool:
+        """Whether the message is handled at once."""
+        first = commit.sends[0] if commit.sends else None
+        return first is not None and self.is_message(
+            {"recipient": first.recipient, "message_id": first.message_id},
+            commit.agent,
+            ack.message_id,
+        )
+
+    def own(self, agent: str, seqs: list[int]) -> list[dict[str, Any]]:
+        return [m for m in self.messages if m["seq"] in seqs and m["recipient"] == agent]
 
     def pending(self, agent: str, id: str, own: list[int]) -> dict[str, Any]:
         for message in self.messages:

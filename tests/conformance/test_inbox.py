@@ -114,6 +114,46 @@ async def test_only_a_pending_message_of_its_own_can_be_finished(store, desk, pa
     assert ids(await store.inbox(A, 0, 10)) == ["m"]
 
 
+async def test_a_message_can_be_accepted_and_handled_in_one_commit(store, desk, clock):
+    """An ask would cost two commits, or its message leave no trace."""
+    await desk.take(A)
+    answer = await desk.commit(
+        version=0, acks=(Ack("m", b"1"),), events=(Event("e", b"{}"),),
+        sends=(send("m"), send("out", B, A), send("self", A, A)),
+    )  # fmt: skip
+    assert answer.seqs == (1, 2, 3)
+    assert ids(await store.inbox(A, 0, 10)) == ["self"]
+    handled, waiting = await store.history(A, 0, 10)
+    assert (handled.message_id, handled.status, handled.reply) == ("m", "processed", b"1")
+    assert handled.finished_ms == handled.accepted_ms == clock.now_ms()
+    assert (waiting.message_id, waiting.status) == ("self", "pending")
+    assert await store.outcome(A, "m", 0) == handled
+    assert [event.cause for event in await store.journal(A, 0, 10)] == ["m"]
+    assert await one(store, accept(send("m"))) == Refused("duplicate", "m")
+    poll = await store.poll("o1", 0, 10, 0)
+    assert (ids(poll.messages), poll.cursor) == (["self"], 3)
+
+
+async def test_no_message_is_handled_before_one_that_waits(store, desk):
+    """A sender's second message would overtake its first."""
+    await desk.take(A)
+    await desk.give("first")
+    parts = {"acks": (Ack("second"),), "sends": (send("second"),)}
+    assert await one(store, desk.turn(**parts)) == Refused("overtaking", "second")
+    assert ids(await store.history(A, 0, 10)) == ["first"]
+    await desk.commit(acks=(Ack("first"),))
+    await desk.commit(**parts)
+
+
+async def test_only_the_first_send_of_a_commit_can_be_handled_at_once(store, desk):
+    """What a handler sends to itself would be done before anybody handled it."""
+    await desk.take(A)
+    sends = (send("out", B, A), send("m"))
+    assert await desk.refused(acks=(Ack("m"),), sends=sends) == "not_pending"
+    assert await desk.refused(acks=(Ack("m"),), sends=(send("m", B),)) == "not_pending"
+    assert await desk.refused(acks=(Ack("x"), Ack("m")), sends=(send("m"),)) == "not_pending"
+
+
 async def test_seqs_are_the_order_of_acceptance(store, desk):
     """Messages of one sender would overtake each other."""
     given = [seq for id in "abcde" for seq in await desk.give(id)]

@@ -171,6 +171,8 @@ class StoreMachine(RuleBasedStateMachine):
                 fields["expected_version"] = state["version"] + (slip == "version")
             if slip == "part":
                 fields |= draw(wrong_parts)
+            if draw(st.integers(0, 3)) == 0:
+                fields |= self.draw_at_once(draw, agent, of, fields)
         return Commit(of, agent, **fields)
 
     def draw_puts(self, draw, agent, of):
@@ -196,6 +198,15 @@ class StoreMachine(RuleBasedStateMachine):
             "acks": tuple(Ack(id, draw(st.none() | bodies)) for id in waiting if how[id] == "acks"),
             "retries": tuple(Retry(id, 7, "busy") for id in waiting if how[id] == "retries"),
             "buries": tuple(Bury(id, "dead") for id in waiting if how[id] == "buries"),
+        }
+
+    def draw_at_once(self, draw, agent, of, fields):
+        """A message that the commit handles itself, beside what is drawn already."""
+        id = draw(st.just(f"once{self.model.seq}") | ids)
+        sent = Send(id, f"{of}/client:x", agent, b"now")
+        return {
+            "sends": (sent, *fields.get("sends", ())),
+            "acks": (Ack(id, draw(st.none() | bodies)), *fields.get("acks", ())),
         }
 
     def draw_journal(self, draw, agent, of):

@@ -2,20 +2,24 @@
 
     inbox (in order of seq) -> handler -> commit -> acknowledge, deliver, reply
 
-The agent's state in memory is the journal's fold at `version`, plus what the
-handler of the moment has changed.  A handler that raises is rolled back to the
-committed state and its message stays first in line.  A refused commit means
-that somebody else has the agent or that an earlier commit landed after all;
-either way memory is worthless, so the activation ends and the store is read
-again.  Which agents are live, and where, is `host`'s business; jobs run beside
-the turns in `jobrun`.
+A handler that raises is rolled back to the committed state (`folded`) and its
+message stays first in line.  A refused commit means that somebody else has the
+agent or that an earlier commit landed after all; either way memory is
+worthless, so the activation ends and the store is read again.
+
+A message that is asked here, and was not accepted before, is handled at once:
+its acceptance and its turn are one commit.  When that is not to be (others wait
+before it, its turn fails) nothing of it has happened, and it is accepted and
+handled like every other.
+
+While there is nothing to do there is no task.  Which agents are live, and
+where, is `host`'s business; jobs run beside the turns in `jobrun`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import heapq
-import json
 import logging
 from collections.abc import Callable
 from typing import Final, Protocol
@@ -25,15 +29,27 @@ from runtime.answers import Answers
 from runtime.backoff import Backoff
 from runtime.clock import Clock, iso
 from runtime.deadletters import burial
-from runtime.errors import HistoryForgottenError, InvalidMessageError, told
+from runtime.errors import InvalidMessageError, told
+from runtime.folded import Folded
 from runtime.group import GroupCommitter
 from runtime.ids import Ids, split
 from runtime.joblane import JobLane
-from runtime.journal import State, diff, fold
+from runtime.journal import State
 from runtime.message import BROADCAST_PREFIX, Message
 from runtime.patience import patiently
 from runtime.store import contract
-from runtime.store.contract import Ack, Commit, Committed, Fence, Put, Retry, Snapshot, Store
+from runtime.store.contract import (
+    Ack,
+    Commit,
+    Committed,
+    Fence,
+    Put,
+    Retry,
+    Send,
+    Snapshot,
+    Store,
+    StoredMessage,
+)
 from runtime.turn import Turn, to_json
 
 logger = logging.getLogger(__name__)
@@ -48,8 +64,12 @@ LONG_INBOX = 32
 """From this many messages on a claim's answer may have been cut (32 MiB of 1 MiB each)."""
 BROADCAST_MAX = contract.BATCH_MAX
 """Agents one broadcast reaches."""
-HANDLERS_FAULT = frozenset({"revision_conflict", "duplicate", "expired", "foreign_organization"})
-"""Refusals that come from what the handler wrote, not from another activation."""
+HANDLERS_FAULT = frozenset(
+    {"revision_conflict", "duplicate", "expired", "foreign_organization", "overtaking"}
+)
+"""Refusals that come from the message or what its handler wrote, not from another activation."""
+UNACCEPTED: Final = 0
+"""The seq of a message that is asked and that the store does not know yet."""
 
 
 class HostServices(Protocol):
@@ -72,8 +92,16 @@ class HostServices(Protocol):
         """The activation is worthless: forget it and let the agent be claimed anew."""
 
 
+_Asked = tuple[StoredMessage, "asyncio.Future[bytes | None]"]
+
+
 class Activation:
     """One agent, one epoch."""
+
+    __slots__ = (
+        "_asked", "_done", "_had_before", "_in_turn", "_open", "_queue", "_stopped", "_task", "address", "agent",
+        "agent_id", "fence", "folded", "host", "jobs", "last_active_s", "organization",
+    )  # fmt: skip
 
     def __init__(
         self, claimed: contract.Activation, agent: BaseAgent, incarnation: str, host: HostServices
@@ -82,48 +110,40 @@ class Activation:
         self.organization, self.agent_id = split(claimed.agent)
         self.agent = agent
         self.fence = Fence(incarnation, claimed.epoch)
-        self.version = claimed.version
         self.host = host
         self.last_active_s = 0.0
         self.jobs = JobLane(self)
-        self._claimed = claimed
         self._had_before = 0
         """Seq up to which an earlier activation may have had a message of the inbox."""
-        self._committed: State = {}
-        """The journal's fold; of a new agent nothing, so that its first event has all of it."""
-        self._clean: State = {}
-        """The state as the agent was given it, for telling whether it has changed."""
-        self._snapshot_version = claimed.snapshot_version
-        self._queue: list[tuple[int, contract.StoredMessage]] = []
+        self.folded: Folded
+        self._queue: list[tuple[int, StoredMessage]] = []
+        self._asked: list[_Asked] = []
+        """Asked here and not accepted yet, in their order."""
         self._open: set[int] = set()
         """Seqs offered and not done with."""
         self._done: set[int] = set()
         """Seqs done with that a poll may still bring."""
-        self._news = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._in_turn = False
+        self._stopped = True
 
     # Life
 
-    async def start(self) -> None:
+    async def start(self, claimed: contract.Activation) -> None:
         """Load the state, call `activate`, begin to handle the inbox."""
-        claimed = self._claimed
-        self._committed = self._fold(claimed.snapshot, claimed.events)
-        self._adopt_committed()
+        self.folded = Folded(claimed, self.agent)
         self._set_context()
         await self.agent.activate()
         waiting = (*claimed.inbox, *await self._rest(claimed.inbox))
         if claimed.epoch > 1:
             self._had_before = max((message.seq for message in waiting), default=0)
+        self._stopped = False
         self.offer(*waiting)
-        self._claimed = None  # type: ignore[assignment]  # loaded: not needed, and it may be large
-        self._task = asyncio.create_task(self._run(), name=f"turns:{self.address}")
+        self._wake()
 
-    async def _rest(
-        self, inbox: tuple[contract.StoredMessage, ...]
-    ) -> list[contract.StoredMessage]:
+    async def _rest(self, inbox: tuple[StoredMessage, ...]) -> list[StoredMessage]:
         """What of a long inbox the claim's answer had no room for; no poll brings it again."""
-        rest: list[contract.StoredMessage] = []
+        rest: list[StoredMessage] = []
         last = inbox[-1] if len(inbox) >= LONG_INBOX else None
         while last is not None:
             after = last.seq
@@ -138,10 +158,12 @@ class Activation:
 
     async def stop(self, reason: DeactivationReason) -> None:
         """Leave memory; a running job is left where it is, to be resumed elsewhere."""
+        self._stopped = True
         await self.jobs.stop()
         if self._task is not None and self._task is not asyncio.current_task():
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        self._decline()
         try:
             await self.agent.deactivate(reason)
         except Exception:  # the author's code: it must not keep the agent in memory
@@ -150,19 +172,19 @@ class Activation:
     @property
     def idle(self) -> bool:
         """Nothing to do and nothing being done."""
-        return not self._queue and not self._in_turn and not self.jobs.busy
+        return not (self._queue or self._asked or self._in_turn or self.jobs.busy)
 
     @property
-    def unsaved_events(self) -> int:
-        return self.version - self._snapshot_version
+    def version(self) -> int:
+        return self.folded.version
 
-    def offer(self, *messages: contract.StoredMessage) -> None:
+    def offer(self, *messages: StoredMessage) -> None:
         """Add pending messages; one that is known already is passed over."""
         for message in messages:
             if message.seq not in self._open and message.seq not in self._done:
                 self._open.add(message.seq)
                 heapq.heappush(self._queue, (message.seq, message))
-        self._news.set()
+        self._wake()
 
     def done(self, seq: int) -> None:
         """The message has left the inbox."""
@@ -179,15 +201,37 @@ class Activation:
         self._done = {seq for seq in self._done if seq > cursor}
         return bool(self._done)
 
+    async def ask(self, send: Send) -> bytes | None:
+        """Handle a message that nobody has accepted yet, before it is accepted.
+
+        Returns the answer's JSON when acceptance and turn are durable. None: it
+        must be accepted first; nothing of it has happened, or it had been
+        accepted before, and the store knows what became of it.
+        """
+        if self._stopped:
+            return None
+        answer: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
+        now_ms = self.host.clock.now_ms()
+        stored = StoredMessage(
+            UNACCEPTED, send.message_id, send.sender, send.recipient, send.body, now_ms,
+            send.reply_to,
+        )  # fmt: skip
+        self._asked.append((stored, answer))
+        self._wake()
+        return await answer
+
     # The loop
 
+    def _wake(self) -> None:
+        if self._task is None and not self._stopped and (self._queue or self._asked):
+            self._task = asyncio.create_task(self._run(), name=f"turns:{self.address}")
+
     async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            while not self._queue:
-                self.last_active_s = loop.time()
-                self._news.clear()
-                await self._news.wait()
+        while self._queue or self._asked:
+            if not self._queue:
+                await self._handle_asked(*self._asked.pop(0))
+                continue
+            self._decline()
             message = heapq.heappop(self._queue)[1]
             wait_s = (message.not_before_ms - self.host.clock.now_ms()) / 1000
             self._in_turn = True
@@ -195,8 +239,10 @@ class Activation:
                 await asyncio.sleep(wait_s)
             await self._handle(message)
             self._in_turn = False
+        self.last_active_s = asyncio.get_running_loop().time()
+        self._task = None
 
-    async def _handle(self, stored: contract.StoredMessage) -> None:
+    async def _handle(self, stored: StoredMessage) -> None:
         try:
             message = Message.from_json(stored.body)
         except InvalidMessageError as error:
@@ -207,9 +253,36 @@ class Activation:
         else:
             await self._turn(stored, message)
 
-    async def _turn(self, stored: contract.StoredMessage, message: Message) -> None:
+    async def _handle_asked(
+        self, stored: StoredMessage, answer: asyncio.Future[bytes | None]
+    ) -> None:
+        if answer.done():  # whoever asked has gone, and nothing of it has happened
+            return
+        reply = None
+        try:
+            message = Message.from_json(stored.body)
+            if not (self._open or self.jobs.takes(message)):
+                self._in_turn = True
+                reply = await self._turn(stored, message)
+                self._in_turn = False
+        except InvalidMessageError:
+            pass  # it becomes a dead letter once it is accepted
+        finally:
+            if not answer.done():
+                answer.set_result(reply)
+
+    def _decline(self) -> None:
+        """Have what is asked accepted first: it would overtake what waits."""
+        asked, self._asked = self._asked, []
+        for _, answer in asked:
+            if not answer.done():
+                answer.set_result(None)
+
+    async def _turn(self, stored: StoredMessage, message: Message) -> bytes | None:
+        """One turn, one commit; the answer's JSON once that is durable, None when it failed."""
         turn = self._set_context()
-        first = self.version == 0
+        folded = self.folded
+        first = folded.version == 0
         try:
             async with asyncio.timeout(TURN_TIMEOUT_S):
                 if first:
@@ -221,10 +294,12 @@ class Activation:
             await self._expand(turn)
             if first:
                 turn.puts.append(self.description())
-            after = self.agent.state.model_dump(mode="json")
-            events = turn.events(diff(self._committed, after), self.agent.schema_version, first)
+            after, patch = folded.change()
+            events = turn.events(patch, self.agent.schema_version, first)
             snapshot = self._snapshot(after, len(events), turn.wants_snapshot)
-            commit = turn.commit(self.fence, self.version, events, snapshot, ack)
+            if stored.seq == UNACCEPTED:
+                turn.sends.insert(0, _send_of(stored))
+            commit = turn.commit(self.fence, folded.version, events, snapshot, ack)
             answer = await self.host.group.commit(commit)
         except Exception as error:  # the author's code may raise anything: the message's fault
             logger.warning(
@@ -235,19 +310,18 @@ class Activation:
                 extra={"action": "turn.failed", "agent": self.address},
             )
             await self._failed(stored, told(error))
-            return
+            return None
         if not isinstance(answer, Committed):
             await self._refused(stored, answer)
-            return
-        self.version = answer.version
-        self._committed = self._clean = after
-        if snapshot is not None:
-            self._snapshot_version = self.version
-        self.done(stored.seq)
+            return None
+        folded.advance(after, answer.version, snapshot is not None)
+        if stored.seq != UNACCEPTED:
+            self.done(stored.seq)
         self.host.delivered(commit, answer.seqs)
         self.host.answers.processed(self.address, stored.message_id, ack.reply)
+        return ack.reply or b"null"
 
-    async def _refused(self, stored: contract.StoredMessage, refused: contract.Refused) -> None:
+    async def _refused(self, stored: StoredMessage, refused: contract.Refused) -> None:
         if refused.reason in HANDLERS_FAULT:
             await self._failed(stored, f"{refused.reason}: {refused.detail}")
             return
@@ -262,9 +336,14 @@ class Activation:
 
     # Failure
 
-    async def _failed(self, stored: contract.StoredMessage, error: str) -> None:
-        """Roll back; the message stays first in line, or becomes a dead letter."""
-        self._adopt_committed()
+    async def _failed(self, stored: StoredMessage, error: str) -> None:
+        """Roll back; the message stays first in line, or becomes a dead letter.
+
+        One that is not accepted yet was never there.
+        """
+        self.folded.restore()
+        if stored.seq == UNACCEPTED:
+            return
         attempts = stored.attempts + 1
         if attempts >= DELIVERIES_MAX:
             await self._bury(stored, error)
@@ -275,13 +354,13 @@ class Activation:
         if not isinstance(answer, Committed):
             await self._refused(stored, answer)
             return
-        again = contract.StoredMessage(
+        again = StoredMessage(
             stored.seq, stored.message_id, stored.sender, stored.recipient, stored.body,
             stored.accepted_ms, stored.reply_to, "pending", attempts, not_before_ms,
         )  # fmt: skip
         heapq.heappush(self._queue, (again.seq, again))
 
-    async def _bury(self, stored: contract.StoredMessage, error: str) -> None:
+    async def _bury(self, stored: StoredMessage, error: str) -> None:
         now_ms = self.host.clock.now_ms()
         answer = await self.write(**burial(self.address, stored, error, now_ms))
         logger.error(
@@ -308,65 +387,27 @@ class Activation:
 
     async def save(self) -> None:
         """Write a snapshot if events have come since the last one."""
-        if not self.unsaved_events:
+        folded = self.folded
+        if folded.version == folded.saved:
             return
-        snapshot = Snapshot(to_json(self._committed), self.agent.schema_version)
+        snapshot = folded.snapshot(folded.committed)
         answer = await self.host.group.commit(
-            Commit(self.organization, self.address, self.fence, self.version, snapshot=snapshot)
+            Commit(self.organization, self.address, self.fence, folded.version, snapshot=snapshot)
         )
         if isinstance(answer, Committed):
-            self._snapshot_version = self.version
+            folded.saved = folded.version
 
-    # State
+    # What a turn is made with
 
     @property
     def state_is_committed(self) -> bool:
         """Whether memory holds just what is durable; never during a turn."""
-        return self._in_turn or self.agent.state.model_dump(mode="json") == self._clean
-
-    def _adopt_committed(self) -> None:
-        self.agent.state = self.agent.State.model_validate(self._committed)
-        self._clean = self.agent.state.model_dump(mode="json")
-
-    def _fold(self, snapshot: Snapshot | None, events: tuple[contract.JournalEvent, ...]) -> State:
-        base = (json.loads(snapshot.body), snapshot.schema) if snapshot else None
-        return fold(
-            base,
-            ((event.body, event.schema) for event in events),
-            self.agent.schema_version,
-            self.agent.upcasters,
-        )
-
-    async def state_at(self, version: int | None) -> State:
-        """The state after the journal's event `version`; None: the committed one.
-
-        Raises:
-            HistoryForgottenError: the journal does not reach back to its beginning any more.
-        """
-        if version is None:
-            return dict(self._committed)
-        events: list[contract.JournalEvent] = []
-        while len(events) < version:
-            after = len(events)
-            page = await patiently(
-                lambda after=after: self.host.store.journal(  # type: ignore[misc]
-                    self.address, after, contract.BATCH_MAX
-                )
-            )
-            if page and page[0].version != len(events) + 1:
-                raise HistoryForgottenError(self.address, page[0].version)
-            if not page:
-                break
-            events.extend(page)
-        if len(events) < min(version, self.version):
-            raise HistoryForgottenError(self.address, self.version)
-        return self._fold(None, tuple(events[:version]))
+        return self._in_turn or self.folded.is_clean
 
     def _snapshot(self, after: State, new_events: int, wanted: bool) -> Snapshot | None:
-        due = self.unsaved_events + new_events >= contract.SNAPSHOT_EVERY
-        if not new_events or not (due or wanted):
+        if not new_events or not (wanted or self.folded.is_due(new_events)):
             return None
-        return Snapshot(to_json(after), self.agent.schema_version)
+        return self.folded.snapshot(after)
 
     def _set_context(self) -> Turn:
         turn = Turn(
@@ -374,11 +415,14 @@ class Activation:
             self.agent_id,
             self.host.clock,
             self.host.ids,
-            self.state_at,
+            self._state_at,
             self._read,
         )
         self.agent.context = turn
         return turn
+
+    async def _state_at(self, version: int | None) -> State:
+        return await self.folded.at(version, self.host.store)
 
     async def _read(self, collection: str, key: str) -> bytes | None:
         document = await patiently(lambda: self.host.store.get(collection, key))
@@ -420,3 +464,7 @@ def _is_answered(message: Message) -> bool:
     reminder: two agents that always return something would talk for ever.
     """
     return not (is_client(message.sender) or message.message_type in UNANSWERED)
+
+
+def _send_of(stored: StoredMessage) -> Send:
+    return Send(stored.message_id, stored.sender, stored.recipient, stored.body, stored.reply_to)

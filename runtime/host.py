@@ -160,7 +160,7 @@ class Host:
     # From outside
 
     async def ask(self, organization: str, sender: str, message: Message, where: str) -> bytes:
-        """Accept a message and wait until it is handled; the answer as JSON bytes.
+        """Have a message accepted and handled; the answer as JSON bytes.
 
         Returns the reply, `null` when there was none.
 
@@ -169,6 +169,9 @@ class Host:
             DeadLetterError: the agent gave the message up.
         """
         send = Send(message.message_id, f"{organization}/{sender}", where, message.to_json())
+        activation = self._active.get(where)
+        if activation is not None and (told := await activation.ask(send)) is not None:
+            return told
         with self.answers.awaited(where, message.message_id) as answer:
             commit = Commit(organization, sends=(send,))
             written = await self.group.commit(commit)
@@ -206,15 +209,20 @@ class Host:
     # HostServices
 
     def delivered(self, commit: Commit, seqs: tuple[int, ...]) -> None:
-        if not seqs:
+        sends = commit.sends
+        if commit.at_once:
+            if seqs[0] == self._handed + 1:
+                self._handed += 1
+            sends, seqs = sends[1:], seqs[1:]
+        if not sends:
             return
         first = self._nothing_before(commit.agent, seqs[0])
-        if not (first and self._all_live_here(commit)):
+        if not (first and self._all_live_here(sends)):
             if commit.agent in self._active:
                 self._left[commit.agent] = seqs[-1]
         elif seqs[0] <= self._handed + 1:
             self._handed = max(self._handed, seqs[-1])
-        for send, seq in zip(commit.sends, seqs, strict=True):
+        for send, seq in zip(sends, seqs, strict=True):
             activation = self._active.get(send.recipient)
             if activation is not None and seq > self._cursor:  # else a poll or claim had it
                 if not first:
@@ -229,14 +237,14 @@ class Host:
                 self._claim_these[send.recipient] = None
                 self._claim_wanted.set()
 
-    def _all_live_here(self, commit: Commit) -> bool:
-        """Whether no poll is needed to bring the commit's messages to agents of this host.
+    def _all_live_here(self, sends: tuple[Send, ...]) -> bool:
+        """Whether no poll is needed to bring these messages to agents of this host.
 
         One that does not live here yet may be on its way with a claim.
         """
         return all(
             send.recipient in self._active or kind_of(send.recipient) == "scheduler"
-            for send in commit.sends
+            for send in sends
         )
 
     def _nothing_before(self, sender: str | None, seq: int) -> bool:
@@ -427,7 +435,7 @@ class Host:
         self._left.pop(claimed.agent, None)
         activation.offer(*self._early.pop(claimed.agent, ()))
         try:
-            await activation.start()
+            await activation.start(claimed)
         except Exception as error:  # a state that can't be loaded, or the author's `activate`
             logger.exception("activation failed", extra={"agent": claimed.agent})
             del self._active[claimed.agent]

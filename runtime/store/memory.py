@@ -39,7 +39,6 @@ from runtime.store.memory_tables import Tables
 from runtime.store.parking import Alarm, Parking
 from runtime.store.roster import Agent, Roster, in_order
 from runtime.store.rules import (
-    at_once,
     cause_of,
     check_call,
     check_limit,
@@ -99,7 +98,7 @@ class MemoryStore:
         sends, acks, seqs = commit.sends, commit.acks, []
         if commit.agent is not None:
             agent = self._tables.agents[commit.agent]
-            if at_once(commit):
+            if commit.at_once:
                 seqs.append(self._handle(agent, sends[0], acks[0], now_ms))
                 sends, acks = sends[1:], acks[1:]
             version = self._write_agent(agent, commit, acks, now_ms)

@@ -182,6 +182,14 @@ class Commit(Record, frozen=True):
     puts: tuple[Put, ...] = ()
     feed: tuple[FeedEvent, ...] = ()
 
+    @property
+    def at_once(self) -> bool:
+        """Whether the first send is a message that this very commit handles (see Ack)."""
+        if not (self.acks and self.sends):
+            return False
+        first = self.sends[0]
+        return first.recipient == self.agent and first.message_id == self.acks[0].message_id
+
 
 class Committed(Record, frozen=True, tag="ok"):
     version: int

@@ -140,14 +140,6 @@ def refusal(commit: Commit, view: View) -> Refused | None:
     return _inbox(commit, agent) or _steps(commit, view)
 
 
-def at_once(commit: Commit) -> bool:
-    """Whether the commit's first send is a message that it handles itself (see Ack)."""
-    if not (commit.acks and commit.sends):
-        return False
-    first = commit.sends[0]
-    return first.recipient == commit.agent and first.message_id == commit.acks[0].message_id
-
-
 def _foreign(commit: Commit) -> Refused | None:
     own = commit.organization + "/"
     for send in commit.sends:
@@ -202,7 +194,7 @@ def _expired(message_id: str, forgotten: str) -> bool:
 def _inbox(commit: Commit, agent: Agent) -> Refused | None:
     done: set[str] = set()
     pending, acks = agent.pending, commit.acks
-    if at_once(commit):
+    if commit.at_once:
         if pending:
             return Refused("overtaking", acks[0].message_id)
         acks = acks[1:]

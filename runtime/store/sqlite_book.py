@@ -28,7 +28,7 @@ from runtime.store.contract import (
     Swept,
 )
 from runtime.store.roster import Agent, Owner, Roster, in_order
-from runtime.store.rules import at_once, cause_of, cut, page_limit, refusal, reminder_id
+from runtime.store.rules import cause_of, cut, page_limit, refusal, reminder_id
 from runtime.store.sqlite_agents import HIDDEN, Agents
 from runtime.store.sqlite_bulk import QUERIES, rows
 from runtime.store.sqlite_documents import Documents
@@ -131,7 +131,7 @@ class Book:
             agent = self.agent(commit.agent)
             assert agent is not None
             acks = commit.acks
-            if at_once(commit):
+            if commit.at_once:
                 seqs.append(self._handle(agent, sends[0], acks[0], now_ms))
                 sends, acks = sends[1:], acks[1:]
             self._turn(agent, commit, acks, now_ms)

@@ -80,18 +80,21 @@ async def test_an_answer_comes_after_the_commit() -> None:
     store = HeldTurns()
     troupe = await LocalTroupe({"counter": Counter}, store).start()
     client, host = troupe.client(), troupe.hosts["host-0"]
-    assert await client.ask("counter:a", {"by": 2}, "add") == 2
+    for agent in ("counter:asked", "counter:sent"):
+        assert await client.ask(agent, {"by": 2}, "add") == 2
     store.held.clear()
     store.let_go.clear()
-    message = client.message("counter:a", {"by": 3}, "add")
-    asking = [asyncio.create_task(host.ask("acme", message.sender, message, "acme/counter:a"))]
+    message = client.message("counter:asked", {"by": 3}, "add")
+    where = "acme/counter:asked"
+    asking = [asyncio.create_task(host.ask("acme", message.sender, message, where))]
+    sent = await client.send("counter:sent", {"by": 3}, "add")
+    asking.append(asyncio.create_task(client.answer("counter:sent", sent)))
     async with asyncio.timeout(5):
         await store.held.wait()
-    asking.append(asyncio.create_task(client.answer("counter:a", message.message_id)))
     for _ in range(50):  # whoever could answer has had its chance
         await asyncio.sleep(0)
     assert [task.done() for task in asking] == [False, False]
-    assert len(await store.journal("acme/counter:a", 0, 10)) == 1
+    assert len(await store.journal(where, 0, 10)) == 1
     store.let_go.set()
     async with asyncio.timeout(5):
         assert [int(answer) for answer in await asyncio.gather(*asking)] == [5, 5]
@@ -184,7 +187,7 @@ async def test_a_stale_twin_is_refused(troupe) -> None:
     twin = paused._active["acme/counter:a"]
     await troupe.start_host("host-0")  # the same name: supersedes the paused one
     await client.ask("counter:a", {"by": 2}, "add")
-    twin._committed["total"] = 999
+    twin.folded.committed["total"] = 999
     answer = await twin.write()
     assert answer.reason == "stale_epoch"
     assert (await client.ask("counter:a", {}, "read"))["total"] == 4

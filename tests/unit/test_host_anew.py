@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from runtime.agent import AgentState, BaseAgent
+from runtime.agent import AgentState, BaseAgent, DeactivationReason
 from runtime.clock import SystemClock
 from runtime.message import Message
 from runtime.store.memory import MemoryStore
@@ -17,9 +17,16 @@ A = "acme/counter:a"
 
 class Counter(BaseAgent):
     kind = "counter"
+    living = 0
 
     class State(AgentState):
         total: int = 0
+
+    async def activate(self) -> None:
+        type(self).living += 1
+
+    async def deactivate(self, reason: DeactivationReason) -> None:
+        type(self).living -= 1
 
     async def receive_message(self, message: Message) -> int:
         self.state.total += 1
@@ -56,6 +63,7 @@ class LateAnswers(MemoryStore):
 
 @pytest.fixture
 async def troupe():
+    Counter.living = 0
     troupe = LocalTroupe({"counter": Counter}, LateAnswers())
     yield troupe
     troupe.store.let_go.set()
@@ -95,5 +103,4 @@ async def test_a_claim_of_before_brings_nobody_to_life(troupe) -> None:
         store.let_go.set()
         assert await client.answer("counter:a", sent) == 1
     assert host._active[A].fence.epoch == 2
-    turns = [task for task in asyncio.all_tasks() if task.get_name() == f"turns:{A}"]
-    assert len(turns) == 1
+    assert Counter.living == 1

@@ -12,6 +12,7 @@ from runtime import activation
 from runtime.activation import Activation
 from runtime.backoff import Backoff
 from runtime.errors import StoreUnavailableError
+from runtime.folded import Folded
 from runtime.group import GroupCommitter
 from runtime.host import Host
 from runtime.store.contract import Commit, Committed, Refused, Snapshot, StoredMessage
@@ -28,18 +29,21 @@ def _acknowledges_first(commit: Any) -> Any:
     async def committing(self: GroupCommitter, one: Commit) -> Any:
         if not _is_turn(one):
             return await commit(self, one)
-        await commit(self, Commit(one.organization, one.agent, one.fence, acks=one.acks))
-        return await commit(self, replace(one, acks=()))
+        first = one.sends[: one.at_once]
+        await commit(
+            self, Commit(one.organization, one.agent, one.fence, acks=one.acks, sends=first)
+        )
+        return await commit(self, replace(one, acks=(), sends=one.sends[one.at_once :]))
 
     return committing
 
 
 def _answers_first(turn: Any) -> Any:
-    async def handling(self: Activation, stored: StoredMessage, message: Any) -> None:
+    async def handling(self: Activation, stored: StoredMessage, message: Any) -> Any:
         if message.message_type == "read":
             reply = json.dumps(self.agent.state.model_dump()).encode()
             self.host.answers.processed(self.address, stored.message_id, reply)
-        await turn(self, stored, message)
+        return await turn(self, stored, message)
 
     return handling
 
@@ -68,7 +72,7 @@ def _takes_unknown_for_refused(_: Any) -> Any:
 
 def _shrugs_at_refusals(_: Any) -> Any:
     async def refused(self: Activation, stored: StoredMessage, answer: Refused) -> None:
-        self._adopt_committed()
+        self.folded.restore()
         self.done(stored.seq)
 
     return refused
@@ -98,12 +102,12 @@ def _sends_though_failed(failed: Any) -> Any:
 
 
 def _keeps_the_state(_: Any) -> Any:
-    def adopt(self: Activation) -> None:
+    def restore(self: Folded) -> None:
         if not self._clean:
-            self.agent.state = self.agent.State.model_validate(self._committed)
+            self.agent.state = self.agent.State.model_validate(self.committed)
             self._clean = self.agent.state.model_dump(mode="json")
 
-    return adopt
+    return restore
 
 
 def _without_letter(burial: Any) -> Any:
@@ -117,7 +121,7 @@ def _without_letter(burial: Any) -> Any:
 def _snapshots_before(snapshot: Any) -> Any:
     def saving(self: Activation, after: Any, new_events: int, wanted: bool) -> Snapshot | None:
         made: Snapshot | None = snapshot(self, after, new_events, wanted)
-        return replace(made, body=to_json(self._committed)) if made is not None else None
+        return replace(made, body=to_json(self.folded.committed)) if made is not None else None
 
     return saving
 
@@ -161,7 +165,7 @@ BUGS = (
          Plant(Activation, "_refused", _shrugs_at_refusals))),
     Bug("retry loses its place", (Plant(Activation, "_failed", _loses_the_place),)),
     Bug("failed turn's messages are sent", (Plant(Activation, "_failed", _sends_though_failed),)),
-    Bug("failed turn's state is kept", (Plant(Activation, "_adopt_committed", _keeps_the_state),)),
+    Bug("failed turn's state is kept", (Plant(Folded, "restore", _keeps_the_state),)),
     Bug("tried for ever", (Plant(activation, "DELIVERIES_MAX", lambda _: 1 << 30),)),
     Bug("dead letter forgotten", (Plant(activation, "burial", _without_letter),)),
     Bug("snapshot off by one", (Plant(Activation, "_snapshot", _snapshots_before),)),

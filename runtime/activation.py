@@ -22,7 +22,7 @@ import asyncio
 import heapq
 import logging
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from runtime.agent import BaseAgent, DeactivationReason, is_client
 from runtime.answers import Answers
@@ -57,7 +57,8 @@ logger = logging.getLogger(__name__)
 UNANSWERED: Final = ("reply", "reminder")
 
 TURN_TIMEOUT_S = 60.0
-"""A handler that takes longer has failed."""
+"""A handler that takes longer has failed, as soon as its host looks."""
+OVERDUE: Final = -1.0
 DELIVERIES_MAX = 5
 """Tries of one message before it becomes a dead letter."""
 LONG_INBOX = 32
@@ -99,8 +100,9 @@ class Activation:
     """One agent, one epoch."""
 
     __slots__ = (
-        "_asked", "_done", "_had_before", "_in_turn", "_open", "_queue", "_stopped", "_task", "address", "agent",
-        "agent_id", "fence", "folded", "host", "jobs", "last_active_s", "organization",
+        "_asked", "_called_at_s", "_done", "_had_before", "_in_turn", "_open", "_queue",
+        "_stopped", "_task", "address", "agent", "agent_id", "fence", "folded", "host", "jobs",
+        "last_active_s", "organization",
     )  # fmt: skip
 
     def __init__(
@@ -125,6 +127,8 @@ class Activation:
         """Seqs done with that a poll may still bring."""
         self._task: asyncio.Task[None] | None = None
         self._in_turn = False
+        self._called_at_s: float | None = None
+        """When the handler that runs was called; OVERDUE: it is told to end."""
         self._stopped = True
 
     # Life
@@ -284,14 +288,12 @@ class Activation:
         folded = self.folded
         first = folded.version == 0
         try:
-            async with asyncio.timeout(TURN_TIMEOUT_S):
-                if first:
-                    await self.agent.initialize()
-                reply = await self.agent.receive_message(message)
+            reply = await self._called(message, first)
             ack = Ack(stored.message_id, to_json(reply) if reply is not None else None)
             if reply is not None and _is_answered(message):
                 turn.send(message.sender, reply, "reply", reply_to=message.message_id)
-            await self._expand(turn)
+            if turn.broadcasts:
+                await self._expand(turn)
             if first:
                 turn.puts.append(self.description())
             after, patch = folded.change()
@@ -320,6 +322,32 @@ class Activation:
         self.host.delivered(commit, answer.seqs)
         self.host.answers.processed(self.address, stored.message_id, ack.reply)
         return ack.reply or b"null"
+
+    async def _called(self, message: Message, first: bool) -> Any:
+        """What the handler returns; TimeoutError when it took too long (see `check`)."""
+        self._called_at_s = asyncio.get_running_loop().time()
+        try:
+            if first:
+                await self.agent.initialize()
+            return await self.agent.receive_message(message)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if self._called_at_s != OVERDUE or task is None or task.uncancel():
+                raise
+            raise TimeoutError(f"it took longer than {TURN_TIMEOUT_S:.0f} s") from None
+        finally:
+            self._called_at_s = None
+
+    def check(self, now_s: float) -> None:
+        """End a handler that takes too long: the host looks now and then.
+
+        (One clock for all: a timer for each turn took a twentieth of its time.)
+        """
+        began_s = self._called_at_s
+        if began_s is not None and began_s != OVERDUE and now_s - began_s > TURN_TIMEOUT_S:
+            self._called_at_s = OVERDUE
+            assert self._task is not None
+            self._task.cancel()
 
     async def _refused(self, stored: StoredMessage, refused: contract.Refused) -> None:
         if refused.reason in HANDLERS_FAULT:

@@ -34,6 +34,7 @@ from runtime.group import GroupCommitter
 from runtime.ids import Ids, kind_of, split
 from runtime.kinds import Kinds
 from runtime.message import Message
+from runtime.order import Order
 from runtime.patience import patiently
 from runtime.store import contract
 from runtime.store.contract import BATCH_MAX, Commit, Refused, Retry, Send, Store, StoredMessage
@@ -43,6 +44,8 @@ logger = logging.getLogger(__name__)
 POLL_WAIT_S = 10.0
 """Longest a poll parks; nothing depends on it but how soon a lost answer is noticed."""
 
+SWEEP_S = 10.0
+"""How often the host looks after callers and handlers that take long."""
 POLL_EVERY_S = 0.005
 """A busy host polls no more often: most that a poll could bring has been handed over by then."""
 RETRY_S = 0.2
@@ -92,14 +95,7 @@ class Host:
         """An agent was lost: is this host still who it was?"""
         self._claiming = asyncio.Lock()
         self._claim_these: dict[str, None] = {}
-        self._cursor = 0
-        """Every message up to here for an agent of this host has been brought by a poll."""
-        self._handed = 0
-        """The same, with what was sent from here right after it to agents that live here: polls
-        begin after it."""
-        self._left: dict[str, int] = {}
-        """Agent -> seq of the latest message it has sent that a poll or claim must bring, or of
-        the first it has sent from here."""
+        self._order = Order()
         self._early: dict[str, list[StoredMessage]] = {}
         """Messages a poll has brought for agents that are claimed but not yet live here."""
         self._refusing: set[str] = set()
@@ -199,9 +195,13 @@ class Host:
                 return found.reply or b"null"
 
     async def _sweep(self) -> None:
+        loop = asyncio.get_running_loop()
         while True:
-            await asyncio.sleep(POLL_WAIT_S)
+            await asyncio.sleep(SWEEP_S)
             self.answers.sweep()
+            now_s = loop.time()
+            for activation in list(self._active.values()):
+                activation.check(now_s)
 
     async def _found(self, where: str, message_id: str, wait_s: float) -> StoredMessage | None:
         return await patiently(lambda: self.store.outcome(where, message_id, wait_s))
@@ -211,31 +211,25 @@ class Host:
     def delivered(self, commit: Commit, seqs: tuple[int, ...]) -> None:
         sends = commit.sends
         if commit.at_once:
-            if seqs[0] == self._handed + 1:
-                self._handed += 1
+            self._order.handled(seqs[0])
             sends, seqs = sends[1:], seqs[1:]
         if not sends:
             return
-        first = self._nothing_before(commit.agent, seqs[0])
-        if not (first and self._all_live_here(sends)):
-            if commit.agent in self._active:
-                self._left[commit.agent] = seqs[-1]
-        elif seqs[0] <= self._handed + 1:
-            self._handed = max(self._handed, seqs[-1])
+        sender = commit.agent if commit.agent in self._active else None
+        may_hand_over = self._order.sent(sender, seqs, self._all_live_here(sends))
         for send, seq in zip(sends, seqs, strict=True):
             activation = self._active.get(send.recipient)
-            if activation is not None and seq > self._cursor:  # else a poll or claim had it
-                if not first:
-                    continue  # the poll that brings what was sent before brings this too
+            if activation is None:
+                if kind_of(send.recipient) != "scheduler":
+                    self._claim_these[send.recipient] = None
+                    self._claim_wanted.set()
+            elif may_hand_over and seq > self._order.cursor:  # else a poll or claim brings it
                 activation.offer(
                     StoredMessage(
                         seq, send.message_id, send.sender, send.recipient, send.body,
                         self.clock.now_ms(), send.reply_to,
                     )
                 )  # fmt: skip
-            elif activation is None and kind_of(send.recipient) != "scheduler":
-                self._claim_these[send.recipient] = None
-                self._claim_wanted.set()
 
     def _all_live_here(self, sends: tuple[Send, ...]) -> bool:
         """Whether no poll is needed to bring these messages to agents of this host.
@@ -247,22 +241,11 @@ class Host:
             for send in sends
         )
 
-    def _nothing_before(self, sender: str | None, seq: int) -> bool:
-        """Whether no earlier message of the sender can still be on its way here with a poll.
-
-        What an agent sent before it came here has a seq below its first from here.
-        """
-        next_one = seq <= self._handed + 1
-        if sender is None or sender not in self._active:
-            return next_one
-        left = self._left.setdefault(sender, self._handed if next_one else seq)
-        return next_one or left <= self._handed
-
     def lost(self, activation: Activation) -> None:
         if self._active.get(activation.address) is not activation:
             return
         del self._active[activation.address]
-        self._left.pop(activation.address, None)
+        self._order.forget(activation.address)
         self.moved += 1
         self._doubtful.set()
         self._end(self._forget(activation))
@@ -304,7 +287,7 @@ class Host:
         self._incarnation = await patiently(
             lambda: self.store.register(self.owner, self.name, self._settings.lease_s)
         )
-        self._cursor = self._handed = 0
+        self._order.begin_anew()
         if self._parked is not None:
             self._parked.reschedule(asyncio.get_running_loop().time())
 
@@ -314,7 +297,7 @@ class Host:
         while True:
             await asyncio.sleep(began + POLL_EVERY_S - clock())
             began = clock()
-            after, owner = max(self._cursor, self._handed), self.owner
+            after, owner = self._order.next_poll, self.owner
             try:
                 poll = await self._next_poll(owner, after)
             except StoreUnavailableError:
@@ -327,8 +310,7 @@ class Host:
             if owner != self.owner:
                 continue  # this host has begun anew: what it held before is none of its business
             self._hand_over(poll.messages)
-            self._cursor = poll.cursor
-            self._handed = max(self._handed, poll.cursor)
+            self._order.polled(poll.cursor)
             self._forget_finished(poll.cursor)
             if poll.ready:
                 await self._claim_and_activate(None)
@@ -432,7 +414,7 @@ class Host:
             return
         activation = Activation(claimed, agent, self._incarnation, self)
         self._active[claimed.agent] = activation
-        self._left.pop(claimed.agent, None)
+        self._order.forget(claimed.agent)
         activation.offer(*self._early.pop(claimed.agent, ()))
         try:
             await activation.start(claimed)
@@ -475,7 +457,7 @@ class Host:
         await activation.save()
         async with self._claiming:
             self._active.pop(activation.address, None)
-            self._left.pop(activation.address, None)
+            self._order.forget(activation.address)
             await self._release([activation.address])
 
     async def _wait(self, seconds: float) -> None:

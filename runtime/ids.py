@@ -31,7 +31,7 @@ _AGENT_ID = re.compile(r"[a-z][a-z0-9_-]{0,31}:[A-Za-z0-9][A-Za-z0-9._@-]{0,199}
 _ORGANIZATION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PAIRS = [first + second for first in _ALPHABET for second in _ALPHABET]
-_LENGTH, _TIME_LENGTH = 26, 10
+_TIME_LENGTH, _RANDOM_LENGTH, _RANDOM_BYTES = 10, 16, 10
 _ULID = re.compile(rf"[0-7][{_ALPHABET}]{{25}}")
 
 
@@ -99,10 +99,15 @@ class Ids:
     def __init__(self, clock: Clock, random_bytes: Callable[[int], bytes] = os.urandom) -> None:
         self._clock = clock
         self._random_bytes = random_bytes
+        self._at_ms = -1
+        self._time = ""
 
     def ulid(self) -> str:
-        number = (self._clock.now_ms() << 80) | int.from_bytes(self._random_bytes(10), "big")
-        return _base32(number, _LENGTH)
+        at_ms = self._clock.now_ms()
+        if at_ms != self._at_ms:
+            self._at_ms, self._time = at_ms, _base32(at_ms, _TIME_LENGTH)
+        number = int.from_bytes(self._random_bytes(_RANDOM_BYTES), "big")
+        return self._time + _base32(number, _RANDOM_LENGTH)
 
     def new(self, prefix: str) -> str:
         """`prefix_ULID`, for example `issue_01JD...`."""

@@ -31,9 +31,12 @@ ReadState = Callable[[int | None], Awaitable[State]]
 ReadDocument = Callable[[str, str], Awaitable[bytes | None]]
 
 
+_to_text = json.JSONEncoder(separators=(",", ":"), allow_nan=False, ensure_ascii=False).encode
+
+
 def to_json(value: Any) -> bytes:
     """JSON bytes; ValueError or TypeError for what JSON can't say."""
-    return json.dumps(value, separators=(",", ":"), allow_nan=False, ensure_ascii=False).encode()
+    return _to_text(value).encode()
 
 
 def feed_event(
@@ -47,6 +50,11 @@ def feed_event(
 class Turn:
     """Collects one handler's doing; implements `AgentContext`."""
 
+    __slots__ = (
+        "_address", "_clock", "_feed", "_ids", "_named", "_read_document", "_read_state",
+        "_reminders", "agent", "broadcasts", "organization", "puts", "sends", "wants_snapshot",
+    )  # fmt: skip
+
     def __init__(
         self,
         organization: str,
@@ -58,6 +66,7 @@ class Turn:
     ) -> None:
         self.organization = organization
         self.agent = agent
+        self._address = f"{organization}/{agent}"
         self._clock = clock
         self._ids = ids
         self._read_state = read_state
@@ -110,7 +119,7 @@ class Turn:
         self.sends.append(
             Send(
                 message.message_id,
-                f"{self.organization}/{self.agent}",
+                self._address,
                 address(self.organization, recipient),
                 message.to_json(),
                 message.reply_to,
@@ -175,7 +184,7 @@ class Turn:
         """Everything the handler did, as one atomic write."""
         return Commit(
             organization=self.organization,
-            agent=address(self.organization, self.agent),
+            agent=self._address,
             fence=fence,
             expected_version=version,
             acks=(ack,) if ack else (),

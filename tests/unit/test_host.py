@@ -456,3 +456,25 @@ async def test_a_long_inbox_is_handled_to_its_end(troupe) -> None:
         await client.send("counter:a", {"by": 1}, "add")
     await troupe.start_host("host-0")
     assert (await client.ask("counter:a", {}, "read"))["total"] == 1_100
+
+
+class Sleeper(BaseAgent):
+    kind = "sleeper"
+
+    async def receive_message(self, message: Message) -> str:
+        if message.message_type == "sleep":
+            await asyncio.Event().wait()
+        return "awake"
+
+
+async def test_a_handler_that_never_ends_fails_and_its_agent_goes_on(monkeypatch) -> None:
+    """One handler that waits for ever would stop its agent for good."""
+    monkeypatch.setattr("runtime.activation.TURN_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("runtime.activation.DELIVERIES_MAX", 1)
+    monkeypatch.setattr("runtime.host.SWEEP_S", 0.02)
+    troupe = await LocalTroupe({"sleeper": Sleeper}).start()
+    client = troupe.client()
+    with pytest.raises(DeadLetterError, match="longer than"):
+        await client.ask("sleeper:a", {}, "sleep")
+    assert await client.ask("sleeper:a", {}, "speak") == "awake"
+    await troupe.stop()

@@ -148,9 +148,9 @@ def _polls_as_before(begin_anew: Any) -> Any:
     """A host that was superseded goes on with its old place in the order of messages."""
 
     async def beginning(self: Host) -> None:
-        cursor = self._cursor
+        cursor = self._order.cursor
         await begin_anew(self)
-        self._cursor = cursor + 50
+        self._order.cursor = cursor + 50
 
     return beginning
 

@@ -38,11 +38,16 @@ COMMANDS: Final = frozenset(
         "issue.cancel", "issue.message", "review.decided",
         "job.pause", "job.resume", "job.cancel", "job.retry",
         "scheduler.pause", "scheduler.resume", "scheduler.drain",
+        "schedule.set", "schedule.delete", "schedule.pause", "schedule.resume",
+        "schedule.trigger", "schedule.event",
     }
 )  # fmt: skip
 """Messages that are a person's decision when a client sends them."""
 _ENDED: Final = frozenset({"completed", "failed", "cancelled"})
-_NAMED: Final = ("issueId", "reviewId", "jobId", "approved", "artifactHash", "comment")
+_NAMED: Final = (
+    "issueId", "reviewId", "jobId", "approved", "artifactHash", "comment",
+    "agentId", "name", "event", "repository", "reason",
+)  # fmt: skip
 """What a command can be about, by the names in its content."""
 
 Line = dict[str, Any]

@@ -85,6 +85,11 @@ def ulid_time_of(at_ms: int) -> str:
     return _base32(at_ms, _TIME_LENGTH)
 
 
+def ulid_of(at_ms: int, ten_bytes: bytes) -> str:
+    """The ULID of a time and ten bytes; the same for the same."""
+    return _base32((at_ms << 80) | int.from_bytes(ten_bytes, "big"), _LENGTH)
+
+
 def _base32(number: int, length: int) -> str:
     """An even number of digits."""
     return "".join([_PAIRS[(number >> shift) & 1023] for shift in range(5 * length - 10, -1, -10)])

@@ -130,6 +130,8 @@ class AgentJob(WireModel):
     `job.cancelled`, each with `jobId`."""
     repository: str | None = None
     limit_key: str | None = None
+    occurrence_id: str | None = None
+    """The due time of a schedule that it was fired for."""
     progress: int = 0
     """0..100; never falls."""
     current_step: str | None = None

@@ -83,6 +83,10 @@ class JobTable:
         self._retrying.discard(job_id)
         self._paused.discard(job_id)
 
+    def is_open(self, job_id: str) -> bool:
+        """Whether it is anywhere here: it has not ended."""
+        return job_id in self._queue or job_id in self._waiting or job_id in self._paused
+
     def is_waiting(self, job_id: str) -> bool:
         return job_id in self._waiting
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from runtime import decisions
@@ -33,6 +33,8 @@ from runtime.jobround import DECIDE_MAX, ENDED, RETRY, Heard, Unit, packed
 from runtime.jobtable import JobTable
 from runtime.message import Message, WireModel
 from runtime.patience import patiently
+from runtime.plandesk import PlanDesk
+from runtime.planner import Planner, Queue
 from runtime.schedule.queue import Limits
 from runtime.standing import COLLECTION, Control, Present, read, standing
 from runtime.store.contract import (
@@ -97,6 +99,12 @@ class Scheduler:
         self._look_again = False
         """A job was put back into the queue after the last look at it."""
         self._cursor = 0
+        self._deciding = asyncio.Lock()
+        """Held while something is decided about jobs and written."""
+        self._admitted = asyncio.Event()
+        queue = Queue(self._commit, self._admit, self._jobs.is_open, self._is_paused)
+        self._planner = Planner(store, clock, queue)
+        self._plans = PlanDesk(self._planner, ids)
 
     # Life
 
@@ -122,7 +130,17 @@ class Scheduler:
     async def _work(self, incarnation: str) -> None:
         pending = await self._take_over(incarnation)
         await self._rebuild()
-        await self._round(pending)
+        await self._planner.load()
+        await self._heard(pending)
+        works = (self._planner.run(), self._dispatch_admitted(), self._serve())
+        duties = [asyncio.create_task(work) for work in works]
+        try:
+            await asyncio.gather(*duties)
+        finally:
+            for duty in duties:
+                duty.cancel()
+
+    async def _serve(self) -> None:
         while True:
             wait_s = self._wait_s()
             poll = await patiently(
@@ -131,7 +149,7 @@ class Scheduler:
                 )
             )
             self._cursor = poll.cursor
-            await self._round(poll.messages)
+            await self._heard(poll.messages)
 
     def status(self) -> dict[str, Any]:
         """Counts and state, as `GET /api/scheduler/status` answers them from the store."""
@@ -201,9 +219,21 @@ class Scheduler:
 
     # Messages
 
-    async def _round(self, messages: tuple[StoredMessage, ...]) -> None:
-        """Decide on all that has come and is due, start what may start, write it together."""
+    async def _heard(self, messages: tuple[StoredMessage, ...]) -> None:
+        """What is about jobs makes a round; what is about schedules is the planner's."""
         heard = [Heard.of(stored) for stored in messages]
+        plans = [one for one in heard if self._plans.takes(one.message)]
+        jobs = [one for one in heard if not self._plans.takes(one.message)]
+        async with self._deciding:
+            await self._round(jobs)
+        for one in jobs:
+            self._planner.about_job(one.job_id)
+        for one in plans:
+            assert one.message is not None
+            await self._plans.handle(one.stored, one.message)
+
+    async def _round(self, heard: list[Heard]) -> None:
+        """Decide on all that has come and is due, start what may start, write it together."""
         await self._records.read(one.job_id for one in heard if one.job_id and not one.over)
         units: list[Unit] = []
         decided_on: set[str | None] = set()
@@ -357,6 +387,27 @@ class Scheduler:
         event = feed_event(SYSTEM, "scheduler:status", {"stats": stats}, ("scheduler",), now_ms)
         put = _put("control", self._control)
         return Decision(puts=[put], feed=[event], reply={"ok": True, **status})
+
+    # What the planner fires
+
+    def _admit(self, jobs: Sequence[AgentJob]) -> None:
+        now_ms = self._clock.now_ms()
+        for job in jobs:
+            self._jobs.admit(job, now_ms)
+        self._admitted.set()
+
+    async def _dispatch_admitted(self) -> None:
+        while True:
+            await self._admitted.wait()
+            self._admitted.clear()
+            async with self._deciding:
+                await self._dispatch()
+            if self._look_again:
+                self._look_again = False
+                self._admitted.set()
+
+    def _is_paused(self) -> bool:
+        return self._control.paused
 
     # Dispatch
 

@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
+import msgspec
 
 from actors.intake.routes import routes
 from actors.intake.settings import IntakeSettings
@@ -30,6 +31,16 @@ from runtime.console.settings import ConsoleSettings
 from runtime.ids import Ids
 from runtime.job import AgentJob, Artifact, JobResult, JobStatus
 from runtime.keys import Key, Keys, Role
+from runtime.schedule.record import (
+    Occurrence,
+    Revision,
+    Schedule,
+    Spec,
+    encode,
+    occurrence_id,
+    revision_key,
+    schedule_key,
+)
 from runtime.store.contract import Commit, Committed, Document, Refused, Store
 from runtime.store.memory import MemoryStore
 from runtime.turn import to_json
@@ -213,6 +224,7 @@ class World:
     review: Review
     agent: str
     letter: str
+    occurrence: str
     service: str = "billing"
 
 
@@ -276,6 +288,26 @@ async def populate(api: HttpTroupe, organization: str = ORGANIZATION) -> World:
             Write("agent", address, to_json(record), {"kind": "code", "role": "developer"}),
             Write("dead_letter", letter, to_json(dead), {"agent": job.agent}),
             Write("service", f"{organization}/billing", to_json(service), {}),
+            *(planned := _schedule(organization, job.agent, api.clock.now_ms())),
         ],
     )
-    return World(issue, job, artifact, review, job.agent, letter)
+    return World(issue, job, artifact, review, job.agent, letter, planned[-1].key)
+
+
+def _schedule(organization: str, agent: str, now_ms: int) -> list[Write]:
+    """A schedule that has missed its one due time so far."""
+    spec = msgspec.Raw(encode(Spec("cron", "0 0 * * *")))
+    made_ms = now_ms - 86_400_000
+    record = Schedule(
+        f"schedule_{agent}", organization, agent, "default", 1, spec, now_ms, tzdata="test"
+    )
+    revision = Revision(record.id, agent, "default", 1, spec, made_ms, "test", "ann")
+    key = occurrence_id(record.id, 1, now_ms)
+    missed = Occurrence(key, record.id, agent, "default", 1, "missed", now_ms, now_ms)
+    of = {"of": f"{agent}/default"}
+    return [
+        Write("schedule", schedule_key(organization, agent, "default"), encode(record),
+              {"agent": agent}),
+        Write("schedule_revision", revision_key(record.id, 1), encode(revision), of),
+        Write("occurrence", key, encode(missed), of),
+    ]  # fmt: skip

@@ -33,6 +33,7 @@ from runtime.console import (
     once,
     problems,
     scheduler,
+    schedules,
     services,
     ws,
 )
@@ -55,6 +56,7 @@ VERSION: Final = "1"
 # the scheduler's routes before the agents': `/api/agents/scheduler/status` is no agent's
 GENERIC: Final = (
     scheduler.router,
+    schedules.router,
     agents.router,
     jobs.router,
     services.router,

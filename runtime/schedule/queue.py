@@ -56,6 +56,9 @@ class JobQueue:
     def __len__(self) -> int:
         return len(self._queued)
 
+    def __contains__(self, job_id: str) -> bool:
+        return job_id in self._queued or job_id in self._running
+
     @property
     def running(self) -> int:
         return len(self._running)

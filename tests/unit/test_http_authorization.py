@@ -48,6 +48,7 @@ class Case:
 
 
 DECISION = {"artifactHash": "HASH"}
+CRON = {"cron": "0 9 * * *"}
 CASES = [
     Case("POST /api/issues", OP, 202, ISSUE, foreign=202, writes=True),
     Case("GET /api/issues", V, 200, foreign=200),
@@ -69,6 +70,19 @@ CASES = [
     Case("GET /api/agents/{agent_id}/messages", V, 200),
     # an agent comes to life with its first message: the stranger writes to its own
     Case("POST /api/agents/{agent_id}/messages", OP, 202, {"content": 1}, foreign=202, writes=True),
+    Case("GET /api/schedules", V, 200, foreign=200),
+    Case("POST /api/schedules/events", OP, 200, {"event": "push"}, foreign=200, writes=True),
+    Case("GET /api/agents/{agent_id}/schedule", V, 200),
+    # as with messages: the stranger schedules an agent of its own
+    Case("POST /api/agents/{agent_id}/schedule", OP, 200, CRON, foreign=201, writes=True),
+    Case("PATCH /api/agents/{agent_id}/schedule", OP, 200, CRON, writes=True),
+    Case("DELETE /api/agents/{agent_id}/schedule", OP, 204, writes=True),
+    Case("POST /api/agents/{agent_id}/schedule/pause", A, 200, writes=True),
+    Case("POST /api/agents/{agent_id}/schedule/resume", A, 409, writes=True),
+    Case("POST /api/agents/{agent_id}/schedule/trigger", OP, 200, writes=True),
+    Case("GET /api/agents/{agent_id}/schedule/occurrences", V, 200),
+    Case("GET /api/agents/{agent_id}/schedule/revisions", V, 200),
+    Case("GET /api/occurrences/{occurrence_id}", V, 200),
     Case("GET /api/jobs", V, 200, foreign=200),
     Case("GET /api/jobs/{job_id}", V, 200),
     Case("GET /api/jobs/{job_id}/journal", V, 200),
@@ -117,12 +131,14 @@ class Here:
             "sha256": world.artifact.sha256,
             "service_id": world.service,
             "letter_id": _encode(world.letter),
+            "occurrence_id": world.occurrence,
         }
         if strange:
             ids = {
                 "issue_id": "issue_0", "review_id": "review_0", "job_id": "job_0",
                 "agent_id": "code:job_0", "sha256": "0" * 64, "service_id": "none",
                 "letter_id": _encode("acme/code:job_0/m"),
+                "occurrence_id": "occ_0000000000000_0_1",
             }  # fmt: skip
         return case.route.split(" ")[1].format(**ids)
 

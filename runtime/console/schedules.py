@@ -1,0 +1,372 @@
+"""/api/agents/{id}/schedule: when an agent runs by itself, and what became of each due time.
+
+A schedule is changed by the scheduler alone: a route checks what was asked, so
+that a wrong expression is answered with its place, and sends it on.  Reads come
+from the documents.  An agent can have several schedules, told apart by `name`;
+without one, `default` is meant.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Body, Path, Query
+from pydantic import Field, ValidationError
+from starlette.responses import JSONResponse, Response
+
+from runtime.console.agents import AgentKey
+from runtime.console.caller import Admin, Caller, Operator, Viewer
+from runtime.console.command import CommandAnswer, command, done
+from runtime.console.once import Idempotent, Once
+from runtime.console.paging import Page, PageQuery, list_page, page
+from runtime.console.problems import ProblemError, not_found
+from runtime.ids import split
+from runtime.message import WireModel
+from runtime.schedule.record import (
+    DEFAULT_NAME,
+    OCCURRENCES,
+    REVISIONS,
+    SCHEDULES,
+    Outcome,
+    Schedule,
+    decode_occurrence,
+    decode_revision,
+    decode_schedule,
+    decode_spec,
+    schedule_key,
+)
+from runtime.schedule.spec import NAME, TRIGGERS, FieldError, ScheduleBody, spec_of
+from runtime.schedule.view import (
+    OccurrenceView,
+    RevisionView,
+    ScheduleView,
+    body_of,
+    occurrence_view,
+    revision_view,
+    schedule_view,
+)
+
+router = APIRouter(prefix="/api", tags=["schedules"])
+_PATH: Final = "/agents/{agent_id}/schedule"
+_Name = Annotated[str, Query(pattern=NAME, description="Which of the agent's schedules.")]
+_Occurrence = Annotated[str, Path(max_length=240, examples=["occ_1790000000000_01JD_1"])]
+
+
+class Why(WireModel):
+    """Who asks is known; why, is for the audit trail."""
+
+    reason: str | None = Field(None, max_length=500)
+
+
+class PauseBody(Why):
+    drain: bool = False
+    """Let the run that is executing end; without it 409 `executing`."""
+
+
+class EventBody(WireModel):
+    """Something that happened outside, such as a push."""
+
+    event: str = Field(pattern=r"^[a-z][a-z0-9_.-]{0,63}$", examples=["push"])
+    repository: str | None = Field(None, max_length=500)
+    branch: str | None = Field(None, max_length=250)
+    default_branch: str | None = Field(None, max_length=250)
+    commit: str | None = Field(None, max_length=64)
+    data: dict[str, Any] = Field(default_factory=dict)
+    """Goes into the jobs' payload, in `event`."""
+
+
+class Triggered(CommandAnswer):
+    occurrence_id: str | None = None
+
+
+class Told(CommandAnswer):
+    schedules: tuple[dict[str, Any], ...] = ()
+    """{agentId, name, outcome} of each schedule that waits for the event."""
+
+
+class SchedulesQuery(PageQuery):
+    agent: str | None = Field(None, max_length=240)
+
+
+class NamedQuery(PageQuery):
+    name: str = Field(DEFAULT_NAME, pattern=NAME)
+
+
+class OccurrencesQuery(NamedQuery):
+    outcome: Outcome | None = None
+
+
+# reading
+
+
+@router.get("/schedules", response_model=Page[ScheduleView], summary="List schedules")
+async def list_schedules(caller: Viewer, query: Annotated[SchedulesQuery, Query()]) -> Response:
+    documents, cursor = await list_page(caller, SCHEDULES, query, query.filters(), descending=False)
+    now_ms = caller.console.clock.now_ms()
+    views = (schedule_view(decode_schedule(one.body), now_ms) for one in documents)
+    return page((view.to_json() for view in views), cursor)
+
+
+@router.get(_PATH, response_model=ScheduleView, summary="An agent's schedule")
+async def get_schedule(agent_id: AgentKey, caller: Viewer, name: _Name = DEFAULT_NAME) -> Response:
+    return _answer(caller, await _record(caller, agent_id, name))
+
+
+@router.get(
+    f"{_PATH}/occurrences",
+    response_model=Page[OccurrenceView],
+    summary="What became of each due time, newest first",
+)
+async def list_occurrences(
+    agent_id: AgentKey, caller: Viewer, query: Annotated[OccurrencesQuery, Query()]
+) -> Response:
+    wanted = query.outcome
+    documents, cursor = await list_page(
+        caller,
+        OCCURRENCES,
+        query,
+        {"of": f"{_agent(caller, agent_id)}/{query.name}"},
+        keep=None if wanted is None else lambda one: decode_occurrence(one.body).outcome == wanted,
+        listing=f"occurrences {agent_id}",
+    )
+    if not documents:
+        await _was(caller, agent_id, query.name)
+    views = (occurrence_view(decode_occurrence(one.body)) for one in documents)
+    return page((view.to_json() for view in views), cursor)
+
+
+@router.get(
+    f"{_PATH}/revisions",
+    response_model=Page[RevisionView],
+    summary="What its due times have meant, in order",
+)
+async def list_revisions(
+    agent_id: AgentKey, caller: Viewer, query: Annotated[NamedQuery, Query()]
+) -> Response:
+    documents, cursor = await list_page(
+        caller,
+        REVISIONS,
+        query,
+        {"of": f"{_agent(caller, agent_id)}/{query.name}"},
+        descending=False,
+        listing=f"revisions {agent_id}",
+    )
+    if not documents:
+        await _was(caller, agent_id, query.name)
+    views = (revision_view(decode_revision(one.body)) for one in documents)
+    return page((view.to_json() for view in views), cursor)
+
+
+@router.get("/occurrences/{occurrence_id}", response_model=OccurrenceView, summary="One due time")
+async def get_occurrence(occurrence_id: _Occurrence, caller: Viewer) -> Response:
+    document = await caller.own(OCCURRENCES, occurrence_id)
+    view = occurrence_view(decode_occurrence(document.body))
+    return Response(view.to_json(), media_type="application/json")
+
+
+# writing
+
+
+@router.post(
+    _PATH,
+    response_model=ScheduleView,
+    responses={
+        201: {"model": ScheduleView, "description": "It is new"},
+        202: {"model": CommandAnswer, "description": "Accepted, not answered yet"},
+    },
+    summary="Schedule an agent, or replace its schedule",
+)
+async def set_schedule(
+    agent_id: AgentKey, body: ScheduleBody, caller: Operator, once: Idempotent
+) -> Response:
+    return await _set(caller, once, agent_id, body, None)
+
+
+@router.patch(
+    _PATH,
+    response_model=ScheduleView,
+    responses={202: {"model": CommandAnswer, "description": "Accepted, not answered yet"}},
+    summary="Change parts of a schedule",
+)
+async def update_schedule(
+    agent_id: AgentKey,
+    body: Annotated[dict[str, Any], Body(examples=[{"cron": "0 7 * * *", "reason": "earlier"}])],
+    caller: Operator,
+    once: Idempotent,
+    name: _Name = DEFAULT_NAME,
+) -> Response:
+    record = await _record(caller, agent_id, name)
+    merged = merge(body_of(decode_spec(record.spec), name), body)
+    return await _set(caller, once, agent_id, merged, record.revision)
+
+
+def merge(before: ScheduleBody, changes: dict[str, Any]) -> ScheduleBody:
+    """The body with some of it replaced; its name stays.
+
+    Raises:
+        ProblemError: 422, the whole is not as it must be.
+    """
+    kept = before.to_wire()
+    if set(changes) & set(TRIGGERS):
+        kept = {name: value for name, value in kept.items() if name not in TRIGGERS}
+    try:
+        return ScheduleBody.model_validate({**kept, **changes, "name": before.name})
+    except ValidationError as error:
+        errors: list[dict[str, str]] = [
+            {
+                "path": ".".join(["body", *(str(part) for part in one["loc"])]),
+                "message": str(one["msg"]),
+                "code": str(one["type"]),
+            }
+            for one in error.errors()
+        ]
+        paths = ", ".join(one["path"] for one in errors[:3])
+        raise ProblemError(422, "invalid_request", f"Not as it must be: {paths}.", errors) from None
+
+
+async def _set(
+    caller: Caller, once: Once, agent_id: str, body: ScheduleBody, revision: int | None
+) -> Response:
+    agent = _agent(caller, agent_id)
+    try:
+        spec_of(body, agent, caller.console.clock.now_ms())
+    except FieldError as error:
+        raise unreadable(error) from None
+    content: dict[str, Any] = {
+        "agentId": agent, "name": body.name, "schedule": body.to_wire(),
+    }  # fmt: skip
+    if body.reason:
+        content["reason"] = body.reason
+    if revision is not None:
+        content["ifRevision"] = revision
+    answer = await command(caller, once, "schedule.set", content)
+    if answer is None:
+        return done(None)
+    view = _answer(caller, await _record(caller, agent_id, body.name))
+    view.status_code = 201 if answer.get("created") else 200
+    return view
+
+
+def unreadable(error: FieldError) -> ProblemError:
+    """422 with the code of what is wrong, and its place in the text."""
+    found, path = error.error, f"body.{error.field}"
+    errors = [{"path": path, "message": found.detail, "code": found.code}]
+    members = {"position": found.position, "field": error.field}
+    return ProblemError(422, found.code, found.detail, errors, members=members)
+
+
+@router.delete(
+    _PATH,
+    status_code=204,
+    responses={202: {"model": CommandAnswer, "description": "Accepted, not answered yet"}},
+    summary="Take an agent off the schedule",
+)
+async def delete_schedule(
+    agent_id: AgentKey, caller: Operator, once: Idempotent, name: _Name = DEFAULT_NAME
+) -> Response:
+    answer = await _ask(caller, once, "delete", agent_id, name, None)
+    return done(None) if answer is None else Response(status_code=204)
+
+
+_COMMAND: Final[dict[str, Any]] = {
+    "responses": {202: {"model": CommandAnswer, "description": "Accepted, not answered yet"}},
+}
+
+
+@router.post(
+    f"{_PATH}/pause", response_model=ScheduleView, summary="Start no more runs", **_COMMAND
+)
+async def pause_schedule(
+    agent_id: AgentKey,
+    caller: Admin,
+    once: Idempotent,
+    name: _Name = DEFAULT_NAME,
+    drain: Annotated[bool, Query(description="Let the run that is executing end.")] = False,
+    body: Annotated[PauseBody | None, Body()] = None,
+) -> Response:
+    more = {"drain": True} if drain or (body is not None and body.drain) else {}
+    answer = await _ask(caller, once, "pause", agent_id, name, body, **more)
+    return await _shown(caller, answer, agent_id, name)
+
+
+@router.post(
+    f"{_PATH}/resume",
+    response_model=ScheduleView,
+    summary="Let a paused schedule, or one in ERROR, run again",
+    **_COMMAND,
+)
+async def resume_schedule(
+    agent_id: AgentKey,
+    caller: Admin,
+    once: Idempotent,
+    name: _Name = DEFAULT_NAME,
+    body: Annotated[Why | None, Body()] = None,
+) -> Response:
+    answer = await _ask(caller, once, "resume", agent_id, name, body)
+    return await _shown(caller, answer, agent_id, name)
+
+
+@router.post(f"{_PATH}/trigger", response_model=Triggered, summary="Run it now", **_COMMAND)
+async def trigger_schedule(
+    agent_id: AgentKey,
+    caller: Operator,
+    once: Idempotent,
+    name: _Name = DEFAULT_NAME,
+    body: Annotated[Why | None, Body()] = None,
+) -> Response:
+    return done(await _ask(caller, once, "trigger", agent_id, name, body))
+
+
+@router.post(
+    "/schedules/events", response_model=Told, summary="Tell schedules of an event", **_COMMAND
+)
+async def tell_event(body: EventBody, caller: Operator, once: Idempotent) -> Response:
+    return done(await command(caller, once, "schedule.event", body.to_wire()))
+
+
+# parts
+
+
+def _agent(caller: Caller, agent_id: str) -> str:
+    return split(caller.agent(agent_id))[1]
+
+
+async def _record(caller: Caller, agent_id: str, name: str) -> Schedule:
+    key = schedule_key(caller.principal.organization, _agent(caller, agent_id), name)
+    return decode_schedule((await caller.own(SCHEDULES, key)).body)
+
+
+async def _was(caller: Caller, agent_id: str, name: str) -> None:
+    """404 for a schedule that never was."""
+    of = {"of": f"{_agent(caller, agent_id)}/{name}"}
+    if not await caller.client.list(REVISIONS, of, limit=1):
+        raise not_found()
+
+
+def _answer(caller: Caller, record: Schedule) -> Response:
+    view = schedule_view(record, caller.console.clock.now_ms())
+    return Response(view.to_json(), media_type="application/json")
+
+
+async def _ask(
+    caller: Caller,
+    once: Once,
+    verb: str,
+    agent_id: str,
+    name: str,
+    body: Why | None,
+    **more: Any,
+) -> dict[str, Any] | None:
+    await _record(caller, agent_id, name)
+    content = {"agentId": _agent(caller, agent_id), "name": name, **more}
+    if body is not None and body.reason:
+        content["reason"] = body.reason
+    return await command(caller, once, f"schedule.{verb}", content)
+
+
+async def _shown(
+    caller: Caller, answer: dict[str, Any] | None, agent_id: str, name: str
+) -> Response:
+    if answer is None:
+        return JSONResponse({"accepted": True}, 202)
+    return _answer(caller, await _record(caller, agent_id, name))

@@ -1,0 +1,504 @@
+"""The planner: fires schedules at their due times and accounts for every one of them.
+
+A plain object beside the queue, in the scheduler's process and under its fence.
+It sleeps until the next due time or news, never longer than LOOK_S, because
+somebody may set the clock.  What is due together is written in a few group
+commits; what was missed is settled by policy at once and caught up slowly, so
+an outage is never followed by a storm.
+
+Invariant: memory says what the documents say.  A change is applied after it is
+written; when one is refused (it had landed already, or somebody removed the
+document) the schedule is read again.
+
+What a due time's fate is, is `schedule.policy`'s; what messages ask for,
+`plandesk`'s; what is written, `planwriter`'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from runtime.clock import Clock, iso
+from runtime.decisions import SENDER, Decision
+from runtime.errors import InvalidScheduleError
+from runtime.ids import SCHEDULER
+from runtime.job import AgentJob, JobStatus
+from runtime.message import Message
+from runtime.pace import Pace
+from runtime.patience import patiently
+from runtime.plantable import Entry, PlanTable
+from runtime.planwriter import Change, Facts, settled
+from runtime.schedule.policy import GRACE_MS, SLICE, Moment, drain, drop, settle
+from runtime.schedule.record import (
+    REVISIONS,
+    SCHEDULES,
+    Cause,
+    Outcome,
+    Revision,
+    Schedule,
+    decode_revision,
+    decode_schedule,
+    revision_key,
+)
+from runtime.schedule.spec import local_day
+from runtime.store.contract import BATCH_MAX, MANY_MAX, Ack, Document, Put, Send, Store
+
+logger = logging.getLogger(__name__)
+
+LOOK_S: Final = 1.0
+"""Longest sleep: after it the clock is compared with what it should show."""
+CHUNK: Final = 64
+"""Schedules in one commit; several are written in one group."""
+STEP_S: Final = 300.0
+"""A clock that has jumped forward by more is not believed at once."""
+AHEAD_MS: Final = 3_600_000
+"""A watermark so far in the future is somebody's mistake with the clock."""
+HEADS: Final = "repository_head"
+"""Collection: what commit a repository is at, as events told; key organization/repository."""
+
+WriteDecision = Callable[[Decision, tuple[Ack, ...]], Awaitable[str | None]]
+"""Commits under the scheduler's fence; the reason if it was refused."""
+
+
+@dataclass(frozen=True)
+class Queue:
+    """What the planner needs of the queue beside it."""
+
+    commit: WriteDecision
+    admit: Callable[[Sequence[AgentJob]], None]
+    """Queue jobs whose records were just written."""
+    is_open: Callable[[str], bool]
+    """Whether a job is somewhere in the queue: it has not ended."""
+    paused: Callable[[], bool]
+    """Whether the scheduler as a whole is paused."""
+
+
+class Planner:
+    """Create, then `load()`, then `await run()`; it returns only when cancelled or fenced."""
+
+    def __init__(self, store: Store, clock: Clock, queue: Queue, look_s: float = LOOK_S) -> None:
+        self.store = store
+        self.clock = clock
+        self.table = PlanTable()
+        self.heads: dict[tuple[str, str], str] = {}
+        """(organization, repository) -> its commit."""
+        self.lock = asyncio.Lock()
+        """Held while anything is decided and written."""
+        self.rounds = 0
+        self._queue = queue
+        self._look_s = look_s
+        self._news = asyncio.Event()
+        self._ended: dict[str, None] = {}
+        """Jobs of schedules that may have ended."""
+        self._refused: set[str] = set()
+        """Schedules whose last write was refused."""
+        self._pace = Pace()
+        self._skew_ms: float | None = None
+        self._suspect_until_s = 0.0
+
+    # Life
+
+    async def load(self) -> None:
+        """Read every schedule; they are the only truth."""
+        for document in await self._pages(HEADS):
+            organization, _, repository = document.key.partition("/")
+            self.heads[organization, repository] = document.body.decode()
+        for document in await self._pages(SCHEDULES):
+            entry = self._adopt(document)
+            for job in entry.record.active:
+                if not self._queue.is_open(job):
+                    self._ended[job] = None
+        now_ms = self.clock.now_ms()
+        ahead = [e.key for e in self.table if e.record.accounted_ms > now_ms + AHEAD_MS]
+        if ahead:
+            logger.critical(
+                "%d schedules have run into the future, %s first: is the clock right?",
+                len(ahead),
+                ahead[0],
+                extra={"action": "schedule.ahead", "schedules": len(ahead)},
+            )
+        logger.info(
+            "%d schedules are planned",
+            len(self.table),
+            extra={"action": "schedule.loaded", "schedules": len(self.table)},
+        )
+
+    async def _pages(self, collection: str) -> Iterable[Document]:
+        found: list[Document] = []
+        after: str | None = None
+        while True:
+            page = await patiently(
+                lambda after=after: self.store.list_documents(  # type: ignore[misc]
+                    collection, None, (), after, BATCH_MAX, descending=False
+                )
+            )
+            found += page
+            if len(page) < BATCH_MAX:
+                return found
+            after = page[-1].key
+
+    def _adopt(self, document: Document) -> Entry:
+        entry = Entry(document.key, document.revision, decode_schedule(document.body))
+        self.table.put(entry)
+        return entry
+
+    async def run(self) -> None:
+        """Fire and settle until cancelled."""
+        while True:
+            self._news.clear()
+            wait_s = await self._round()
+            try:
+                async with asyncio.timeout(wait_s):
+                    await self._news.wait()
+            except TimeoutError:
+                pass
+
+    def about_job(self, job_id: str | None) -> None:
+        """A message about a job, or about the queue as a whole, was handled."""
+        if job_id is None:
+            self._news.set()
+        elif self.table.of_job(job_id) is not None:
+            self._ended[job_id] = None
+            self._news.set()
+
+    def wake(self) -> None:
+        """Look again: what is allowed may have changed."""
+        self._news.set()
+
+    async def _round(self) -> float:
+        """Do what is to be done now; how long to sleep then."""
+        self.rounds += 1
+        if self._clock_is_suspect():
+            return self._look_s
+        async with self.lock:
+            await self._settle_ended()
+            due = self.table.take_due(self.clock.now_ms())
+            if due:
+                await self.settle_due(due)
+            await self._catch_up()
+        if self._ended:
+            return 0.0
+        waits = [self._look_s]
+        wake_ms = self.table.next_wake_ms()
+        if wake_ms is not None:
+            waits.append((wake_ms - self.clock.now_ms()) / 1000)
+        organizations = self.table.late_organizations()
+        if organizations and not self._queue.paused():
+            waits.append(self._pace.wait_s(organizations, self._now_s()))
+        return max(0.0, min(waits))
+
+    def _now_s(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def _clock_is_suspect(self) -> bool:
+        """After a jump forward nothing is settled until two looks have seen the same time."""
+        now_s = self._now_s()
+        skew_ms = self.clock.now_ms() - now_s * 1000
+        before, self._skew_ms = self._skew_ms, skew_ms
+        if before is not None and skew_ms - before > STEP_S * 1000:
+            self._suspect_until_s = now_s + 2 * self._look_s
+            logger.warning(
+                "the clock has jumped forward by %d s",
+                (skew_ms - before) // 1000,
+                extra={"action": "clock.suspect", "seconds": (skew_ms - before) // 1000},
+            )
+        return now_s < self._suspect_until_s
+
+    # Due times
+
+    async def settle_due(self, due: Sequence[Entry]) -> None:
+        """Settle every due time that has come; what takes long is done in slices."""
+        while due:
+            writes = []
+            rest: list[Entry] = []
+            for chunk in self._chunks(due):
+                changes = []
+                for entry in chunk:
+                    change, more = self._settle(entry)
+                    if change is not None:
+                        changes.append(change)
+                    if more:
+                        rest.append(entry)
+                if changes:
+                    writes.append(asyncio.create_task(self.write(changes)))
+                await asyncio.sleep(0)  # the first are on their way while the next are made
+            await asyncio.gather(*writes)
+            due = [entry for entry in rest if self.table.get(entry.key) is entry]
+
+    def _chunks(self, entries: Sequence[Entry]) -> list[list[Entry]]:
+        """In one commit each; those that were refused are written alone."""
+        together = [entry for entry in entries if entry.key not in self._refused]
+        chunks = [together[at : at + CHUNK] for at in range(0, len(together), CHUNK)]
+        return chunks + [[entry] for entry in entries if entry.key in self._refused]
+
+    def moment(self, entry: Entry, busy: int | None = None) -> Moment:
+        """What is true for a schedule now.
+
+        Args:
+            busy: its runs that have not ended; default: as its record has them.
+        """
+        record, spec, now_ms = entry.record, entry.spec, self.clock.now_ms()
+        hold: str | None = None
+        if record.status != "active":
+            hold = record.status
+        elif self._queue.paused():
+            hold = "scheduler_paused"
+        unchanged = over = False
+        if spec.only_if_changed:
+            head = self.head(entry)
+            unchanged = head is not None and head == record.seen_head
+        if spec.budget_usd_per_day is not None:
+            today = record.spent_day == local_day(spec, now_ms)
+            over = today and record.spent_usd >= spec.budget_usd_per_day
+        return Moment(now_ms, len(record.active) if busy is None else busy, hold, unchanged, over)
+
+    async def revision(self, record: Schedule) -> Revision | None:
+        """The document of a schedule's present revision."""
+        key = revision_key(record.id, record.revision)
+        document = await patiently(lambda: self.store.get(REVISIONS, key))
+        return decode_revision(document.body) if document is not None else None
+
+    def head(self, entry: Entry) -> str | None:
+        """The commit of a schedule's repository, if an event has told."""
+        repository = entry.spec.repository
+        return self.heads.get((entry.record.organization_id, repository)) if repository else None
+
+    def facts(self, entry: Entry) -> Facts:
+        """What is written down with an outcome that nobody asked for."""
+        cause: Cause = "event" if entry.spec.kind == "event" else "time"
+        return Facts(self.clock.now_ms(), cause, head=self.head(entry))
+
+    def _settle(self, entry: Entry) -> tuple[Change | None, bool]:
+        """One slice of a schedule's due times, and whether there are more."""
+        try:
+            dues, next_ms = self._dues(entry)
+        except InvalidScheduleError as error:
+            return self._meaningless(entry, error), False
+        if not dues:  # the clock has gone back since
+            self.table.put(entry)
+            return None, False
+        moment, more = self.moment(entry), len(dues) > SLICE
+        late_ms = moment.now_ms - GRACE_MS
+        late = sum(due < late_ms and entry.start_ms(due) < late_ms for due in dues)
+        fates = settle(entry.spec, entry.record.waiting, dues, moment, late=late, more=more)
+        done_ms = fates.accounted_ms or 0
+        if more:
+            next_ms = next(due for due in dues if due > done_ms)
+        change = settled(
+            entry,
+            entry.record,
+            fates,
+            self.facts(entry),
+            first_ms=dues[0],
+            accounted_ms=done_ms,
+            next_ms=next_ms,
+        )
+        if fates.cancel:
+            change.sends += commands("cancel", entry, entry.record.active, moment.now_ms)
+        return change.finish(), more
+
+    def _dues(self, entry: Entry) -> tuple[list[int], int | None]:
+        """The due times that are to start by now, at most SLICE + 1, and the next one."""
+        now_ms, next_ms = self.clock.now_ms(), entry.record.next_ms
+        plan = entry.plan
+        dues: list[int] = []
+        while plan is not None and next_ms is not None and next_ms <= now_ms:
+            if len(dues) > SLICE or entry.start_ms(next_ms) > now_ms:
+                break
+            dues.append(next_ms)
+            next_ms = plan.next_after(next_ms)
+        return dues, next_ms
+
+    def _meaningless(self, entry: Entry, error: InvalidScheduleError) -> Change:
+        """What was once accepted can't be read any more: off the schedule, for a person to see."""
+        record = msgspec.structs.replace(
+            entry.record, status="error", error=str(error), next_ms=None, wake_ms=None
+        )
+        change = Change(entry, record)
+        change.publish("schedule:error", {"error": str(error)}, self.clock.now_ms())
+        return change.finish()
+
+    # Runs that ended
+
+    async def _settle_ended(self) -> None:
+        """Look at the jobs that may have ended; what waited for them may start."""
+        jobs = list(self._ended)[:BATCH_MAX]
+        if not jobs:
+            return
+        for job in jobs:
+            del self._ended[job]
+        found = await self.jobs(jobs)
+        ended: dict[str, dict[str, AgentJob | None]] = {}
+        for job in jobs:
+            record = found.get(job)
+            entry = self.table.of_job(job)
+            if entry is not None and (record is None or record.status.final):
+                ended.setdefault(entry.key, {})[job] = record
+        entries = [entry for key in ended if (entry := self.table.get(key)) is not None]
+        for chunk in self._chunks(entries):
+            await self.write([self._after(entry, ended[entry.key]) for entry in chunk])
+        for key, over in ended.items():
+            now = self.table.get(key)
+            self.table.forget_jobs(set(over) - set(now.record.active if now else ()))
+
+    async def jobs(self, jobs: Sequence[str]) -> dict[str, AgentJob]:
+        """The records of jobs; one that was removed is absent."""
+        found: dict[str, AgentJob] = {}
+        for at in range(0, len(jobs), MANY_MAX):
+            keys = jobs[at : at + MANY_MAX]
+            for document in await patiently(lambda keys=keys: self.store.get_many("job", keys)):  # type: ignore[misc]
+                found[document.key] = AgentJob.model_validate_json(document.body)
+        return found
+
+    def _after(self, entry: Entry, ended: dict[str, AgentJob | None]) -> Change:
+        """A schedule once some of its jobs have ended."""
+        before, now_ms = entry.record, self.clock.now_ms()
+        active = tuple(job for job in before.active if job not in ended)
+        day = local_day(entry.spec, now_ms)
+        spent = before.spent_usd if before.spent_day == day else 0.0
+        spent += sum(job.cost_usd for job in ended.values() if job is not None)
+        record = msgspec.structs.replace(
+            before,
+            active=active,
+            held=tuple(job for job in before.held if job not in ended),
+            spent_day=day,
+            spent_usd=round(spent, 6),
+        )
+        failed: AgentJob | None = None
+        for job in ended.values():
+            if job is not None and job.status is JobStatus.FAILED:
+                failed = job
+                record = msgspec.structs.replace(record, failures=record.failures + 1)
+            elif job is not None and job.status is JobStatus.COMPLETED:
+                failed = None
+                record = msgspec.structs.replace(record, failures=0)
+        if failed is not None:
+            return self._failed(entry, record, failed, now_ms)
+        fates = drain(entry.spec, record.waiting, self.moment(entry, len(active)), paced=False)
+        return settled(entry, record, fates, self.facts(entry)).finish()
+
+    def _failed(self, entry: Entry, record: Schedule, job: AgentJob, now_ms: int) -> Change:
+        """Its job has failed for good: the schedule is in ERROR until somebody resumes it."""
+        error = job.error or job.reason or "error"
+        fates = drop(record.waiting, Outcome.SKIPPED_PAUSED, "error")
+        change = settled(entry, record, fates, self.facts(entry))
+        assert change.record is not None
+        status = "error" if record.status == "active" else record.status
+        change.record = msgspec.structs.replace(change.record, status=status, error=error)
+        change.publish("schedule:error", {"jobId": job.id, "error": error}, now_ms)
+        logger.error(
+            "%s/%s is off the schedule: %s failed",
+            record.agent_id,
+            record.name,
+            job.id,
+            extra={"action": "schedule.error", "agent": record.agent_id, "job": job.id},
+        )
+        return change.finish()
+
+    # Catching up
+
+    async def _catch_up(self) -> None:
+        """Start what waits for its turn, at the pace that was set."""
+        if self._queue.paused():
+            return
+        taken: list[Entry] = []
+        turns = self.table.late_organizations()
+        while turns:
+            turns = [one for one in turns if self._pace.take(one, self._now_s())]
+            taken += [one for name in turns if (one := self.table.take_late(name)) is not None]
+            turns = [name for name in turns if name in self.table.late_organizations()]
+        for chunk in self._chunks(taken):
+            changes = []
+            for entry in chunk:
+                fates = drain(entry.spec, entry.record.waiting, self.moment(entry), paced=True)
+                if fates.fires or fates.runs:
+                    changes.append(settled(entry, entry.record, fates, self.facts(entry)).finish())
+            if changes:
+                await self.write(changes)
+
+    # Writing
+
+    async def write(
+        self,
+        changes: Sequence[Change],
+        acks: tuple[Ack, ...] = (),
+        puts: Sequence[Put] = (),
+    ) -> str | None:
+        """Write changes of different schedules in one commit, and go by them once it is there.
+
+        Returns:
+            Why it was refused; then nothing of it is there, or it was already, and
+            the schedules were read again.
+        """
+        decision = Decision(puts=list(puts))
+        for change in changes:
+            decision.puts += change.puts
+            decision.sends += change.sends
+            decision.feed += change.feed
+        refused = await self._queue.commit(decision, acks)
+        if refused is not None:
+            await asyncio.gather(*(self._read_again(change.entry) for change in changes))
+            return refused
+        jobs: list[AgentJob] = []
+        for change in changes:
+            self._apply(change)
+            jobs += change.jobs
+        if jobs:
+            self._queue.admit(jobs)
+        return None
+
+    def _apply(self, change: Change) -> None:
+        entry, record = change.entry, change.record
+        self._refused.discard(entry.key)
+        if record is None:
+            self.table.remove(entry.key)
+            return
+        if change.new_spec:
+            self.table.remove(entry.key)
+            entry.set(record, entry.doc_revision + 1)
+        else:
+            entry.moved(record)
+        self.table.put(entry)
+
+    async def _read_again(self, entry: Entry) -> None:
+        """Go by the document; one that is refused though nobody has changed it is left alone."""
+        document = await patiently(lambda: self.store.get(SCHEDULES, entry.key))
+        self.table.remove(entry.key)
+        if document is None:
+            return
+        if document.revision == entry.doc_revision and entry.key in self._refused:
+            logger.critical(
+                "the ledger refuses what %s is to have next; it stands still until it is changed",
+                entry.key,
+                extra={"action": "schedule.refused", "schedule": entry.key},
+            )
+            entry.record = msgspec.structs.replace(entry.record, wake_ms=None, waiting=())
+            self.table.put(entry)
+            return
+        self._refused.add(entry.key)
+        found = self._adopt(document)
+        for job in found.record.active:
+            self._ended[job] = None
+        self._news.set()
+
+
+def commands(verb: str, entry: Entry, jobs: Iterable[str], now_ms: int) -> list[Send]:
+    """Have the queue cancel, pause or resume jobs of a schedule."""
+    sends = []
+    for job in jobs:
+        message = Message(
+            message_id=f"{verb}:{job}:{entry.doc_revision}",
+            sender=SENDER,
+            recipient=SENDER,
+            message_type=f"job.{verb}",
+            content={"jobId": job, "by": f"schedule {entry.record.name}"},
+            timestamp=iso(now_ms),
+        )
+        sends.append(Send(message.message_id, SCHEDULER, SCHEDULER, message.to_json()))
+    return sends

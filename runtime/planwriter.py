@@ -1,0 +1,249 @@
+"""What fates of due times come to in the store: one change of one schedule.  Pure.
+
+A change is the schedule's document with its new watermark, a ledger entry for
+each outcome, and the jobs of those that fire: all in one commit, under the
+scheduler's fence, each document against the revision that was read.  So an
+outcome, its job and the watermark are there together or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from runtime.agent import job_terms
+from runtime.ids import kind_of
+from runtime.job import AgentJob
+from runtime.plantable import Entry
+from runtime.schedule.policy import Fates, extend
+from runtime.schedule.record import (
+    OCCURRENCES,
+    REVISIONS,
+    SCHEDULES,
+    Cause,
+    Occurrence,
+    Outcome,
+    Revision,
+    Schedule,
+    Spec,
+    Streak,
+    Waiting,
+    encode,
+    job_id,
+    occurrence_id,
+    revision_key,
+)
+from runtime.store.contract import ABSENT, FeedEvent, Put, Send
+from runtime.turn import feed_event
+
+
+@dataclass
+class Change:
+    """What is to be written about one schedule, and what is true once it is."""
+
+    entry: Entry
+    record: Schedule | None
+    """None: it is deleted."""
+    puts: list[Put] = field(default_factory=list)
+    sends: list[Send] = field(default_factory=list)
+    feed: list[FeedEvent] = field(default_factory=list)
+    jobs: list[AgentJob] = field(default_factory=list)
+    """To be queued."""
+    new_spec: bool = False
+
+    def finish(self) -> Change:
+        """Add the schedule's own document."""
+        body = encode(self.record) if self.record is not None else None
+        record = self.record or self.entry.record
+        terms = (f"agent={record.agent_id}",) if body is not None else ()
+        revision = self.entry.doc_revision
+        self.puts.append(
+            Put(SCHEDULES, self.entry.key, record.organization_id, body, terms, revision)
+        )
+        return self
+
+    def publish(self, event: str, data: dict[str, Any], now_ms: int) -> None:
+        """Tell the agent's room and the scheduler's."""
+        record = self.record or self.entry.record
+        about = {"agentId": record.agent_id, "schedule": record.name, **data}
+        rooms = (f"agent:{record.agent_id}", "scheduler")
+        self.feed.append(feed_event(record.organization_id, event, about, rooms, now_ms))
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a change is made under."""
+
+    now_ms: int
+    cause: Cause = "time"
+    by: str | None = None
+    event_id: str | None = None
+    head: str | None = None
+    """The repository's commit."""
+    content: dict[str, Any] | None = None
+    """Added to the job's payload: the event."""
+
+
+def settled(
+    entry: Entry,
+    record: Schedule,
+    fates: Fates,
+    facts: Facts,
+    *,
+    first_ms: int | None = None,
+    accounted_ms: int | None = None,
+    next_ms: int | None = None,
+) -> Change:
+    """The change that fates come to; `finish` it to have it written.
+
+    Args:
+        record: what is to be built on, as a rule the entry's.
+        first_ms: the first due time that was settled.
+        accounted_ms: the new watermark; None: it stays, and so does the next due time.
+    """
+    spec = entry.spec
+    change = Change(entry, record)
+    runs = _end(change, record, fates.runs, facts, first_ms)
+    changed: dict[str, Any] = {"waiting": tuple(fates.waiting)}
+    if accounted_ms is not None:
+        changed |= {
+            "accounted_ms": accounted_ms,
+            "next_ms": next_ms,
+            "wake_ms": None if next_ms is None else entry.start_ms(next_ms),
+            "streak": next((run for run in runs if run.to_ms == accounted_ms), None),
+        }
+    if fates.runs:
+        changed["last_outcome"] = fates.runs[-1].outcome
+    if fates.fires:
+        started = [_fire(change, record, spec, one, facts) for one in fates.fires]
+        changed |= {
+            "active": (*record.active, *started),
+            "runs": record.runs + len(started),
+            "last_due_ms": fates.fires[-1].due_ms,
+            "last_job_id": started[-1],
+            "last_outcome": Outcome.FIRED.value,
+            "seen_head": facts.head or record.seen_head,
+        }
+    change.record = msgspec.structs.replace(record, **changed)
+    return change
+
+
+def _end(
+    change: Change, record: Schedule, runs: Sequence[Streak], facts: Facts, first_ms: int | None
+) -> list[Streak]:
+    """Put outcomes without a job into the ledger, in ranges where nothing else is between."""
+    before = record.streak
+    written = []
+    for run in runs:
+        if (
+            before is not None
+            and run.from_ms == first_ms
+            and before.to_ms == record.accounted_ms
+            and (before.outcome, before.reason) == (run.outcome, run.reason)
+        ):
+            run = extend(before, run.to_ms, run.count)  # noqa: PLW2901 - it is the same, grown
+        change.puts.append(_ended(record, run, facts))
+        written.append(run)
+    return written
+
+
+def _ended(record: Schedule, run: Streak, facts: Facts) -> Put:
+    occurrence = Occurrence(
+        id=occurrence_id(record.id, record.revision, run.from_ms),
+        schedule_id=record.id,
+        agent_id=record.agent_id,
+        name=record.name,
+        revision=record.revision,
+        outcome=run.outcome,
+        due_ms=run.from_ms,
+        at_ms=facts.now_ms,
+        cause=facts.cause,
+        to_ms=run.to_ms if run.count > 1 else None,
+        count=run.count,
+        reason=run.reason,
+        by=facts.by,
+        event_id=facts.event_id,
+    )
+    # a range is written anew as it grows: the schedule's own document is what guards it
+    grows = run.count > 1
+    return _ledger(record, occurrence, guarded=not grows)
+
+
+def _ledger(record: Schedule, occurrence: Occurrence, *, guarded: bool) -> Put:
+    terms = (f"of={record.agent_id}/{record.name}",)
+    return Put(
+        OCCURRENCES,
+        occurrence.id,
+        record.organization_id,
+        encode(occurrence),
+        terms,
+        ABSENT if guarded else -1,
+    )
+
+
+def _fire(change: Change, record: Schedule, spec: Spec, one: Waiting, facts: Facts) -> str:
+    """The ledger's entry and the job of a due time; the job's id."""
+    mark = facts.event_id or "" if facts.cause == "manual" else ""
+    id = occurrence_id(record.id, record.revision, one.due_ms, mark)
+    payload = spec.payload if facts.content is None else {**spec.payload, **facts.content}
+    job = AgentJob.new(
+        id=job_id(id, one.due_ms),
+        organization_id=record.organization_id,
+        agent_type=kind_of(record.agent_id),
+        agent_id=record.agent_id,
+        now_ms=facts.now_ms,
+        priority=spec.priority,
+        payload=payload,
+        repository=spec.repository,
+        limit_key=spec.limit_key,
+        occurrence_id=id,
+        **({"max_attempts": spec.max_attempts} if spec.max_attempts is not None else {}),
+    )
+    occurrence = Occurrence(
+        id=id,
+        schedule_id=record.id,
+        agent_id=record.agent_id,
+        name=record.name,
+        revision=record.revision,
+        outcome=Outcome.FIRED.value,
+        due_ms=one.due_ms,
+        at_ms=facts.now_ms,
+        cause=facts.cause,
+        job_id=job.id,
+        late=one.late,
+        late_ms=max(0, facts.now_ms - change.entry.start_ms(one.due_ms)),
+        by=facts.by,
+        event_id=facts.event_id,
+    )
+    terms = tuple(f"{name}={value}" for name, value in job_terms(job).items())
+    change.puts += [
+        _ledger(record, occurrence, guarded=True),
+        Put("job", job.id, record.organization_id, job.to_json(), terms, ABSENT),
+    ]
+    change.jobs.append(job)
+    return job.id
+
+
+def revision_put(record: Schedule, from_ms: int, to_ms: int | None = None) -> Put:
+    """The document of a record's present revision."""
+    revision = Revision(
+        schedule_id=record.id,
+        agent_id=record.agent_id,
+        name=record.name,
+        revision=record.revision,
+        spec=record.spec,
+        from_ms=from_ms,
+        tzdata=record.tzdata,
+        by=record.changed_by,
+        why=record.reason,
+        to_ms=to_ms,
+    )
+    key = revision_key(record.id, record.revision)
+    terms = (f"of={record.agent_id}/{record.name}",)
+    return Put(REVISIONS, key, record.organization_id, encode(revision), terms)
+
+
+__all__ = ["Change", "Facts", "revision_put", "settled"]

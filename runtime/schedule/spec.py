@@ -1,0 +1,228 @@
+"""What a user asks of a schedule, checked and made a Spec.
+
+`ScheduleBody` is the same everywhere: the body of `POST /api/agents/{id}/schedule`,
+what Python's `create` takes, and the content of the message `schedule.set`.
+Exactly one of `cron`, `interval`, `at`, `event` and `nightly` says when.
+
+A `nightly` window is a cron time inside it, chosen by the schedule's name: many
+of them spread over the night by themselves.  It is caught up only while the
+window lasts.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from functools import lru_cache
+from hashlib import blake2b
+from typing import Any, Final, Self, cast
+from zoneinfo import ZoneInfo
+
+import msgspec
+from pydantic import Field, model_validator
+
+from runtime.errors import InvalidScheduleError
+from runtime.job import Priority
+from runtime.message import WireModel
+from runtime.schedule.cronfields import Dialect
+from runtime.schedule.instants import instant
+from runtime.schedule.jitter import JITTER_MS_MAX
+from runtime.schedule.plan import Plan, parse
+from runtime.schedule.record import (
+    CAP_MAX,
+    DEFAULT_NAME,
+    CatchUp,
+    CatchUpPolicy,
+    Kind,
+    Overlap,
+    Spec,
+)
+from runtime.schedule.zones import zone
+
+TRIGGERS: Final = ("cron", "interval", "at", "event", "nightly")
+NAME: Final = r"^[a-z][a-z0-9_-]{0,63}$"
+PAYLOAD_BYTES_MAX: Final = 64 << 10
+DAY_MINUTES: Final = 1_440
+_WINDOW: Final = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
+_KINDS: Final[dict[str, Kind]] = {
+    "cron": "cron", "nightly": "cron", "interval": "interval", "at": "once", "event": "event",
+}  # fmt: skip
+
+
+class CatchUpBody(WireModel):
+    """What is done about due times that nobody was there for."""
+
+    policy: CatchUpPolicy = "latest"
+    window_s: int = Field(86_400, ge=0, le=366 * 86_400)
+    """What is older is missed."""
+    cap: int = Field(10, ge=1, le=CAP_MAX)
+    """With `all`: at most so many runs."""
+
+
+class ScheduleBody(WireModel):
+    """A schedule as it is asked for."""
+
+    name: str = Field(DEFAULT_NAME, pattern=NAME)
+    cron: str | None = Field(None, max_length=256, examples=["*/30 9-17 * * 1-5"])
+    interval: str | None = Field(None, max_length=256, examples=["every 30 minutes", "PT30M"])
+    at: str | None = Field(None, max_length=64, examples=["2026-12-24T18:00:00Z"])
+    event: str | None = Field(None, pattern=r"^[a-z][a-z0-9_.-]{0,63}$", examples=["push"])
+    nightly: str | None = Field(None, max_length=11, examples=["01:00-05:00"])
+    timezone: str = Field("UTC", max_length=64, examples=["Europe/Berlin"])
+    dialect: Dialect | None = None
+    priority: Priority = Priority.NORMAL
+    start: str | None = Field(None, max_length=64)
+    """Nothing is due before."""
+    end: str | None = Field(None, max_length=64)
+    """Nothing is due after."""
+    jitter_s: int = Field(0, ge=0, le=JITTER_MS_MAX // 1000)
+    overlap: Overlap = "skip"
+    catch_up: CatchUpBody = CatchUpBody.model_validate({})
+    payload: dict[str, Any] = Field(default_factory=dict)
+    repository: str | None = Field(None, max_length=500)
+    branch: str | None = Field(None, max_length=250)
+    limit_key: str | None = Field(None, max_length=200)
+    max_attempts: int | None = Field(None, ge=1, le=20)
+    only_if_changed: bool = False
+    budget_usd_per_day: float | None = Field(None, gt=0, le=1_000_000)
+    enabled: bool | None = None
+    """False: it is paused from the beginning; true: it is active, whatever it was."""
+    reason: str | None = Field(None, max_length=500)
+    """Why, for the audit trail."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        given = [name for name in TRIGGERS if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"exactly one of {', '.join(TRIGGERS)} says when")
+        if self.only_if_changed and self.repository is None:
+            raise ValueError("onlyIfChanged needs a repository")
+        if self.branch is not None and self.event is None:
+            raise ValueError("a branch belongs to an event")
+        if len(msgspec.json.encode(self.payload)) > PAYLOAD_BYTES_MAX:
+            raise ValueError(f"a payload has at most {PAYLOAD_BYTES_MAX} bytes")
+        return self
+
+    @property
+    def trigger(self) -> str:
+        """Which of TRIGGERS it is."""
+        return next(name for name in TRIGGERS if getattr(self, name) is not None)
+
+
+class FieldError(Exception):
+    """A field of a body can't be meant. Args: its name on the wire, the error."""
+
+    def __init__(self, field: str, error: InvalidScheduleError) -> None:
+        super().__init__(field, error)
+        self.field = field
+        self.error = error
+
+
+def spec_of(body: ScheduleBody, agent: str, now_ms: int) -> Spec:
+    """The Spec that a body means.
+
+    Args:
+        now_ms: an interval counts from here, unless it has a start.
+
+    Raises:
+        FieldError: a time, an expression or a zone can't be meant, or means two things.
+    """
+    trigger = body.trigger
+    text = str(getattr(body, trigger))
+    catch_up = CatchUp(body.catch_up.policy, body.catch_up.window_s, body.catch_up.cap)
+    place = _field("timezone", lambda: zone(body.timezone))
+    start_ms = _field("start", lambda: instant(body.start, place)) if body.start else None
+    end_ms = _field("end", lambda: instant(body.end, place)) if body.end else None
+    if trigger == "nightly":
+        text, window_s = _field("nightly", lambda: _nightly(body.nightly or "", agent, body.name))
+        catch_up = CatchUp(catch_up.policy, min(catch_up.window_s, window_s), catch_up.cap)
+    spec = Spec(
+        kind=_KINDS[trigger],
+        expression=text.strip(),
+        timezone=body.timezone,
+        dialect=body.dialect,
+        anchor_ms=now_ms if trigger == "interval" else 0,
+        nightly=body.nightly,
+        priority=body.priority,
+        start_ms=start_ms,
+        end_ms=end_ms,
+        jitter_s=body.jitter_s,
+        overlap=body.overlap,
+        catch_up=catch_up,
+        payload=body.payload,
+        repository=body.repository,
+        branch=body.branch,
+        limit_key=body.limit_key,
+        max_attempts=body.max_attempts,
+        only_if_changed=body.only_if_changed,
+        budget_usd_per_day=body.budget_usd_per_day,
+    )
+    if spec.kind != "event":
+        plan = _field(trigger, lambda: plan_of(spec))
+        if plan.kind != spec.kind:
+            raise FieldError(trigger, _another(trigger, plan.kind))
+    return spec
+
+
+def _another(trigger: str, kind: str) -> InvalidScheduleError:
+    detail = f"this is no {trigger}; give it as `{'at' if kind == 'once' else kind}`"
+    return InvalidScheduleError("wrong_kind", 0, detail)
+
+
+def _field(name: str, read: Any) -> Any:
+    try:
+        return read()
+    except InvalidScheduleError as error:
+        raise FieldError(name, error) from None
+
+
+def _nightly(text: str, agent: str, name: str) -> tuple[str, int]:
+    """The cron time of a window like 22:00-04:00, and how much of it is left then, in seconds."""
+    match = _WINDOW.fullmatch(text.strip())
+    if match is None:
+        raise InvalidScheduleError("bad_window", 0, "a window is such as 01:00-05:00")
+    from_h, from_m, to_h, to_m = (int(part) for part in match.groups())
+    begin = from_h * 60 + from_m
+    width = (to_h * 60 + to_m - begin) % DAY_MINUTES
+    if width == 0:
+        raise InvalidScheduleError("bad_window", 6, "a window ends at another time than it begins")
+    digest = blake2b(f"{agent}\0{name}".encode(), digest_size=8).digest()
+    offset = int.from_bytes(digest) % width
+    minute = (begin + offset) % DAY_MINUTES
+    return f"{minute % 60} {minute // 60} * * *", (width - offset) * 60
+
+
+def plan_of(spec: Spec) -> Plan:
+    """What the due times of a spec are.
+
+    Raises:
+        InvalidScheduleError: it can't be meant, or means two things.
+    """
+    text = f"at {spec.expression}" if spec.kind == "once" else spec.expression
+    plan = _parsed(text, spec.timezone, spec.dialect)
+    anchor_ms = spec.anchor_ms if spec.start_ms is None else spec.start_ms
+    return Plan(plan.text, plan.kind, plan.zone, plan.when, anchor_ms, spec.start_ms, spec.end_ms)
+
+
+@lru_cache(maxsize=4_096)
+def _parsed(text: str, timezone: str, dialect: str | None) -> Plan:
+    return parse(text, timezone, dialect=cast(Dialect | None, dialect))
+
+
+def same(one: Spec, other: Spec) -> bool:
+    """Whether two specs mean the same due times and runs, wherever an interval counts from."""
+    return msgspec.structs.replace(one, anchor_ms=0) == msgspec.structs.replace(other, anchor_ms=0)
+
+
+def same_times(one: Spec, other: Spec) -> bool:
+    """Whether two specs have the same expression, so that an interval need not begin anew."""
+    return (one.kind, one.expression, one.timezone) == (
+        other.kind,
+        other.expression,
+        other.timezone,
+    )
+
+
+def local_day(spec: Spec, now_ms: int) -> str:
+    """The day it is in the schedule's zone."""
+    return datetime.fromtimestamp(now_ms / 1000, ZoneInfo(spec.timezone)).date().isoformat()

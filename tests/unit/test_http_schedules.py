@@ -1,0 +1,137 @@
+"""Schedules over HTTP: what is answered, and what is refused with its place."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx2
+import pytest
+
+from runtime.console.settings import ConsoleSettings
+from runtime.keys import Role
+from tests.http import HttpTroupe
+from tests.troupe import LocalTroupe
+
+URL = "/api/agents/backend:acme.api/schedule"
+
+
+@pytest.fixture
+async def ann() -> AsyncIterator[httpx2.AsyncClient]:
+    """An admin of an organization with a running scheduler."""
+    troupe = LocalTroupe({})
+    api = HttpTroupe(troupe.store, troupe.clock, ConsoleSettings(command_wait_s=5.0))
+    troupe.start_scheduler()
+    async with await api.client(Role.ADMIN) as client:
+        yield client
+    await troupe.kill_scheduler()
+    await troupe.store.close()
+
+
+async def test_a_schedule_is_answered_with_its_defaults_and_its_next_five_fires(
+    ann: httpx2.AsyncClient,
+) -> None:
+    """Nobody would see what a schedule does before it has done it."""
+    body = {"cron": "30 2 * * *", "timezone": "Europe/Berlin", "end": "2099-01-01T00:00:00Z"}
+    answer = await ann.post(URL, json=body)
+    assert answer.status_code == 201, answer.text
+    view = answer.json()
+    assert (view["status"], view["revision"], view["priority"]) == ("active", 1, "NORMAL")
+    assert (view["overlap"], view["catchUp"]["policy"]) == ("skip", "latest")
+    assert len(view["next"]) == 5
+    assert {fire["local"][11:16] for fire in view["next"]} <= {"02:30", "03:00"}
+    assert view["nextRunAt"] == view["next"][0]["utc"]
+    assert (await ann.get(URL)).json() == view
+    again = await ann.post(URL, json=body)
+    assert (again.status_code, again.json()["revision"]) == (200, 1)
+    [listed] = (await ann.get("/api/schedules?agent=backend:acme.api")).json()["items"]
+    assert listed["id"] == view["id"]
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "position"),
+    [
+        ({"cron": "61 * * * *"}, "out_of_range", 0),
+        ({"cron": "0 0 */2 * 1"}, "ambiguous_day_fields", None),
+        ({"interval": "every fortnight"}, "bad_interval", 6),
+        ({"interval": "0 9 * * *"}, "wrong_kind", 0),
+        ({"at": "2026-03-08T02:30", "timezone": "America/New_York"}, "nonexistent_time", None),
+        ({"cron": "0 9 * * *", "timezone": "CET5"}, None, None),
+        ({"nightly": "25:00-26:00"}, "bad_window", 0),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+async def test_what_can_not_be_meant_is_refused_with_its_place(
+    ann: httpx2.AsyncClient, body: dict[str, Any], code: str | None, position: int | None
+) -> None:
+    """A schedule would run at times that its author did not mean."""
+    answer = await ann.post(URL, json=body)
+    problem = answer.json()
+    assert answer.status_code == 422
+    assert isinstance(problem["position"], int)
+    assert problem["errors"][0]["path"] == f"body.{problem['field']}"
+    if code is not None:
+        assert problem["code"] == code
+    if position is not None:
+        assert problem["position"] == position
+    assert (await ann.get(URL)).status_code == 404
+
+
+async def test_a_body_says_when_exactly_once(ann: httpx2.AsyncClient) -> None:
+    """Two answers to one question."""
+    for body in ({}, {"cron": "0 9 * * *", "interval": "PT5M"}, {"cron": "0 9 * * *", "x": 1}):
+        assert (await ann.post(URL, json=body)).status_code == 422
+
+
+async def test_parts_of_a_schedule_are_changed(ann: httpx2.AsyncClient) -> None:
+    """A change of the time would cost the payload, or the other way round."""
+    body = {"cron": "0 9 * * *", "payload": {"depth": 2}, "priority": "HIGH"}
+    await ann.post(URL, json=body)
+    answer = await ann.patch(URL, json={"interval": "PT30M", "reason": "more often"})
+    view = answer.json()
+    assert answer.status_code == 200, answer.text
+    assert (view["interval"], view.get("cron"), view["revision"]) == ("PT30M", None, 2)
+    assert (view["payload"], view["priority"]) == ({"depth": 2}, "HIGH")
+    assert (view["reason"], view["changedBy"]) == ("more often", "ann")
+    assert (await ann.patch(URL, json={"cron": "x"})).status_code == 422
+    revisions = (await ann.get(f"{URL}/revisions")).json()["items"]
+    assert [one["revision"] for one in revisions] == [1, 2]
+    assert (await ann.delete(URL)).status_code == 204
+    assert (await ann.get(URL)).status_code == 404
+    assert (await ann.get(f"{URL}/revisions")).json()["items"][1]["until"]
+
+
+async def test_pause_resume_trigger_and_their_ledger(ann: httpx2.AsyncClient) -> None:
+    """Operators would have no hand on a schedule, or nobody would know whose it was."""
+    await ann.post(URL, json={"cron": "0 0 1 1 *"})
+    triggered = (await ann.post(f"{URL}/trigger", json={"reason": "now"})).json()
+    assert (await ann.get(f"/api/jobs/{triggered['jobId']}")).status_code == 200
+    again = await ann.post(f"{URL}/trigger")
+    assert (again.status_code, again.json()["code"]) == (409, "executing")
+    paused = await ann.post(f"{URL}/pause?drain=true", json={"reason": "release"})
+    assert paused.status_code == 200, paused.text
+    assert paused.json()["reason"] == "release"
+    assert paused.json().get("nextRunAt") is None
+    resumed = (await ann.post(f"{URL}/resume")).json()
+    assert resumed["nextRunAt"] == resumed["next"][0]["utc"]
+    [occurrence] = (await ann.get(f"{URL}/occurrences")).json()["items"]
+    assert (occurrence["outcome"], occurrence["cause"]) == ("fired", "manual")
+    one = await ann.get(f"/api/occurrences/{occurrence['id']}")
+    assert one.json() == occurrence
+    none = (await ann.get(f"{URL}/occurrences?outcome=missed")).json()
+    assert none["items"] == []
+    trail = (await ann.get("/api/audit")).text
+    assert '"command":"schedule.pause"' in trail
+    assert '"reason":"release"' in trail
+
+
+async def test_an_event_reaches_the_schedules_that_wait_for_it(ann: httpx2.AsyncClient) -> None:
+    """A push would start nothing."""
+    await ann.post(URL, json={"event": "push", "repository": "https://git/x"})
+    told = await ann.post(
+        "/api/schedules/events",
+        json={"event": "push", "repository": "https://git/x", "commit": "abc"},
+    )
+    assert told.json()["schedules"] == [
+        {"agentId": "backend:acme.api", "name": "default", "outcome": "fired"}
+    ]

@@ -87,7 +87,7 @@ def ulid_time_of(at_ms: int) -> str:
 
 def ulid_of(at_ms: int, ten_bytes: bytes) -> str:
     """The ULID of a time and ten bytes; the same for the same."""
-    return _base32((at_ms << 80) | int.from_bytes(ten_bytes, "big"), _LENGTH)
+    return _base32(at_ms, _TIME_LENGTH) + _base32(int.from_bytes(ten_bytes, "big"), _RANDOM_LENGTH)
 
 
 def _base32(number: int, length: int) -> str:

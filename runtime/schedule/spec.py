@@ -12,6 +12,7 @@ window lasts.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import datetime
 from functools import lru_cache
 from hashlib import blake2b
@@ -199,13 +200,21 @@ def plan_of(spec: Spec) -> Plan:
         InvalidScheduleError: it can't be meant, or means two things.
     """
     text = f"at {spec.expression}" if spec.kind == "once" else spec.expression
+    if spec.kind == "interval":
+        dialect = cast(Dialect | None, spec.dialect)
+        return parse(
+            text, spec.timezone, anchor_ms=spec.anchor_ms, start_ms=spec.start_ms,
+            end_ms=spec.end_ms, dialect=dialect,
+        )  # fmt: skip
     plan = _parsed(text, spec.timezone, spec.dialect)
-    anchor_ms = spec.anchor_ms if spec.start_ms is None else spec.start_ms
-    return Plan(plan.text, plan.kind, plan.zone, plan.when, anchor_ms, spec.start_ms, spec.end_ms)
+    if spec.start_ms is None and spec.end_ms is None:
+        return plan
+    return replace(plan, start_ms=spec.start_ms, end_ms=spec.end_ms)
 
 
 @lru_cache(maxsize=4_096)
 def _parsed(text: str, timezone: str, dialect: str | None) -> Plan:
+    """Many schedules have the same few expressions."""
     return parse(text, timezone, dialect=cast(Dialect | None, dialect))
 
 

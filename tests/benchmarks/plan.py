@@ -41,6 +41,7 @@ OURS: Final = (
     Case("P2", ("tests.benchmarks.bench_jobs",), 240),
     Case("P3", ("tests.benchmarks.bench_schedules",), 300),
     Case("P4", ("tests.benchmarks.cases.cluster", "intake"), 240),
+    Case("P5", ("tests.benchmarks.bench_events",), 240),
     Case("P5", ("tests.benchmarks.cases.cluster", "sockets"), 240),
     Case("P6", ("tests.benchmarks.cases.cluster", "kill"), 300),
     Case("P6", ("tests.benchmarks.cases.cluster", "node"), 400, 1),

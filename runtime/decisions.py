@@ -15,7 +15,7 @@ from runtime.agent import job_terms
 from runtime.clock import iso
 from runtime.ids import SCHEDULER, SYSTEM, address
 from runtime.job import AgentJob, JobStatus
-from runtime.jobevents import finished_send, job_rooms, ms_of, renamed, told_send
+from runtime.jobevents import finished_send, job_rooms, job_send, ms_of, renamed, told_send
 from runtime.message import Message
 from runtime.schedule.queue import Place, place
 from runtime.store.contract import DEAD_LETTERS, Document, FeedEvent, Put, Send
@@ -90,16 +90,8 @@ def start(job: AgentJob, revision: int, now_ms: int) -> Decision:
 
 def _run(job: AgentJob, content: dict[str, Any], message_id: str, now_ms: int) -> Send:
     """`job.run {jobId, look?, job?, revision?}`; the record is put in as it was encoded."""
-    message = {
-        "messageId": message_id,
-        "sender": SENDER,
-        "recipient": job.agent,
-        "messageType": "job.run",
-        "content": content,
-        "timestamp": iso(now_ms),
-    }
     where = address(job.organization_id, job.agent)
-    return Send(message_id, SCHEDULER, where, msgspec.json.encode(message))
+    return job_send(SENDER, SCHEDULER, job.agent, where, message_id, "job.run", content, now_ms)
 
 
 def end(job: AgentJob, revision: int, status: JobStatus, reason: str, now_ms: int) -> Decision:

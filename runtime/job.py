@@ -42,7 +42,10 @@ class Priority(StrEnum):
     @property
     def rank(self) -> int:
         """0 is most urgent."""
-        return list(Priority).index(self)
+        return _RANKS[self]
+
+
+_RANKS = {priority: rank for rank, priority in enumerate(Priority)}
 
 
 class JobStatus(StrEnum):
@@ -58,7 +61,10 @@ class JobStatus(StrEnum):
 
     @property
     def final(self) -> bool:
-        return self in (JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED)
+        return self in _FINAL
+
+
+_FINAL = frozenset({JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED})
 
 
 class LogLine(WireModel):

@@ -5,11 +5,14 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+import msgspec
+
 from runtime.clock import iso
 from runtime.ids import address
 from runtime.job import AgentJob
-from runtime.message import Message
 from runtime.store.contract import FeedEvent, Send
+
+_encode = msgspec.json.Encoder().encode
 
 
 def job_rooms(record: AgentJob) -> tuple[str, ...]:
@@ -52,13 +55,34 @@ def told_send(
 ) -> Send:
     """The message `job.<kind>` for the agent that asked for the job, unique by `moment`."""
     assert record.reply_to is not None
-    message = Message(
-        message_id=f"{kind}:{record.id}:{moment}",
-        sender=sender,
-        recipient=record.reply_to,
-        message_type=f"job.{kind}",
-        content={"jobId": record.id, **content},
-        timestamp=iso(now_ms),
-    )
+    content = {"jobId": record.id, **content}
     where = address(record.organization_id, record.reply_to)
-    return Send(message.message_id, sender_address, where, message.to_json())
+    told = (f"{kind}:{record.id}:{moment}", f"job.{kind}", content, now_ms)
+    return job_send(sender, sender_address, record.reply_to, where, *told)
+
+
+def job_send(
+    sender: str,
+    sender_address: str,
+    recipient: str,
+    where: str,
+    message_id: str,
+    message_type: str,
+    content: dict[str, Any],
+    now_ms: int,
+) -> Send:
+    """A message of the runtime's own making, as `Message` would encode it.
+
+    Args:
+        content: JSON-able without floats that JSON can't say; a `msgspec.Raw` in it is
+            put in as it is, encoded once.
+    """
+    message = {
+        "messageId": message_id,
+        "sender": sender,
+        "recipient": recipient,
+        "messageType": message_type,
+        "content": content,
+        "timestamp": iso(now_ms),
+    }
+    return Send(message_id, sender_address, where, _encode(message))

@@ -36,7 +36,7 @@ from runtime.job import (
     StepContext,
     StepKind,
 )
-from runtime.jobevents import finished_send, ms_of, renamed
+from runtime.jobevents import finished_send, job_send, ms_of, renamed
 from runtime.jobwriter import UNWRITABLE, JobWriter, LostError
 from runtime.message import Message
 from runtime.patience import patiently
@@ -78,7 +78,8 @@ class JobRun(JobWriter):
         self._signalled = False
         self._missed: dict[str, None] = {}
         """Keys of the signals this run has looked for in vain."""
-        self._work: asyncio.Task[JobResult] | None = None
+        self._work: asyncio.Task[Any] | None = None
+        """The task that is in process_task."""
 
     @classmethod
     def carried(
@@ -140,7 +141,7 @@ class JobRun(JobWriter):
             self._signalled = False
             self._missed.clear()
             try:
-                self._checkpoint()
+                self._heed()
                 result = await self._process()
                 self._check_state()
             except JobWaiting as waiting:
@@ -152,7 +153,7 @@ class JobRun(JobWriter):
             except JobPaused:
                 await self._end("paused", {"status": JobStatus.PAUSED, "reason": "paused"})
             except (JobCancelled, asyncio.CancelledError):
-                if self._asked != "cancel":
+                if not self._is_cancelled():
                     raise  # the host stops: leave it for the next activation
                 await self._finish(JobStatus.CANCELLED, None, "cancelled")
             except LostError:
@@ -167,18 +168,20 @@ class JobRun(JobWriter):
 
     async def _process(self) -> JobResult:
         self._introduce_soon()
-        self._work = asyncio.create_task(
-            self._activation.agent.process_task(self), name=f"job:{self._record.id}"
-        )
+        self._work = asyncio.current_task()
         try:
-            return await self._work
+            return await self._activation.agent.process_task(self)
         finally:
-            if not self._work.done():
-                self._work.cancel()
-                await asyncio.gather(self._work, return_exceptions=True)
+            self._work = None
             for later in (self._flush, self._introduction):
                 if later is not None:
                     later.cancel()
+
+    def _is_cancelled(self) -> bool:
+        """Whether what ended process_task was the cancel of this job, not the host's end too."""
+        task = asyncio.current_task()
+        assert task is not None
+        return self._asked == "cancel" and task.uncancel() == 0
 
     async def _fail(self, error: Exception, final: bool) -> None:
         text = told(error)
@@ -222,7 +225,7 @@ class JobRun(JobWriter):
                 )
             )
         reply = to_json({"outcome": outcome})
-        await self._commit(
+        await self._commit_now(  # cut off by the host's end it may land or not: both are whole
             end=record,
             puts=self._still_missed() if record.status is JobStatus.WAITING else (),
             feed=() if more.get("still") else self._end_events(record, outcome),
@@ -261,15 +264,10 @@ class JobRun(JobWriter):
 
     def _send(self, where: str, recipient: str, content: Any, message_type: str) -> Send:
         activation = self._activation
-        message = Message(
-            message_id=f"{message_type}:{self._record.id}:{self._stored.seq}",
-            sender=activation.agent_id,
-            recipient=recipient,
-            message_type=message_type,
-            content=content,
-            timestamp=iso(activation.host.clock.now_ms()),
-        )
-        return Send(message.message_id, activation.address, where, message.to_json())
+        message_id = f"{message_type}:{self._record.id}:{self._stored.seq}"
+        now_ms = activation.host.clock.now_ms()
+        told = (message_id, message_type, content, now_ms)
+        return job_send(activation.agent_id, activation.address, recipient, where, *told)
 
     # What process_task may ask for
 
@@ -366,11 +364,14 @@ class JobRun(JobWriter):
     # Looking
 
     def _checkpoint(self) -> None:
+        self._heed()
+        self._check_state()
+
+    def _heed(self) -> None:
         if self._asked == "cancel":
             raise JobCancelled
         if self._asked == "pause":
             raise JobPaused
-        self._check_state()
 
     def _check_state(self) -> None:
         if self._unwritable is not None:

@@ -48,6 +48,8 @@ SWEEP_S = 10.0
 """How often the host looks after callers and handlers that take long."""
 POLL_EVERY_S = 0.005
 """A busy host polls no more often: most that a poll could bring has been handed over by then."""
+POLL_SOON_S = 0.001
+"""It does when the last poll has brought messages: they come from elsewhere."""
 RETRY_S = 0.2
 
 
@@ -293,10 +295,10 @@ class Host:
 
     async def _poll(self) -> None:
         clock = asyncio.get_running_loop().time
-        began = -POLL_EVERY_S
+        next_s = clock()
         while True:
-            await asyncio.sleep(began + POLL_EVERY_S - clock())
-            began = clock()
+            await asyncio.sleep(next_s - clock())
+            next_s = clock() + POLL_EVERY_S
             after, owner = self._order.next_poll, self.owner
             try:
                 poll = await self._next_poll(owner, after)
@@ -309,6 +311,8 @@ class Host:
                 continue
             if owner != self.owner:
                 continue  # this host has begun anew: what it held before is none of its business
+            if poll.messages:
+                next_s -= POLL_EVERY_S - POLL_SOON_S
             self._hand_over(poll.messages)
             self._order.polled(poll.cursor)
             self._forget_finished(poll.cursor)
@@ -330,7 +334,7 @@ class Host:
     def _forget_finished(self, cursor: int) -> None:
         finished, self.finished = self.finished, {}
         for activation in finished:
-            if activation.forget_done(cursor):
+            if activation.inbox.forget_done(cursor):
                 self.finished[activation] = None
 
     def _hand_over(self, messages: tuple[StoredMessage, ...]) -> None:

@@ -469,7 +469,7 @@ class Sleeper(BaseAgent):
 
 async def test_a_handler_that_never_ends_fails_and_its_agent_goes_on(monkeypatch) -> None:
     """One handler that waits for ever would stop its agent for good."""
-    monkeypatch.setattr("runtime.activation.TURN_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("runtime.calling.TURN_TIMEOUT_S", 0.05)
     monkeypatch.setattr("runtime.activation.DELIVERIES_MAX", 1)
     monkeypatch.setattr("runtime.host.SWEEP_S", 0.02)
     troupe = await LocalTroupe({"sleeper": Sleeper}).start()

@@ -83,10 +83,10 @@ def _loses_the_place(failed: Any) -> Any:
         await failed(self, stored, error)
         moved = [
             (1 << 60 if one.message_id == stored.message_id else seq, one)
-            for seq, one in self._queue
+            for seq, one in self.inbox._waiting
         ]
         heapq.heapify(moved)
-        self._queue[:] = moved
+        self.inbox._waiting[:] = moved
 
     return failing
 

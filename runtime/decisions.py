@@ -79,6 +79,8 @@ def start(job: AgentJob, revision: int, now_ms: int) -> Decision:
     body = decision.puts[0].body
     if first and not looks and body is not None and len(body) <= CARRIED_BYTES_MAX:
         content |= {"job": msgspec.Raw(body), "revision": revision + 1}
+    if job.cost_usd or job.tokens:
+        content["spent"] = [job.cost_usd, job.tokens]  # so that the run's own can be told
     decision.sends.append(_run(job, content, f"run:{job.id}:{revision}", now_ms))
     if looks:
         return decision
@@ -89,7 +91,7 @@ def start(job: AgentJob, revision: int, now_ms: int) -> Decision:
 
 
 def _run(job: AgentJob, content: dict[str, Any], message_id: str, now_ms: int) -> Send:
-    """`job.run {jobId, look?, job?, revision?}`; the record is put in as it was encoded."""
+    """`job.run {jobId, look?, job?, revision?, spent?}`; the record is put in as it was encoded."""
     where = address(job.organization_id, job.agent)
     return job_send(SENDER, SCHEDULER, job.agent, where, message_id, "job.run", content, now_ms)
 

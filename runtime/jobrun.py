@@ -40,6 +40,7 @@ from runtime.jobevents import finished_send, job_send, ms_of, renamed
 from runtime.jobwriter import UNWRITABLE, JobWriter, LostError
 from runtime.message import Message
 from runtime.patience import patiently
+from runtime.sessions import end_of_run
 from runtime.store.contract import (
     ABSENT,
     Ack,
@@ -185,7 +186,7 @@ class JobRun(JobWriter):
 
     async def _fail(self, error: Exception, final: bool) -> None:
         text = told(error)
-        await self._write_end("failed", {"error": text}, {"final": final, "error": text})
+        await self._write_end("failed", {"error": text}, {"final": final, "error": text}, error)
 
     async def _finish(self, status: JobStatus, result: JobResult | None, outcome: str) -> None:
         changed: dict[str, Any] = {
@@ -207,7 +208,13 @@ class JobRun(JobWriter):
         except UNWRITABLE as error:
             await self._fail(error, final=False)
 
-    async def _write_end(self, outcome: str, changed: dict[str, Any], more: dict[str, Any]) -> None:
+    async def _write_end(
+        self,
+        outcome: str,
+        changed: dict[str, Any],
+        more: dict[str, Any],
+        error: Exception | None = None,
+    ) -> None:
         """One commit: the record, the acknowledgement, and word to whom it concerns.
 
         No earlier commit may take a part of it: a host that died between the two
@@ -224,7 +231,7 @@ class JobRun(JobWriter):
                     record, activation.agent_id, activation.address, self._stored.seq, now_ms
                 )
             )
-        reply = to_json({"outcome": outcome})
+        reply = end_of_run(outcome, record, error, bool(more.get("still")))
         await self._commit_now(  # cut off by the host's end it may land or not: both are whole
             end=record,
             puts=self._still_missed() if record.status is JobStatus.WAITING else (),

@@ -35,6 +35,7 @@ from runtime.console import (
     scheduler,
     schedules,
     services,
+    sessions,
     ws,
 )
 from runtime.console.auth import OPEN, AuthMiddleware
@@ -58,6 +59,7 @@ GENERIC: Final = (
     scheduler.router,
     schedules.router,
     agents.router,
+    sessions.router,
     jobs.router,
     services.router,
     letters.router,

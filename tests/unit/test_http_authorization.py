@@ -68,6 +68,7 @@ CASES = [
     Case("GET /api/agents/{agent_id}", V, 200),
     Case("GET /api/agents/{agent_id}/history", V, 200),
     Case("GET /api/agents/{agent_id}/messages", V, 200),
+    Case("GET /api/agents/{agent_id}/sessions", V, 200),
     # an agent comes to life with its first message: the stranger writes to its own
     Case("POST /api/agents/{agent_id}/messages", OP, 202, {"content": 1}, foreign=202, writes=True),
     Case("GET /api/schedules", V, 200, foreign=200),
@@ -402,7 +403,7 @@ async def test_no_route_writes_to_the_schedulers_or_a_roles_inbox(here: Here) ->
             body = {"content": {"jobId": here.world.job.id}}
             answer = await ann.post(f"/api/agents/{agent}/messages", json=body)
             assert (agent, answer.status_code) == (agent, 404)
-            for path in ("", "/history", "/messages"):
+            for path in ("", "/history", "/messages", "/sessions"):
                 assert (await ann.get(f"/api/agents/{agent}{path}")).status_code == 404
     assert await here.api.store.history("acme/role:developer", 0, 1) == []
 

@@ -1,0 +1,96 @@
+"""GET /api/agents/{id}/sessions: what an agent has executed, the newest first.
+
+What a session is, and from what it is read, is `runtime.sessions`' business.
+They are found among the agent's messages, which are numbered upwards; here they
+are read downwards, a window at a time, and a page whose windows hold few runs
+may be short, even empty, while there is a next one.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Path, Query
+from starlette.responses import Response
+
+from runtime.console.caller import Viewer
+from runtime.console.paging import SCAN_MAX, Cursors, Page, PageQuery, page
+from runtime.console.problems import not_found
+from runtime.sessions import Session, Status, session_of
+from runtime.store.contract import BATCH_MAX, Store, StoredMessage
+
+WINDOW_MIN: Final = 256
+"""Numbers of the first window; numbers are given to the messages of all agents."""
+DENSE: Final = 32
+"""A window with fewer messages is followed by a wider one."""
+
+router = APIRouter(prefix="/api/agents", tags=["agents"])
+
+
+class SessionsQuery(PageQuery):
+    status: Status | None = None
+
+
+@router.get(
+    "/{agent_id}/sessions",
+    response_model=Page[Session],
+    summary="What an agent has executed, the newest first",
+)
+async def get_sessions(
+    agent_id: Annotated[str, Path(max_length=240, examples=["code:job_01JD"])],
+    caller: Viewer,
+    query: Annotated[SessionsQuery, Query()],
+) -> Response:
+    where, store = caller.agent(agent_id), caller.console.store
+    if not await store.history(where, 0, 1):
+        raise not_found()
+    cursors = Cursors(caller, f"sessions {where}", query)
+    before = cursors.read(query.cursor, int)
+    if before is None:
+        before = await last_seq(store, where) + 1
+    found: list[Session] = []
+    seen, width = 0, WINDOW_MIN
+    while before > 1 and len(found) < query.limit and seen < SCAN_MAX:
+        after = max(0, before - 1 - width)
+        rows = await _window(store, where, after, before)
+        seen, width = seen + len(rows), width * 8 if len(rows) < DENSE else width
+        before = after + 1
+        for row in reversed(rows):
+            session = session_of(row)
+            if session is not None and query.status in (None, session.status):
+                found.append(session)
+                if len(found) == query.limit:
+                    before = row.seq
+                    break
+    cursor = cursors.write(before) if before > 1 else None
+    return page((session.to_json() for session in found), cursor)
+
+
+async def _window(store: Store, where: str, after: int, before: int) -> list[StoredMessage]:
+    """The messages with `after` < seq < `before`, in order."""
+    found: list[StoredMessage] = []
+    while True:
+        rows = await store.history(where, after, BATCH_MAX)
+        found += [row for row in rows if row.seq < before]
+        if len(rows) < BATCH_MAX or rows[-1].seq >= before:
+            return found
+        after = rows[-1].seq
+
+
+async def last_seq(store: Store, where: str) -> int:
+    """The number of the newest message of an agent that has one.
+
+    The store reads upwards only, so it is looked for in steps that double, and
+    then by halves: some thirty small reads.
+    """
+    low, high = 0, 1
+    while rows := await store.history(where, high, 1):
+        low = rows[0].seq
+        high = 2 * low
+    while low < high:
+        middle = (low + high) // 2
+        if rows := await store.history(where, middle, 1):
+            low = rows[0].seq
+        else:
+            high = middle
+    return low

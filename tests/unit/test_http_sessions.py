@@ -1,0 +1,195 @@
+"""Sessions: one for each run of a job, with what it took, what it cost and why it failed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx2
+import pytest
+
+from runtime.agent import AgentState, BaseAgent
+from runtime.console import sessions
+from runtime.errors import JobWaiting
+from runtime.job import AgentJob, Job, JobResult, JobStatus
+from runtime.keys import Role
+from runtime.message import Message
+from tests.http import HttpTroupe
+from tests.troupe import LocalTroupe, eventually, soon
+
+
+@dataclass
+class World:
+    """What each run of a job does: a word for each, the last for all that follow."""
+
+    script: list[str] = field(default_factory=lambda: ["done"])
+    began: asyncio.Queue[str] = field(default_factory=asyncio.Queue)
+    go_on: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+def worker(world: World) -> type[BaseAgent]:
+    class Worker(BaseAgent):
+        kind = "worker"
+
+        class State(AgentState):
+            pass
+
+        async def receive_message(self, message: Message) -> object:
+            for number in range(message.content["jobs"]):
+                job = f"job_{number:03}"
+                self.enqueue(
+                    AgentJob.new(
+                        id=job, organization_id="acme", agent_type="worker", agent_id="worker:one",
+                        now_ms=self.context.now_ms(),
+                    )
+                )  # fmt: skip
+            return None
+
+        async def process_task(self, job: Job) -> JobResult:
+            word = world.script.pop(0) if len(world.script) > 1 else world.script[0]
+            world.began.put_nowait(word)
+
+            async def call(context: object) -> str:
+                job.spend(0.25, 100)
+                if word == "hold":
+                    await world.go_on.wait()
+                return word
+
+            await job.step(f"{word}-{job.record.attempts}", call, kind="external")
+            if word == "fail":
+                raise RuntimeError("the outside is down")
+            if word == "wait" and await job.signal("answer") is None:
+                raise JobWaiting("question")
+            return JobResult(outcome="finished", summary="")
+
+    return Worker
+
+
+class Here:
+    def __init__(self, troupe: LocalTroupe, api: HttpTroupe, ann: httpx2.AsyncClient) -> None:
+        self.troupe, self.api, self.ann = troupe, api, ann
+
+    async def start(self, jobs: int = 1) -> None:
+        await self.troupe.client().ask("worker:one", {"jobs": jobs}, "start")
+
+    async def sessions(self, **query: Any) -> list[dict[str, Any]]:
+        """Over all pages."""
+        found: list[dict[str, Any]] = []
+        cursor: str | None = None
+        while True:
+            params = {**query, **({"cursor": cursor} if cursor else {})}
+            answer = await self.ann.get("/api/agents/worker:one/sessions", params=params)
+            assert answer.status_code == 200, answer.text
+            found += answer.json()["items"]
+            cursor = answer.json()["nextCursor"]
+            if cursor is None:
+                return found
+
+    async def until(self, job: str, status: JobStatus) -> AgentJob:
+        async def there() -> AgentJob | None:
+            document = await self.troupe.client().get("job", job)
+            record = AgentJob.model_validate_json(document.body) if document else None
+            return record if record and record.status is status else None
+
+        return await eventually(there)
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture
+async def here(world: World) -> AsyncIterator[Here]:
+    troupe = LocalTroupe({"worker": worker(world)})
+    troupe._random.random = lambda: 0.0  # type: ignore[method-assign]
+    await troupe.start()
+    api = HttpTroupe(troupe.store, troupe.clock)
+    async with await api.client(Role.VIEWER) as ann:
+        yield Here(troupe, api, ann)
+    await troupe.stop()
+
+
+async def test_each_attempt_is_a_session_with_its_own_cost_and_where_it_failed(
+    here: Here, world: World
+) -> None:
+    """An operator could not tell what a retried job did, what it cost, or where it broke."""
+    world.script = ["fail", "fail", "done"]
+    await here.start()
+    record = await here.until("job_000", JobStatus.COMPLETED)
+    done, second, first = await here.sessions()
+    assert [one["status"] for one in (first, second, done)] == ["failed", "failed", "completed"]
+    assert {one["jobId"] for one in (first, second, done)} == {"job_000"}
+    assert len({one["id"] for one in (first, second, done)}) == 3
+    for one in (first, second):
+        assert one["error"] == "RuntimeError: the outside is down"
+        assert one["trace"][-1].endswith("in process_task")
+        assert "test_http_sessions.py:" in one["trace"][-1]
+    assert "error" not in done
+    assert [one["costUsd"] for one in (first, second, done)] == [0.25, 0.25, 0.25]
+    assert sum(one["costUsd"] for one in (first, second, done)) == record.cost_usd
+    assert sum(one["tokens"] for one in (first, second, done)) == record.tokens == 300
+    for one in (first, second, done):
+        assert one["startedAt"] <= one["endedAt"]
+        assert one["durationMs"] >= 0
+
+
+async def test_what_runs_is_a_session_and_a_kill_of_its_host_makes_no_second(
+    here: Here, world: World
+) -> None:
+    """A run would be missing while it lasts, or counted twice when it goes on elsewhere."""
+    world.script = ["hold"]
+    await here.start()
+    await soon(world.began.get())
+    [running] = await here.sessions()
+    assert (running["status"], "endedAt" in running) == ("running", False)
+    await here.troupe.kill_host("host-0")
+    world.go_on.set()
+    await here.troupe.start_host("host-0")
+    await here.until("job_000", JobStatus.COMPLETED)
+    [over] = await here.sessions()
+    assert (over["id"], over["status"]) == (running["id"], "completed")
+    assert over["startedAt"] == running["startedAt"]
+
+
+async def test_a_wait_ends_a_session_and_what_follows_is_another(here: Here, world: World) -> None:
+    """A job that waits for days for a person would look as if it had worked for days."""
+    world.script = ["wait", "done"]
+    await here.start()
+    await here.until("job_000", JobStatus.WAITING)
+    [waiting] = await here.sessions()
+    assert waiting["status"] == "waiting"
+    content = {"jobId": "job_000", "name": "answer", "content": 1}
+    await here.troupe.client().ask("scheduler:main", content, "job.signal")
+    await here.until("job_000", JobStatus.COMPLETED)
+    assert [one["status"] for one in await here.sessions()] == ["completed", "waiting"]
+
+
+async def test_the_newest_come_first_over_all_pages_and_by_status(
+    here: Here, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last run of an agent that ran a thousand times would be on the last page."""
+    monkeypatch.setattr(sessions, "WINDOW_MIN", 4)
+    world.script = ["fail", "done"]
+    await here.start(jobs=12)
+    for number in range(12):
+        await here.until(f"job_{number:03}", JobStatus.COMPLETED)
+    whole = await here.sessions(limit=200)
+    assert len(whole) == 13
+    starts = [one["startedAt"] for one in whole]
+    assert starts == sorted(starts, reverse=True)
+    for limit in (1, 5):
+        assert await here.sessions(limit=limit) == whole
+    failed = await here.sessions(status="failed", limit=1)
+    assert failed == [one for one in whole if one["status"] == "failed"] != []
+
+
+async def test_only_the_scheduler_makes_sessions(here: Here) -> None:
+    """An agent could write executions of another that never were."""
+    await here.start()
+    await here.until("job_000", JobStatus.COMPLETED)
+    before = await here.sessions()
+    await here.troupe.client().send("worker:one", {"jobId": "job_x", "jobs": 0}, "job.run")
+    assert await here.sessions() == before

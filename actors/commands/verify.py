@@ -15,6 +15,7 @@ from actors.commands.base import Session, TroupeCommand
         "troupe verify planted",
         "troupe verify crashpoints",
         "troupe verify powerloss --points 100",
+        "troupe verify schedules --days 3 --schedules 30",
         "troupe verify cron --cases 1000",
     ],
 )
@@ -28,6 +29,7 @@ def verify(session: Session, name: str, options: tuple[str, ...]) -> int:
     planted      bugs put into it, each of which must be found
     crashpoints  a kill before and after every durable write and outside call of one job
     powerloss    power cuts of the SQLite file
+    schedules    a month of schedules under kills, edits and clock steps; its books
     cron         due times of schedules beside a scan of every minute
 
     A failing simulation names the seed and the first fact that shows it; the

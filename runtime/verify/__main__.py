@@ -15,6 +15,8 @@ from runtime.verify.cron import verify as verify_cron
 from runtime.verify.planted import find_all
 from runtime.verify.powerloss import powerloss
 from runtime.verify.report import Outcome
+from runtime.verify.schedules import Size
+from runtime.verify.schedules import verify as verify_schedules
 from runtime.verify.simulate import CALM, TROUBLE, run_seed, run_seed_on_sqlite, simulate
 
 
@@ -40,6 +42,11 @@ def _powerloss(options: argparse.Namespace) -> Outcome:
 
 def _cron(options: argparse.Namespace) -> Outcome:
     return verify_cron(options.cases, options.seed)
+
+
+def _schedules(options: argparse.Namespace) -> Outcome:
+    size = Size(options.schedules, options.days, options.outages)
+    return verify_schedules(options.seed, size, not options.once)
 
 
 def parser(program: str) -> argparse.ArgumentParser:
@@ -72,6 +79,12 @@ def parser(program: str) -> argparse.ArgumentParser:
     one = verification("cron", _cron, "due times of cron beside a scan of every minute")
     one.add_argument("--cases", type=int, default=5000)
     one.add_argument("--seed", type=int, default=1)
+    one = verification("schedules", _schedules, "a month of schedules, and its books")
+    one.add_argument("--seed", type=int, default=1)
+    one.add_argument("--schedules", type=int, default=200)
+    one.add_argument("--days", type=int, default=30)
+    one.add_argument("--outages", type=int, default=40)
+    one.add_argument("--once", action="store_true", help="do not live it again to compare")
     return top
 
 

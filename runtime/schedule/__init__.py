@@ -1,6 +1,6 @@
-"""When a schedule is due: the meaning of cron, intervals and instants, as pure functions.
+"""When a schedule is due and which job is next: pure functions.
 
-`plan.parse` is the door; what it gives answers `next_after` and `due_between`
+`plan.parse` is the door to due times; what it gives answers `next_after` and `due_between`
 in UTC milliseconds and knows neither a clock nor a store.  Who keeps plans,
 fires them and accounts for each due time is the scheduler's business.
 
@@ -10,4 +10,5 @@ fires them and accounts for each due time is the scheduler's business.
     instants  ISO-8601 instants, local or with an offset
     zones     IANA zones as tables of offsets
     jitter    a stable delay by (schedule, due time)
+    queue     which job is next: priority with ageing, under limits
 """

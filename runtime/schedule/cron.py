@@ -17,7 +17,7 @@ from datetime import date
 from functools import lru_cache
 from typing import Final
 
-from runtime.schedule.cronfields import LAST_DAY, Dialect, Fields, read
+from runtime.schedule.cronfields import ALL_DAYS, ALL_WEEKDAYS, LAST_DAY, Dialect, Fields, read
 from runtime.schedule.zones import DAY, MINUTE_MAX, Zone
 
 CACHED_MAX: Final = 4_096
@@ -27,9 +27,7 @@ YEARS_MAX: Final = 50
 _EPOCH_ORDINAL: Final = date(1970, 1, 1).toordinal()
 _EPOCH_WEEKDAY: Final = 4
 """1970-01-01 was a Thursday; Sunday is 0."""
-_ALL_DAYS: Final = 0xFFFFFFFE
 _ALL_MONTHS: Final = 0x1FFE
-_ALL_WEEKDAYS: Final = 0x7F
 
 
 class Cron:
@@ -42,8 +40,8 @@ class Cron:
         self._hours = fields.hours
         self._first_minute = _lowest(fields.minutes)
         self._first_time = _lowest(fields.hours) * 60 + self._first_minute
-        days = fields.days & _ALL_DAYS == _ALL_DAYS
-        weekdays = fields.weekdays == _ALL_WEEKDAYS
+        days = fields.days & ALL_DAYS == ALL_DAYS
+        weekdays = fields.weekdays == ALL_WEEKDAYS
         every = (days or weekdays) if fields.either_day else (days and weekdays)
         self._every_day = every and fields.months == _ALL_MONTHS
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from runtime.errors import InvalidScheduleError
 
@@ -49,10 +49,6 @@ class _Field:
     names: tuple[str, ...] = ()
     last: bool = False
 
-    @property
-    def all(self) -> int:
-        return sum(1 << value for value in range(self.low, self.high + 1))
-
 
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
@@ -63,12 +59,15 @@ FIELDS: Final = (
     _Field("month", 1, 12, 12, _MONTHS),
     _Field("day of week", 0, 7, 7, _WEEKDAYS),
 )
+ALL_DAYS: Final = 0xFFFFFFFE
+ALL_WEEKDAYS: Final = 0x7F
+_IN_EVERY_MONTH: Final = 0x3FFFFFFE | LAST_DAY
+"""1..29 and the last: days that some February has."""
 _TOKEN: Final = re.compile(r"[^ \t]+")
 _NUMBER: Final = re.compile(r"[0-9]+")
 
 
-@dataclass(frozen=True, slots=True)
-class Fields:
+class Fields(NamedTuple):
     """What an expression says, as bit masks."""
 
     minutes: int
@@ -96,74 +95,88 @@ def read(text: str, dialect: Dialect | None = None) -> Fields:
             `bad_step`, `out_of_range`, `reversed_range`, `step_exceeds_field`,
             `unsatisfiable`, and `ambiguous_day_fields` unless a dialect says how it is meant.
     """
-    tokens = [(match.start(), match.group()) for match in _TOKEN.finditer(text)]
-    if tokens and tokens[0][1].startswith("@"):
-        place, name = tokens[0][0], text.strip().lower()
-        if name not in ALIASES:
-            known = " ".join(ALIASES)
-            raise InvalidScheduleError("unknown_alias", place, f"only these are known: {known}")
-        tokens = [(place, token) for token in ALIASES[name].split()]
-    if len(tokens) != len(FIELDS):
-        place = tokens[len(FIELDS)][0] if len(tokens) > len(FIELDS) else len(text)
-        raise InvalidScheduleError(
-            "wrong_field_count",
-            place,
-            f"{len(tokens)} fields instead of 5: minute hour day-of-month month day-of-week",
-        )
-    masks = []
-    for field, (place, token) in zip(FIELDS, tokens, strict=True):
-        try:
-            masks.append(_field(field, token))
-        except InvalidScheduleError as error:
-            raise InvalidScheduleError(error.code, place + error.position, error.detail) from None
+    tokens = _TOKEN.findall(text)
+    if len(tokens) != len(FIELDS) or tokens[0][0] == "@":
+        tokens = _alias(text, tokens)
+    try:
+        masks = [_field(index, token) for index, token in enumerate(tokens)]
+    except InvalidScheduleError:
+        raise _placed(text) from None
     minutes, hours, days, months, weekdays = masks
-    weekdays = (weekdays | weekdays >> 7) & 0b1111111
-    starred = [token.startswith("*") for _, token in tokens]
-    if dialect is None:
-        _same_to_all(days, weekdays, starred, tokens)
-    fields = Fields(
+    weekdays = (weekdays | weekdays >> 7) & ALL_WEEKDAYS
+    starred = [token[0] == "*" for token in tokens]
+    if not days & _IN_EVERY_MONTH and (starred[2] or starred[4]):
+        _exists(days, months, text)
+    if dialect is None and (starred[2] or starred[4]):
+        _same_to_all(text, days, weekdays, starred)
+    return Fields(
         minutes, hours, days, months, weekdays,
-        either_day=not starred[2] and not starred[4],
-        wildcard=starred[0] or starred[1],
+        not starred[2] and not starred[4],
+        starred[0] or starred[1],
     )  # fmt: skip
-    _can_be_met(fields, tokens[2][0])
-    return fields
 
 
-def _same_to_all(
-    days: int, weekdays: int, starred: list[bool], tokens: list[tuple[int, str]]
-) -> None:
+def _alias(text: str, tokens: list[str]) -> list[str]:
+    """The fields of an alias."""
+    if tokens and tokens[0][0] == "@":
+        name = text.strip(" \t").lower()
+        if name in ALIASES:
+            return ALIASES[name].split()
+        known = " ".join(ALIASES)
+        raise InvalidScheduleError(
+            "unknown_alias", _place(text, 0), f"only these are known: {known}"
+        )
+    raise InvalidScheduleError(
+        "wrong_field_count",
+        _place(text, len(FIELDS)),
+        f"{len(tokens)} fields instead of 5: minute hour day-of-month month day-of-week",
+    )
+
+
+def _place(text: str, index: int) -> int:
+    """Where a field begins; the text's end if there is no such field."""
+    places = [match.start() for match in _TOKEN.finditer(text)]
+    return places[index] if index < len(places) else len(text)
+
+
+def _placed(text: str) -> InvalidScheduleError:
+    """What is wrong with the first wrong field, with its position in the whole text."""
+    for index, match in enumerate(_TOKEN.finditer(text)):
+        try:
+            _field(index, match.group())
+        except InvalidScheduleError as error:
+            return InvalidScheduleError(error.code, match.start() + error.position, error.detail)
+    raise AssertionError("a field was wrong")
+
+
+def _same_to_all(text: str, days: int, weekdays: int, starred: list[bool]) -> None:
     """Refuse what Debian reads as AND and others as OR: `*/2` beside a restricted day."""
-    every_day, every_weekday = days == FIELDS[2].all, weekdays == 0b1111111
+    every_day, every_weekday = days & ALL_DAYS == ALL_DAYS, weekdays == ALL_WEEKDAYS
     if (every_day and starred[2]) or (every_weekday and starred[4]):
         return
-    if starred[2] or starred[4]:
-        place, token = tokens[2] if starred[2] else tokens[4]
-        raise InvalidScheduleError(
-            "ambiguous_day_fields",
-            place,
-            f"{token!r} beside a restricted day: some crons fire when both match, some when "
-            "either does; list the days, or name the dialect `debian` (both)",
-        )
+    raise InvalidScheduleError(
+        "ambiguous_day_fields",
+        _place(text, 2 if starred[2] else 4),
+        "a step in one day field beside a restricted other: some crons fire when both match, "
+        "some when either does; list the days, or name the dialect `debian` (both)",
+    )
 
 
-def _can_be_met(fields: Fields, place: int) -> None:
-    months = [month for month in range(1, 13) if fields.months >> month & 1]
-    days = fields.days
-    if fields.either_day or days & LAST_DAY:
-        return
-    if not any(days & ((2 << LONGEST[month]) - 1) for month in months):
+def _exists(days: int, months: int, text: str) -> None:
+    if not any(
+        months >> month & 1 and days & ((2 << LONGEST[month]) - 1) for month in range(1, 13)
+    ):
         raise InvalidScheduleError(
-            "unsatisfiable", place, "no such day exists in any of these months"
+            "unsatisfiable", _place(text, 2), "no such day exists in any of these months"
         )
 
 
 @lru_cache(CACHED_MAX)
-def _field(field: _Field, token: str) -> int:
+def _field(index: int, token: str) -> int:
     """The values of a field; an error's position counts from the token's start."""
     mask = place = 0
     for item in token.split(","):
-        mask |= _item(field, item, place)
+        mask |= _item(FIELDS[index], item, place)
         place += len(item) + 1
     return mask
 

@@ -37,6 +37,8 @@ MINUTE_MAX: Final = (date(YEAR_MAX, 1, 1) - date(1970, 1, 1)).days * DAY
 """Nothing is due before the one and at or after the other of these UTC minutes."""
 _BLOCK_BITS: Final = 19
 """A block is 2^19 minutes, 364 days: it is computed when one of its minutes is asked for."""
+_PROBE: Final = 4 * DAY
+"""Offsets are compared so far apart; no two changes in tzdata are nearer than 6.9 days."""
 _MARGIN: Final = 8 * DAY
 """Looked at before a block, so that a fold at its border is seen whole."""
 _NAME: Final = re.compile(r"[A-Za-z0-9_+-]{1,32}(/[A-Za-z0-9_+-]{1,32}){0,2}")
@@ -101,8 +103,8 @@ class Zone:
             self._blocks.clear()
         begin, end = number << _BLOCK_BITS, (number + 1) << _BLOCK_BITS
         starts, offsets = [begin - _MARGIN], [self._offset(begin - _MARGIN)]
-        for day in range(begin - _MARGIN, end, DAY):
-            self._changes(day, min(day + DAY, end - 1), starts, offsets)
+        for low in range(begin - _MARGIN, end, _PROBE):
+            self._changes(low, min(low + _PROBE, end - 1), starts, offsets)
         block, shown = [], starts[0] + offsets[0]
         for start, until, offset in zip(starts, [*starts[1:], end], offsets, strict=True):
             if until > begin:
@@ -114,7 +116,7 @@ class Zone:
         return block
 
     def _changes(self, low: int, high: int, starts: list[int], offsets: list[int]) -> None:
-        """Append the changes in (low, high]; two that cancel within a day would be missed."""
+        """Append the changes in (low, high]."""
         last = self._offset(high)
         while offsets[-1] != last:
             same, other = low, high

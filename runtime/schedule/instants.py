@@ -44,12 +44,11 @@ def instant(text: str, zone: Zone, position: int = 0) -> int:
     if aware:
         return ms
     passes = zone.passes(minute)
-    if len(passes) != 1:
-        code = "ambiguous_time" if passes else "nonexistent_time"
-        times = "twice" if passes else "never"
-        raise InvalidScheduleError(
-            code, position, f"clocks in {zone.name} show {text} {times}; add an offset or Z"
-        )
+    shown = f"clocks in {zone.name} show {text}"
+    if len(passes) > 1:
+        raise InvalidScheduleError("ambiguous_time", position, f"{shown} twice; add an offset or Z")
+    if not passes:
+        raise InvalidScheduleError("nonexistent_time", position, f"{shown} never")
     return passes[0] * MINUTE_MS + rest
 
 

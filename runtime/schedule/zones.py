@@ -91,12 +91,13 @@ class Zone:
         """Every UTC minute at which the wall clock shows a local minute: none, one or two."""
         segment = self.segment(local - 2 * DAY)
         found = []
-        while segment.start < local + 2 * DAY:
+        while True:
             utc = local - segment.offset
             if segment.start <= utc < segment.end:
                 found.append(utc)
+            if segment.end > local + 2 * DAY:
+                return found
             segment = self.segment(segment.end)
-        return found
 
     def _block(self, number: int) -> list[Segment]:
         if len(self._blocks) >= BLOCKS_MAX:

@@ -163,6 +163,7 @@ def test_one_instant_is_due_once() -> None:
     assert due("at 2026-11-05 09:00", 5, zone="Europe/Berlin") == ["2026-11-05T09:00:00+01:00"]
     assert due("2026-10-25T02:30+01:00", 5, zone="Europe/Berlin") == ["2026-10-25T02:30:00+01:00"]
     assert due("2026-11-05T09:00:00Z", 5, after=ms("2026-11-05T09:00:00Z")) == []
+    assert due("2026-11-05T09:00", 5) == ["2026-11-05T09:00:00Z"]
     assert due("2026-11-05T09:00:00.250Z", 1) == ["2026-11-05T09:00:00.250Z"]
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
+from runtime.verify.conformance import STORES, conformance
 from runtime.verify.crashpoints import crashpoints
 from runtime.verify.cron import verify as verify_cron
 from runtime.verify.planted import find_all
 from runtime.verify.powerloss import powerloss
-from runtime.verify.report import Outcome
+from runtime.verify.report import Outcome, TooLittleError
 from runtime.verify.schedules import Size
 from runtime.verify.schedules import verify as verify_schedules
 from runtime.verify.simulate import CALM, TROUBLE, run_seed, run_seed_on_sqlite, simulate
@@ -49,7 +50,15 @@ def _schedules(options: argparse.Namespace) -> Outcome:
     return verify_schedules(options.seed, size, not options.once)
 
 
-def parser(program: str) -> argparse.ArgumentParser:
+def _conformance(options: argparse.Namespace) -> Outcome:
+    return conformance(options.stores, options.runs, options.steps)
+
+
+Verification = tuple[str, Callable[[], Outcome]]
+"""What it is about, and how it is run; for those that a caller adds."""
+
+
+def parser(program: str, more: Mapping[str, Verification] | None = None) -> argparse.ArgumentParser:
     """The command line."""
     top = argparse.ArgumentParser(prog=program, description=__doc__)
     names = top.add_subparsers(required=True, metavar="NAME")
@@ -85,13 +94,31 @@ def parser(program: str) -> argparse.ArgumentParser:
     one.add_argument("--days", type=int, default=30)
     one.add_argument("--outages", type=int, default=40)
     one.add_argument("--once", action="store_true", help="do not live it again to compare")
+    one = verification("conformance", _conformance, "random work on every store and on a model")
+    one.add_argument("--runs", type=int, default=200)
+    one.add_argument("--steps", type=int, default=50, help="of each run")
+    one.add_argument("--stores", nargs="+", choices=STORES, default=STORES)
+    for added, (about, run) in (more or {}).items():
+        verification(added, lambda _, run=run: run(), about)  # type: ignore[misc]
     return top
 
 
-def main(arguments: list[str] | None = None, program: str = "python -m runtime.verify") -> int:
-    """Run what the command line names; the exit code."""
-    options = parser(program).parse_args(arguments)
-    outcome: Outcome = options.run(options)
+def main(
+    arguments: list[str] | None = None,
+    program: str = "python -m runtime.verify",
+    more: Mapping[str, Verification] | None = None,
+) -> int:
+    """Run what the command line names; the exit code.
+
+    Args:
+        more: verifications of a package that is built on this one, by name.
+    """
+    options = parser(program, more).parse_args(arguments)
+    try:
+        outcome: Outcome = options.run(options)
+    except TooLittleError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
     sys.stdout.write(json.dumps(outcome.figure) + "\n")
     if not options.json:
         sys.stdout.write(outcome.sentence + "\n")

@@ -5,6 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from runtime.errors import TroupeError
+
+
+class TooLittleError(TroupeError):
+    """Something that a verification needs is not here."""
+
 
 @dataclass
 class Outcome:

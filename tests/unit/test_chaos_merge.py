@@ -36,6 +36,12 @@ class Deaf(Through):
             raise StoreUnavailableError("no answer")
         return answers
 
+    async def release(self, owner, agents):
+        await super().release(owner, agents)
+        if self.lose:
+            self.lose = False
+            raise StoreUnavailableError("no answer")
+
     async def claim(self, owner, limit, agents=None):
         claimed = await super().claim(owner, limit, agents)
         if self.lose:
@@ -128,6 +134,22 @@ async def test_a_claim_whose_answer_was_lost_explains_the_epoch_it_took(scene: S
     await scene.watches[1].claim("host-1/2", 1, [A])
     epochs = [fact.epoch for fact in await scene.history() if fact.f == "claim"]
     assert epochs == [1, 2, 3]
+
+
+async def test_a_release_whose_answer_was_lost_gives_the_agent_up(scene: Scene) -> None:
+    """Whoever takes the agent next would seem to have taken it from a holder with a lease."""
+    scene.deaf[0].lose = True
+    with pytest.raises(StoreUnavailableError):
+        await scene.watches[0].release("host-0/1", [A])
+    await scene.claimed(1)
+    assert rules(await scene.history()) == set()
+
+
+async def test_an_agent_taken_from_a_holder_with_a_lease_is_found(scene: Scene) -> None:
+    """Two hosts would work on one agent by turns, each throwing the other's work away."""
+    await scene.store.release("host-0/1", [A])  # a store that lets go by itself
+    await scene.claimed(1)
+    assert rules(await scene.history()) == {"I4"}
 
 
 async def test_a_jump_that_no_claim_explains_is_found(scene: Scene) -> None:

@@ -68,7 +68,8 @@ async def troupe():
 
 def claim(host, agent: str) -> None:
     """Have a host claim an agent by name, as when it has just written to it."""
-    host._claims.want(agent)
+    host._claim_these[agent] = None
+    host._claim_wanted.set()
 
 
 async def told(troupe, count: int) -> list[str]:

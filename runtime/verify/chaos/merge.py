@@ -9,6 +9,7 @@ after the last commit of the epoch it ended.
 
     commit     as `runtime.verify.history` says; `fail`: it was refused
     claim      an epoch nobody knows the claim of is one whose answer was lost
+    release    holds from when it was asked for: its answer, too, may have been lost
 """
 
 from __future__ import annotations
@@ -156,15 +157,25 @@ class _Merge:
             )  # fmt: skip
 
     def _incarnations(self, landed: list[_Commit]) -> None:
-        """A new one is known from the first commit under it; none comes back."""
+        """A new one begins right after the last sign of the one before; none comes back."""
+        signs = [
+            (one.place, one.commit.fence.incarnation)
+            for one in landed
+            if one.place is not None and one.commit.fence is not None
+        ]
+        signs += [
+            (Place(did.ended_ns, 0, 2), did.value[2])
+            for _, did in self.others
+            if did.f == "register"
+        ]
         seen: set[str] = set()
-        for one in landed:
-            fence, place = one.commit.fence, one.place
-            if fence is not None and place is not None and fence.incarnation not in seen:
-                seen.add(fence.incarnation)
-                before = place._replace(cursor=place.cursor - 1, rank=1)
-                self._add(before, "world", "info", "incarnation", place.at_ns,
-                          key=fence.incarnation)  # fmt: skip
+        before = Place(0)
+        for place, incarnation in sorted(signs):
+            if incarnation not in seen:
+                seen.add(incarnation)
+                began = before._replace(rank=3)
+                self._add(began, "world", "info", "incarnation", place.at_ns, key=incarnation)
+            before = place
 
     def _refusals(self) -> None:
         for one in self.commits.values():

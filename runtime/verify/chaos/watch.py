@@ -78,7 +78,8 @@ class Watch(Through):
     async def register(self, owner: str, name: str, lease_s: float) -> str:
         began_ns = self._notes.now_ns()
         incarnation = await self._store.register(owner, name, lease_s)
-        self._notes.did("register", "ok", began_ns, key=owner, value=[name, lease_s])
+        value = [name, lease_s, incarnation]
+        self._notes.did("register", "ok", began_ns, key=owner, value=value)
         return incarnation
 
     async def renew(self, owner: str, lease_s: float) -> bool:
@@ -105,10 +106,9 @@ class Watch(Through):
         return claimed
 
     async def release(self, owner: str, agents: Sequence[str]) -> None:
-        began_ns = self._notes.now_ns()
+        for agent in agents:  # before it is asked: nobody may live to hear the answer
+            self._notes.did("release", "ok", self._notes.now_ns(), agent=agent, key=owner)
         await self._store.release(owner, agents)
-        for agent in agents:
-            self._notes.did("release", "ok", began_ns, agent=agent, key=owner)
 
     async def prune(self, before_ms: int, limit: int, ended: Sequence[str] = ()) -> Swept:
         return await cast(UpkeepStore, self._store).prune(before_ms, limit, ended)

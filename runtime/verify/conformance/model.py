@@ -57,7 +57,13 @@ class Model:
         self.refused: dict[str, int] = {}
 
     def agent(self, address: str) -> dict[str, Any]:
-        new = {"epoch": 0, "owner": None, "version": 0, "journal": [], "snapshot": (0, None)}
+        new: dict[str, Any] = {
+            "epoch": 0,
+            "owner": None,
+            "version": 0,
+            "journal": [],
+            "snapshot": (0, None),
+        }
         return self.agents.setdefault(address, new)
 
     # commit
@@ -83,8 +89,8 @@ class Model:
         seqs = [self.arrive(one, now) for one in commit.sends]
         version = 0
         if commit.agent is not None:
-            self.turn(commit, now, seqs)
-            self.record(commit, now)
+            self.turn(commit, commit.agent, now, seqs)
+            self.record(commit, commit.agent, now)
             version = self.agent(commit.agent)["version"]
         for event in commit.feed:
             self.head += 1
@@ -100,6 +106,7 @@ class Model:
                 raise No("foreign_organization", one.recipient)
 
     def check_fence(self, commit: Commit) -> None:
+        assert commit.agent is not None and commit.fence is not None
         agent = self.agents.get(commit.agent, {"epoch": 0, "version": 0})
         if commit.fence.incarnation != self.incarnation:
             raise No("stale_incarnation")
@@ -142,38 +149,38 @@ class Model:
         return message.seq
 
     def is_message(self, message: dict[str, Any], recipient: str, id: str) -> bool:
-        return message["recipient"] == recipient and message["message_id"] == id
+        return bool(message["recipient"] == recipient and message["message_id"] == id)
 
-    def turn(self, commit: Commit, now: int, own: list[int]) -> None:
+    def turn(self, commit: Commit, address: str, now: int, own: list[int]) -> None:
         done = {"finished_ms": now, "reply": None, "error": None}
         for number, ack in enumerate(commit.acks):
-            if number == 0 and self.sends_itself(commit, ack):
-                if len(self.inbox(commit.agent)) > len(self.own(commit.agent, own)):
+            if number == 0 and self.sends_itself(commit, address, ack):
+                if len(self.inbox(address)) > len(self.own(address, own)):
                     raise No("overtaking", ack.message_id)
-                message = self.own(commit.agent, own)[0]
+                message = self.own(address, own)[0]
             else:
-                message = self.pending(commit.agent, ack.message_id, own)
+                message = self.pending(address, ack.message_id, own)
             message |= done | {"status": "processed", "reply": ack.reply}
         tried = set()
         for retry in commit.retries:
-            message = self.pending(commit.agent, retry.message_id, own)
+            message = self.pending(address, retry.message_id, own)
             if retry.message_id in tried:
                 raise No("not_pending", retry.message_id)
             tried.add(retry.message_id)
             message["attempts"] += 1
             message |= {"not_before_ms": retry.not_before_ms, "error": retry.error}
         for bury in commit.buries:
-            message = self.pending(commit.agent, bury.message_id, own)
+            message = self.pending(address, bury.message_id, own)
             if bury.message_id in tried:
                 raise No("not_pending", bury.message_id)
             message |= done | {"status": "dead", "error": bury.error}
 
-    def sends_itself(self, commit: Commit, ack: Any) -> bool:
+    def sends_itself(self, commit: Commit, address: str, ack: Any) -> bool:
         """Whether the message is handled at once."""
         first = commit.sends[0] if commit.sends else None
         return first is not None and self.is_message(
             {"recipient": first.recipient, "message_id": first.message_id},
-            commit.agent,
+            address,
             ack.message_id,
         )
 
@@ -188,8 +195,8 @@ class Model:
                 return message
         raise No("not_pending", id)
 
-    def record(self, commit: Commit, now: int) -> None:
-        agent = self.agent(commit.agent)
+    def record(self, commit: Commit, address: str, now: int) -> None:
+        agent = self.agent(address)
         cause = commit.acks[0].message_id if commit.acks else None
         for event in commit.events:
             agent["version"] += 1
@@ -199,13 +206,13 @@ class Model:
         if commit.snapshot is not None:
             agent["snapshot"] = (agent["version"], commit.snapshot)
         for remind in commit.reminders:
-            self.reminders.pop((commit.agent, remind.key), None)
+            self.reminders.pop((address, remind.key), None)
             if remind.due_ms is not None:
-                self.reminders[commit.agent, remind.key] = (remind.due_ms, remind.body)
+                self.reminders[address, remind.key] = (remind.due_ms, remind.body)
         for intent in commit.intents:
-            self.begin(intent, commit.agent, now)
+            self.begin(intent, address, now)
         for result in commit.results:
-            self.end(result, commit.agent, now)
+            self.end(result, address, now)
 
     def find_step(self, job: str, key: str) -> dict[str, Any] | None:
         return next((s for s in self.steps if (s["job"], s["key"]) == (job, key)), None)

@@ -196,7 +196,10 @@ def measured(service: ServiceTimes) -> Decision:
 
 def place_of(job: AgentJob) -> Place:
     """The job's place in the queue; the same however often it is queued."""
-    return place(job.id, job.organization_id, ms_of(job.queued_at), job.priority)
+    return place(
+        job.id, job.organization_id, ms_of(job.queued_at), job.priority,
+        repository=job.repository, agent=job.agent_id, key=job.limit_key,
+    )  # fmt: skip
 
 
 def _dead_letter(job: AgentJob, now_ms: int) -> Put:

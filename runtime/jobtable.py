@@ -50,7 +50,7 @@ class JobTable:
 
     def started(self, job: AgentJob) -> None:
         """It holds a slot."""
-        self._queue.start(job.id, job.organization_id)
+        self._queue.start(place_of(job))
 
     def ended(self, job_id: str) -> None:
         """It has let go of its slot."""
@@ -94,7 +94,7 @@ class JobTable:
         """Take the next job that may start now; it holds a slot from here on."""
         chosen = self._queue.next()
         if chosen is not None:
-            self._queue.start(chosen.job_id, chosen.organization)
+            self._queue.start(chosen)
         return chosen
 
     def next_due_ms(self) -> int | None:

@@ -11,7 +11,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from runtime.errors import StoreUnavailableError
@@ -91,8 +91,7 @@ class World:
         self.unhandled: list[str] = []
         """Errors nobody awaited."""
         self._numbers: Counter[str] = Counter()
-        limits = {"total": plan.limits.total, "organization": plan.limits.organization}
-        self.history.add("world", "info", "limits", value=limits)
+        self.history.add("world", "info", "limits", value=asdict(plan.limits))
         if isinstance(self.store, MemoryStore):
             self.history.add("world", "info", "incarnation", key=self.store.incarnation)
 

@@ -12,6 +12,7 @@ from runtime.client import Write
 from runtime.decisions import CARRIED_BYTES_MAX
 from runtime.job import AgentJob, JobResult
 from runtime.message import Message
+from runtime.schedule.queue import Limits
 from runtime.store.contract import Commit, Committed, Refused
 from runtime.store.memory import MemoryStore
 from tests.troupe import LocalTroupe
@@ -129,7 +130,7 @@ def outside() -> Outside:
 async def troupe(outside: Outside) -> AsyncIterator[LocalTroupe]:
     troupe = LocalTroupe({})
     store = WatchedStore(troupe.clock)
-    troupe = LocalTroupe({"stepper": stepper(outside, store)}, store)
+    troupe = LocalTroupe({"stepper": stepper(outside, store)}, store, limits=Limits(agent=2))
     await troupe.start()
     yield troupe
     await troupe.stop()

@@ -32,16 +32,16 @@ def _limits(**more: int) -> Any:
     return make
 
 
-def _ignores_pause(dispatch: Any) -> Any:
-    async def dispatching(self: Scheduler) -> None:
+def _ignores_pause(starts: Any) -> Any:
+    async def starting(self: Scheduler) -> Any:
         control = self._control
         self._control = type(control)()
         try:
-            await dispatch(self)
+            return await starts(self)
         finally:
             self._control = control
 
-    return dispatching
+    return starting
 
 
 def _forgets_pause(rebuild: Any) -> Any:
@@ -176,7 +176,8 @@ STEP_CONFLICTS = Plant(rules, "_steps", lambda _: lambda commit, view: None)
 BUGS = (
     Bug("limit off by one", (Plant(JobQueue, "__init__", _limits(total=1)),)),
     Bug("organization's limit off by one", (Plant(JobQueue, "__init__", _limits(organization=1)),)),
-    Bug("pause ignored", (Plant(Scheduler, "_dispatch", _ignores_pause),)),
+    Bug("agent's limit off by one", (Plant(JobQueue, "__init__", _limits(agent=1)),)),
+    Bug("pause ignored", (Plant(Scheduler, "_starts", _ignores_pause),)),
     Bug("pause forgotten at a restart", (Plant(Scheduler, "_rebuild", _forgets_pause),)),
     Bug("priority ignored", (Plant(jobtable, "place_of", _first_come),)),
     Bug("failed job leaves no letter", (Plant(decisions, "end", _without_letter),)),

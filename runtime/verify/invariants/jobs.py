@@ -46,7 +46,7 @@ def starts(commit: Commit) -> Iterator[tuple[str, str]]:
 
 
 def within_limits(facts: Sequence[Fact]) -> list[Violation]:
-    """I9: never more jobs at once than the limits say, in all and of one organization.
+    """I9: never more jobs at once than the limits say: in all, of one organization, of one agent.
 
     A job holds its slot from its start until its `job.run` is acknowledged or
     given up: what a zombie or a dead host was doing counts until then.
@@ -62,6 +62,7 @@ def within_limits(facts: Sequence[Fact]) -> list[Violation]:
             organization = running.pop((commit.agent or "", message_id), None)
             if organization is not None:
                 counts[organization] -= 1
+                counts[commit.agent or ""] -= 1
         for send in commit.sends:
             if not (is_run(send.message_id) and commit.agent == SCHEDULER):
                 continue
@@ -70,6 +71,10 @@ def within_limits(facts: Sequence[Fact]) -> list[Violation]:
             counts[organization] += 1
             if len(running) > limits["total"]:
                 found.append(Violation("I9", fact.i, f"{len(running)} jobs run at once"))
+            counts[send.recipient] += 1
+            if counts[send.recipient] > limits.get("agent", 1):
+                text = f"{counts[send.recipient]} jobs of {send.recipient} run at once"
+                found.append(Violation("I9", fact.i, text))
             if counts[organization] > limits["organization"]:
                 text = f"{counts[organization]} jobs of {organization} run at once"
                 found.append(Violation("I9", fact.i, text))

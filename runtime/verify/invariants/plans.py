@@ -102,7 +102,7 @@ def _permits(approval: Fact, effect: Fact) -> bool:
 
 
 def queue_in_order(facts: Sequence[Fact]) -> list[Violation]:
-    """I18: among the queued jobs of an organization the one with the best place starts first.
+    """I18: of an organization's queued jobs under the same limits the best place starts first.
 
     A job counts as queued from the commit in which the scheduler has taken it
     until it starts or leaves the queue; only first starts are compared.  The
@@ -153,8 +153,9 @@ class _Queue:
 
     def _end_round(self, epoch: int) -> None:
         for organization, started in self.round.items():
-            best = min(self.queued[organization].values(), default=None)
             for fact, mine in started:
+                waiting = self.queued[organization].values()
+                best = min((one for one in waiting if one[3:] == mine[3:]), default=None)
                 if fact.epoch == epoch and best is not None and best < mine:
                     text = f"{mine.job_id} started before {best.job_id}, which comes first"
                     self.found.append(Violation("I18", fact.i, text))
@@ -163,7 +164,10 @@ class _Queue:
 
 def _place(record: JobView) -> Place:
     queued_ms = round(datetime.fromisoformat(record.queued_at).timestamp() * 1000)
-    return place(record.id, record.organization_id, queued_ms, Priority(record.priority))
+    return place(
+        record.id, record.organization_id, queued_ms, Priority(record.priority),
+        repository=record.repository, agent=record.agent_id, key=record.limit_key,
+    )  # fmt: skip
 
 
 def fair_shares(facts: Sequence[Fact]) -> list[Violation]:

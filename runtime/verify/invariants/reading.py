@@ -66,6 +66,9 @@ class JobView(msgspec.Struct, rename="camel"):
     not_before_ms: int = 0
     priority: str = "normal"
     queued_at: str = ""
+    repository: str | None = None
+    agent_id: str | None = None
+    limit_key: str | None = None
     cost_usd: float = 0.0
     result: dict[str, object] | None = None
 

@@ -19,23 +19,25 @@ where, is `host`'s business; jobs run beside the turns in `jobrun`.
 from __future__ import annotations
 
 import asyncio
-import heapq
 import logging
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from runtime.agent import BaseAgent, DeactivationReason, is_client
 from runtime.answers import Answers
 from runtime.backoff import Backoff
-from runtime.clock import Clock, iso
+from runtime.calling import Calling
+from runtime.clock import Clock
 from runtime.deadletters import burial
+from runtime.directory import described, expand
 from runtime.errors import InvalidMessageError, told
 from runtime.folded import Folded
 from runtime.group import GroupCommitter
 from runtime.ids import Ids, split
+from runtime.inbox import Inbox, whole
 from runtime.joblane import JobLane
 from runtime.journal import State
-from runtime.message import BROADCAST_PREFIX, Message
+from runtime.message import Message
 from runtime.patience import patiently
 from runtime.store import contract
 from runtime.store.contract import (
@@ -56,15 +58,8 @@ logger = logging.getLogger(__name__)
 
 UNANSWERED: Final = ("reply", "reminder")
 
-TURN_TIMEOUT_S = 60.0
-"""A handler that takes longer has failed, as soon as its host looks."""
-OVERDUE: Final = -1.0
 DELIVERIES_MAX = 5
 """Tries of one message before it becomes a dead letter."""
-LONG_INBOX = 32
-"""From this many messages on a claim's answer may have been cut (32 MiB of 1 MiB each)."""
-BROADCAST_MAX = contract.BATCH_MAX
-"""Agents one broadcast reaches."""
 HANDLERS_FAULT = frozenset(
     {"revision_conflict", "duplicate", "expired", "foreign_organization", "overtaking"}
 )
@@ -100,9 +95,8 @@ class Activation:
     """One agent, one epoch."""
 
     __slots__ = (
-        "_asked", "_called_at_s", "_done", "_had_before", "_in_turn", "_open", "_queue",
-        "_stopped", "_task", "address", "agent", "agent_id", "fence", "folded", "host", "jobs",
-        "last_active_s", "organization",
+        "_asked", "_calling", "_in_turn", "_stopped", "_task", "address", "agent", "agent_id",
+        "fence", "folded", "host", "inbox", "jobs", "last_active_s", "organization",
     )  # fmt: skip
 
     def __init__(
@@ -115,20 +109,13 @@ class Activation:
         self.host = host
         self.last_active_s = 0.0
         self.jobs = JobLane(self)
-        self._had_before = 0
-        """Seq up to which an earlier activation may have had a message of the inbox."""
         self.folded: Folded
-        self._queue: list[tuple[int, StoredMessage]] = []
+        self.inbox = Inbox()
         self._asked: list[_Asked] = []
         """Asked here and not accepted yet, in their order."""
-        self._open: set[int] = set()
-        """Seqs offered and not done with."""
-        self._done: set[int] = set()
-        """Seqs done with that a poll may still bring."""
         self._task: asyncio.Task[None] | None = None
         self._in_turn = False
-        self._called_at_s: float | None = None
-        """When the handler that runs was called; OVERDUE: it is told to end."""
+        self._calling = Calling()
         self._stopped = True
 
     # Life
@@ -138,27 +125,10 @@ class Activation:
         self.folded = Folded(claimed, self.agent)
         self._set_context()
         await self.agent.activate()
-        waiting = (*claimed.inbox, *await self._rest(claimed.inbox))
-        if claimed.epoch > 1:
-            self._had_before = max((message.seq for message in waiting), default=0)
+        waiting = await whole(self.address, claimed.inbox, self.host.store)
+        self.inbox.claimed(waiting, claimed.epoch)
         self._stopped = False
-        self.offer(*waiting)
         self._wake()
-
-    async def _rest(self, inbox: tuple[StoredMessage, ...]) -> list[StoredMessage]:
-        """What of a long inbox the claim's answer had no room for; no poll brings it again."""
-        rest: list[StoredMessage] = []
-        last = inbox[-1] if len(inbox) >= LONG_INBOX else None
-        while last is not None:
-            after = last.seq
-            page = await patiently(
-                lambda after=after: self.host.store.inbox(  # type: ignore[misc]
-                    self.address, after, contract.BATCH_MAX
-                )
-            )
-            rest.extend(page)
-            last = page[-1] if page else None
-        return rest
 
     async def stop(self, reason: DeactivationReason) -> None:
         """Leave memory; a running job is left where it is, to be resumed elsewhere."""
@@ -176,7 +146,7 @@ class Activation:
     @property
     def idle(self) -> bool:
         """Nothing to do and nothing being done."""
-        return not (self._queue or self._asked or self._in_turn or self.jobs.busy)
+        return not (self.inbox or self._asked or self._in_turn or self.jobs.busy)
 
     @property
     def version(self) -> int:
@@ -185,25 +155,13 @@ class Activation:
     def offer(self, *messages: StoredMessage) -> None:
         """Add pending messages; one that is known already is passed over."""
         for message in messages:
-            if message.seq not in self._open and message.seq not in self._done:
-                self._open.add(message.seq)
-                heapq.heappush(self._queue, (message.seq, message))
+            self.inbox.offer(message)
         self._wake()
 
     def done(self, seq: int) -> None:
         """The message has left the inbox."""
-        self._open.discard(seq)
-        self._done.add(seq)
+        self.inbox.done(seq)
         self.host.finished[self] = None
-
-    def is_first_to_have(self, seq: int) -> bool:
-        """Whether nobody can have had a message of its inbox before this activation."""
-        return seq > self._had_before
-
-    def forget_done(self, cursor: int) -> bool:
-        """Messages up to `cursor` that are done with can't be offered again; whether some can."""
-        self._done = {seq for seq in self._done if seq > cursor}
-        return bool(self._done)
 
     async def ask(self, send: Send) -> bytes | None:
         """Handle a message that nobody has accepted yet, before it is accepted.
@@ -212,7 +170,7 @@ class Activation:
         must be accepted first; nothing of it has happened, or it had been
         accepted before, and the store knows what became of it.
         """
-        if self._stopped:
+        if self._stopped or self.inbox.is_open:
             return None
         answer: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
         now_ms = self.host.clock.now_ms()
@@ -227,16 +185,16 @@ class Activation:
     # The loop
 
     def _wake(self) -> None:
-        if self._task is None and not self._stopped and (self._queue or self._asked):
+        if self._task is None and not self._stopped and (self.inbox or self._asked):
             self._task = asyncio.create_task(self._run(), name=f"turns:{self.address}")
 
     async def _run(self) -> None:
-        while self._queue or self._asked:
-            if not self._queue:
+        while self.inbox or self._asked:
+            if not self.inbox:
                 await self._handle_asked(*self._asked.pop(0))
                 continue
             self._decline()
-            message = heapq.heappop(self._queue)[1]
+            message = self.inbox.take()
             wait_s = (message.not_before_ms - self.host.clock.now_ms()) / 1000
             self._in_turn = True
             if wait_s > 0:
@@ -265,7 +223,7 @@ class Activation:
         reply = None
         try:
             message = Message.from_json(stored.body)
-            if not (self._open or self.jobs.takes(message)):
+            if not (self.inbox.is_open or self.jobs.takes(message)):
                 self._in_turn = True
                 reply = await self._turn(stored, message)
                 self._in_turn = False
@@ -288,12 +246,12 @@ class Activation:
         folded = self.folded
         first = folded.version == 0
         try:
-            reply = await self._called(message, first)
+            reply = await self._calling.call(self.agent, message, first)
             ack = Ack(stored.message_id, to_json(reply) if reply is not None else None)
             if reply is not None and _is_answered(message):
                 turn.send(message.sender, reply, "reply", reply_to=message.message_id)
             if turn.broadcasts:
-                await self._expand(turn)
+                await expand(turn, self.host.store)
             if first:
                 turn.puts.append(self.description())
             after, patch = folded.change()
@@ -323,31 +281,10 @@ class Activation:
         self.host.answers.processed(self.address, stored.message_id, ack.reply)
         return ack.reply or b"null"
 
-    async def _called(self, message: Message, first: bool) -> Any:
-        """What the handler returns; TimeoutError when it took too long (see `check`)."""
-        self._called_at_s = asyncio.get_running_loop().time()
-        try:
-            if first:
-                await self.agent.initialize()
-            return await self.agent.receive_message(message)
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if self._called_at_s != OVERDUE or task is None or task.uncancel():
-                raise
-            raise TimeoutError(f"it took longer than {TURN_TIMEOUT_S:.0f} s") from None
-        finally:
-            self._called_at_s = None
-
     def check(self, now_s: float) -> None:
-        """End a handler that takes too long: the host looks now and then.
-
-        (One clock for all: a timer for each turn took a twentieth of its time.)
-        """
-        began_s = self._called_at_s
-        if began_s is not None and began_s != OVERDUE and now_s - began_s > TURN_TIMEOUT_S:
-            self._called_at_s = OVERDUE
-            assert self._task is not None
-            self._task.cancel()
+        """End a handler that takes too long; the host looks now and then."""
+        if self._task is not None:
+            self._calling.check(now_s, self._task)
 
     async def _refused(self, stored: StoredMessage, refused: contract.Refused) -> None:
         if refused.reason in HANDLERS_FAULT:
@@ -386,7 +323,7 @@ class Activation:
             stored.seq, stored.message_id, stored.sender, stored.recipient, stored.body,
             stored.accepted_ms, stored.reply_to, "pending", attempts, not_before_ms,
         )  # fmt: skip
-        heapq.heappush(self._queue, (again.seq, again))
+        self.inbox.put_back(again)
 
     async def _bury(self, stored: StoredMessage, error: str) -> None:
         now_ms = self.host.clock.now_ms()
@@ -459,30 +396,7 @@ class Activation:
 
     def description(self) -> Put:
         """The agent's public record, written with the first thing it does."""
-        agent = self.agent
-        record = {
-            "agentId": self.agent_id,
-            "organizationId": self.organization,
-            "kind": agent.kind,
-            "role": agent.role,
-            "capabilities": list(agent.capabilities),
-            "createdAt": iso(self.host.clock.now_ms()),
-        }
-        terms = (f"kind={agent.kind}", f"role={agent.role}")
-        return Put("agent", self.address, self.organization, to_json(record), terms)
-
-    async def _expand(self, turn: Turn) -> None:
-        """Turn messages to a role into messages to each agent of it but the sender."""
-        for message in turn.broadcasts:
-            role = message.recipient.removeprefix(BROADCAST_PREFIX)
-            for member in await patiently(lambda role=role: self._members(role)):  # type: ignore[misc]
-                if member.key != self.address:
-                    turn.deliver(message, split(member.key)[1])
-
-    async def _members(self, role: str) -> list[contract.Document]:
-        return await self.host.store.list_documents(
-            "agent", self.organization, [f"role={role}"], limit=BROADCAST_MAX, descending=False
-        )
+        return described(self.agent, self.organization, self.host.clock.now_ms())
 
 
 def _is_answered(message: Message) -> bool:

@@ -16,12 +16,12 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from itertools import islice
 
 from runtime.activation import DELIVERIES_MAX, Activation
 from runtime.agent import DeactivationReason
 from runtime.answers import Answer, Answers
 from runtime.backoff import Backoff
+from runtime.claims import Claims
 from runtime.clock import Clock
 from runtime.deadletters import burial
 from runtime.errors import (
@@ -48,6 +48,8 @@ SWEEP_S = 10.0
 """How often the host looks after callers and handlers that take long."""
 POLL_EVERY_S = 0.005
 """A busy host polls no more often: most that a poll could bring has been handed over by then."""
+POLL_SOON_S = 0.001
+"""It does when the last poll has brought messages: they come from elsewhere."""
 RETRY_S = 0.2
 
 
@@ -88,16 +90,12 @@ class Host:
         self._active: dict[str, Activation] = {}
         self.answers = Answers()
         self.finished: dict[Activation, None] = {}
-        self._claim_wanted = asyncio.Event()
         self._parked: asyncio.Timeout | None = None
         """Ends the poll that waits at the store."""
         self._doubtful = asyncio.Event()
         """An agent was lost: is this host still who it was?"""
-        self._claiming = asyncio.Lock()
-        self._claim_these: dict[str, None] = {}
+        self._claims = Claims(self, self._active)
         self._order = Order()
-        self._early: dict[str, list[StoredMessage]] = {}
-        """Messages a poll has brought for agents that are claimed but not yet live here."""
         self._refusing: set[str] = set()
         """Agents that can't live here, held until their messages have been told so."""
         self._tasks: list[asyncio.Task[None]] = []
@@ -221,8 +219,7 @@ class Host:
             activation = self._active.get(send.recipient)
             if activation is None:
                 if kind_of(send.recipient) != "scheduler":
-                    self._claim_these[send.recipient] = None
-                    self._claim_wanted.set()
+                    self._claims.want(send.recipient)
             elif may_hand_over and seq > self._order.cursor:  # else a poll or claim brings it
                 activation.offer(
                     StoredMessage(
@@ -252,15 +249,9 @@ class Host:
 
     async def _forget(self, activation: Activation) -> None:
         await activation.stop(DeactivationReason.FENCED)
-        async with self._claiming:
+        async with self._claims.lock:
             if activation.address not in self._active:  # it may have come back meanwhile
-                await self._release([activation.address])
-
-    async def _release(self, agents: list[str]) -> None:
-        """Give agents up; what is pending for them makes them ready for anybody."""
-        await patiently(lambda: self.store.release(self.owner, agents))
-        for agent in agents:
-            self._early.pop(agent, None)
+                await self._claims.release([activation.address])
 
     # Loops
 
@@ -293,10 +284,10 @@ class Host:
 
     async def _poll(self) -> None:
         clock = asyncio.get_running_loop().time
-        began = -POLL_EVERY_S
+        next_s = clock()
         while True:
-            await asyncio.sleep(began + POLL_EVERY_S - clock())
-            began = clock()
+            await asyncio.sleep(next_s - clock())
+            next_s = clock() + POLL_EVERY_S
             after, owner = self._order.next_poll, self.owner
             try:
                 poll = await self._next_poll(owner, after)
@@ -309,13 +300,14 @@ class Host:
                 continue
             if owner != self.owner:
                 continue  # this host has begun anew: what it held before is none of its business
+            if poll.messages:
+                next_s -= POLL_EVERY_S - POLL_SOON_S
             self._hand_over(poll.messages)
             self._order.polled(poll.cursor)
             self._forget_finished(poll.cursor)
             if poll.ready:
                 await self._claim_and_activate(None)
-            if self._early:
-                await self._release_orphans()
+            await self._claims.release_orphans()
 
     async def _next_poll(self, owner: str, after: int) -> contract.Poll | None:
         """None when this host began anew meanwhile: nobody rings for its old name."""
@@ -330,7 +322,7 @@ class Host:
     def _forget_finished(self, cursor: int) -> None:
         finished, self.finished = self.finished, {}
         for activation in finished:
-            if activation.forget_done(cursor):
+            if activation.inbox.forget_done(cursor):
                 self.finished[activation] = None
 
     def _hand_over(self, messages: tuple[StoredMessage, ...]) -> None:
@@ -339,55 +331,20 @@ class Host:
             if activation is not None:
                 activation.offer(message)
             elif message.recipient not in self._refusing:
-                self._early.setdefault(message.recipient, []).append(message)
+                self._claims.early.setdefault(message.recipient, []).append(message)
 
     async def _claim(self) -> None:
         """Claim what this host has just written to, without waiting for the next poll."""
         while True:
-            await self._claim_wanted.wait()
-            self._claim_wanted.clear()
-            while self._claim_these:
-                these = list(islice(self._claim_these, self._settings.claim_max))
-                for agent in these:
-                    del self._claim_these[agent]
-                await self._claim_and_activate(these)
+            await self._claim_and_activate(await self._claims.wanted(self._settings.claim_max))
 
     async def _claim_and_activate(self, agents: list[str] | None) -> None:
         limit = len(agents) if agents else self._settings.claim_max
-        async with self._claiming:
+        async with self._claims.lock:
             owner = self.owner
-            claimed = await self._claimed(limit, agents)
+            claimed = await self._claims.take(limit, agents)
             for one in claimed if owner == self.owner else ():
                 await self._activate(one)
-
-    async def _claimed(self, limit: int, agents: list[str] | None) -> list[contract.Activation]:
-        while True:
-            try:
-                return await self.store.claim(self.owner, limit, agents)
-            except StoreUnavailableError:
-                await patiently(self._release_unknown)
-
-    async def _release_unknown(self) -> None:
-        """A claim's answer was lost: give up what this host holds without having it live."""
-        after = 0
-        while True:
-            poll = await self.store.poll(self.owner, after, BATCH_MAX, 0.0)
-            held = {message.recipient for message in poll.messages}
-            await self.store.release(self.owner, sorted(held - self._active.keys()))
-            if not poll.messages:  # a short page may have been cut by its size
-                return
-            after = poll.cursor
-
-    async def _release_orphans(self) -> None:
-        """Give up agents that this host holds but has not brought to life.
-
-        They come from a claim whose answer was lost: a poll brings their
-        messages, and nobody here is waiting for them. What a claim under way
-        brings to life is none: the lock waits for it.
-        """
-        async with self._claiming:
-            if self._early:
-                await self._release(list(self._early))
 
     async def _retire(self) -> None:
         """Deactivate agents that have been idle; their state stays in the store."""
@@ -415,7 +372,7 @@ class Host:
         activation = Activation(claimed, agent, self._incarnation, self)
         self._active[claimed.agent] = activation
         self._order.forget(claimed.agent)
-        activation.offer(*self._early.pop(claimed.agent, ()))
+        activation.offer(*self._claims.early.pop(claimed.agent, ()))
         try:
             await activation.start(claimed)
         except Exception as error:  # a state that can't be loaded, or the author's `activate`
@@ -425,7 +382,7 @@ class Host:
 
     def _refuse(self, claimed: contract.Activation, error: str, final: bool) -> None:
         """The agent can't live here: tell its messages so, and let it go."""
-        self._early.pop(claimed.agent, None)
+        self._claims.early.pop(claimed.agent, None)
         self._refusing.add(claimed.agent)
         self._end(self._give_back(claimed, error, final))
 
@@ -446,19 +403,19 @@ class Host:
             await self.group.commit(Commit(organization, claimed.agent, fence, **fields))
             if given_up:
                 self.answers.dead(claimed.agent, message.message_id, error)
-        async with self._claiming:
+        async with self._claims.lock:
             self._refusing.discard(claimed.agent)
-            await self._release([claimed.agent])
+            await self._claims.release([claimed.agent])
 
     async def _deactivate(self, activation: Activation, reason: DeactivationReason) -> None:
         if self._active.get(activation.address) is not activation:
             return
         await activation.stop(reason)
         await activation.save()
-        async with self._claiming:
+        async with self._claims.lock:
             self._active.pop(activation.address, None)
             self._order.forget(activation.address)
-            await self._release([activation.address])
+            await self._claims.release([activation.address])
 
     async def _wait(self, seconds: float) -> None:
         """Wait, but no longer than this host is there."""

@@ -93,7 +93,7 @@ class JobRun(JobWriter):
         wrote it with the message.
         """
         content = message.content
-        if "job" not in content or not activation.is_first_to_have(stored.seq):
+        if "job" not in content or not activation.inbox.is_first_to_have(stored.seq):
             return None
         record = AgentJob.model_validate(content["job"])
         return cls(activation, stored, record, content["revision"], [])

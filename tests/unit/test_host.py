@@ -315,8 +315,7 @@ async def between():
 
 def claims(host, agent: str) -> None:
     """Have a host claim an agent without messages, as when another host was quicker with them."""
-    host._claim_these[agent] = None
-    host._claim_wanted.set()
+    host._claims.want(agent)
 
 
 async def lost() -> None:
@@ -333,7 +332,7 @@ async def test_a_message_that_overtakes_the_answer_of_a_claim_is_handled(between
         assert await troupe.client().ask("counter:a", {"by": 2}, "add") == 2
     assert store.polled.is_set()
     assert host._active["acme/counter:a"].fence.epoch == 1, "it was not given up and taken again"
-    assert host._early == {}
+    assert host._claims.early == {}
     assert (await troupe.store.health()).refused == {}
 
 
@@ -348,7 +347,7 @@ async def test_an_agent_held_by_a_claim_that_was_never_answered_is_given_up(betw
         await troupe.start_host("host-1")
         assert await troupe.client().ask("counter:a", {"by": 2}, "add") == 2
     assert "acme/counter:a" in troupe.hosts["host-1"]._active
-    assert host._early == {}, "what another host does is none of this one's business"
+    assert host._claims.early == {}, "what another host does is none of this one's business"
 
 
 async def test_all_that_a_lost_claim_took_is_given_up(troupe) -> None:
@@ -469,7 +468,7 @@ class Sleeper(BaseAgent):
 
 async def test_a_handler_that_never_ends_fails_and_its_agent_goes_on(monkeypatch) -> None:
     """One handler that waits for ever would stop its agent for good."""
-    monkeypatch.setattr("runtime.activation.TURN_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("runtime.calling.TURN_TIMEOUT_S", 0.05)
     monkeypatch.setattr("runtime.activation.DELIVERIES_MAX", 1)
     monkeypatch.setattr("runtime.host.SWEEP_S", 0.02)
     troupe = await LocalTroupe({"sleeper": Sleeper}).start()

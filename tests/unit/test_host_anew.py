@@ -71,8 +71,7 @@ async def troupe():
 
 
 def claim(host, agent: str) -> None:
-    host._claim_these[agent] = None
-    host._claim_wanted.set()
+    host._claims.want(agent)
 
 
 async def test_a_poll_of_before_does_not_skip_what_came_since(troupe) -> None:

@@ -68,8 +68,7 @@ async def troupe():
 
 def claim(host, agent: str) -> None:
     """Have a host claim an agent by name, as when it has just written to it."""
-    host._claim_these[agent] = None
-    host._claim_wanted.set()
+    host._claims.want(agent)
 
 
 async def told(troupe, count: int) -> list[str]:

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from runtime import activation
 from runtime.activation import Activation
 from runtime.backoff import Backoff
+from runtime.claims import Claims
 from runtime.errors import StoreUnavailableError
 from runtime.folded import Folded
 from runtime.group import GroupCommitter
@@ -83,10 +84,10 @@ def _loses_the_place(failed: Any) -> Any:
         await failed(self, stored, error)
         moved = [
             (1 << 60 if one.message_id == stored.message_id else seq, one)
-            for seq, one in self._queue
+            for seq, one in self.inbox._waiting
         ]
         heapq.heapify(moved)
-        self._queue[:] = moved
+        self.inbox._waiting[:] = moved
 
     return failing
 
@@ -127,7 +128,7 @@ def _snapshots_before(snapshot: Any) -> Any:
 
 
 def _keeps_lost_claims(_: Any) -> Any:
-    async def nothing(self: Host) -> None:
+    async def nothing(self: Claims) -> None:
         return None
 
     return nothing
@@ -170,8 +171,8 @@ BUGS = (
     Bug("dead letter forgotten", (Plant(activation, "burial", _without_letter),)),
     Bug("snapshot off by one", (Plant(Activation, "_snapshot", _snapshots_before),)),
     Bug("lost claims are kept",
-        (Plant(Host, "_release_unknown", _keeps_lost_claims),
-         Plant(Host, "_release_orphans", _keeps_lost_claims))),
+        (Plant(Claims, "_release_unknown", _keeps_lost_claims),
+         Plant(Claims, "release_orphans", _keeps_lost_claims))),
     Bug("last message of a poll dropped", (Plant(Host, "_hand_over", _drops_the_last),)),
     Bug("backoff ten times too long", (Plant(Backoff, "wait_s", _waits_ten_times),)),
     Bug("place kept by a superseded host", (Plant(Host, "_begin_anew", _polls_as_before),)),

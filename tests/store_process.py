@@ -11,7 +11,10 @@ import signal
 import sys
 from pathlib import Path
 
+import uvloop
+
 from runtime.clock import SystemClock
+from runtime.collector import relax
 from runtime.store.server import StoreServer
 from runtime.store.sqlite import SqliteStore
 
@@ -47,6 +50,7 @@ class StoreProcess:
 
 
 async def _serve(directory: Path) -> None:
+    relax()
     store = await SqliteStore.open(directory / "store.db", SystemClock())
     server = StoreServer(store, directory / "store.sock")
     serving = asyncio.create_task(server.serve())
@@ -58,4 +62,4 @@ async def _serve(directory: Path) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve(Path(sys.argv[1])))
+    uvloop.run(_serve(Path(sys.argv[1])))  # as an actor of Ray does

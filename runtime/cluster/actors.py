@@ -20,6 +20,7 @@ import msgspec
 from runtime.clock import Clock, SystemClock, iso
 from runtime.cluster import nodes, pool, stores
 from runtime.cluster.settings import ClusterSettings
+from runtime.collector import relax
 from runtime.host import Host, HostSettings
 from runtime.ids import Ids, address
 from runtime.kinds import Factory, Kinds
@@ -74,6 +75,7 @@ class Shell(Generic[Core]):
         raise NotImplementedError
 
     def made(self, core: Core) -> Core:
+        relax()
         self._made.set_result(core)
         return core
 

@@ -9,7 +9,6 @@ commit.  The store is not the server's to close.
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import socket
 from pathlib import Path
@@ -26,8 +25,6 @@ logger = logging.getLogger(__name__)
 CALLS_MAX: Final = 10_000
 """Calls in flight on one connection; with more it is not read from."""
 BACKLOG: Final = 128
-GC_ALLOCATIONS: Final = 100_000
-"""Allocations between two looks of the garbage collector."""
 
 
 class StoreServer:
@@ -60,13 +57,7 @@ class StoreServer:
         logger.info("the store is served at %s", self._path, extra={"action": "store.serving"})
 
     async def serve(self) -> None:
-        """Start and serve until cancelled, in a process that does nothing else.
-
-        The collector is told to look rarely: what is kept here is plain data
-        without cycles, and walking it cost a fifth of the time.
-        """
-        gc.freeze()
-        gc.set_threshold(GC_ALLOCATIONS, 50, 100)
+        """Start and serve until cancelled."""
         await self.start()
         try:
             await asyncio.Event().wait()

@@ -29,6 +29,7 @@ import uvloop
 from runtime.agent import AgentState, BaseAgent, job_terms
 from runtime.client import Client, Write
 from runtime.clock import SystemClock, iso
+from runtime.collector import relax
 from runtime.host import Host, HostSettings
 from runtime.ids import Ids
 from runtime.job import AgentJob, Job, JobResult
@@ -90,6 +91,7 @@ class Rig:
         self.random = random.Random(5)
 
     async def start(self) -> Rig:
+        relax()
         self.process.directory.mkdir(parents=True, exist_ok=True)
         await self.process.start()
         self.store = RemoteStore(self.process.socket)

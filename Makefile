@@ -35,6 +35,7 @@ verify: packages $(VENV)/.tests ## the larger kill and fault tests
 	$(BIN)/troupe verify crashpoints
 	$(BIN)/troupe verify powerloss
 	$(BIN)/troupe verify schedules
+	$(BIN)/troupe verify cron
 	TROUPE_KILLS=150 $(BIN)/python -m pytest tests/acceptance/test_kills.py -s
 
 bench: packages $(VENV)/.tests ## measure, with BENCH_HOME=... beside the peers that are there

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from actors.commands.base import Session, TroupeGroup
+from actors.commands.base import Session, TroupeCommand, TroupeGroup
 from actors.commands.failures import WrongUsageError
 from runtime.errors import InvalidScheduleError
 from runtime.schedule.instants import instant, local_text_of, text_of
@@ -35,8 +35,19 @@ class InvalidExpressionError(WrongUsageError):
         return {**super().to_wire(), "code": self.error.code, "position": self.error.position}
 
 
+class _WithExpression(TroupeCommand):
+    """Takes an expression that begins with a dash for what it is: a wrong one, not an option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        dashed = [arg for arg in args if arg.startswith("-") and (" " in arg or arg[1:2].isdigit())]
+        if len(dashed) == 1 and "--" not in args:
+            args = [*(arg for arg in args if arg != dashed[0]), "--", dashed[0]]
+        return super().parse_args(ctx, args)
+
+
 @schedule.command(
     "next",
+    cls=_WithExpression,
     examples=[
         """troupe schedule next "30 2 * * *" --tz America/New_York -n 5""",
         """troupe schedule next "every 30 minutes" --after 2026-11-05T09:00:00Z --json""",

@@ -122,6 +122,9 @@ def test_json_is_one_object_and_needs_no_running_troupe(tmp_path: Path) -> None:
         (["* * * * *", "--after", "yesterday"], "bad_instant", 0),
         (["* * * * *", "--tz", "Europe/Berlin", "--end", "2026-10-25T02:30"], "ambiguous_time", 0),
         (["\x1b[2J * * * *"], "bad_value", 0),
+        (["-1 * * * *"], "bad_value", 0),
+        (["-n * * * *"], "bad_value", 0),
+        ([""], "wrong_field_count", 0),
     ],
 )
 def test_a_wrong_text_ends_with_2_its_code_and_its_place(
@@ -137,6 +140,20 @@ def test_a_wrong_text_ends_with_2_its_code_and_its_place(
     assert plain.exit_code == 2
     assert f"({code} at position {position})" in plain.stderr
     assert "\x1b" not in plain.stderr
+
+
+def test_the_command_answers_every_vector() -> None:
+    """The command would say another time than the library, or not take a text at all."""
+    vectors = json.loads((ROOT / "runtime" / "verify" / "cron_vectors.json").read_text())
+    for one in vectors["valid"]:
+        count = str(len(one["expect_utc"]))
+        words = [one["expr"], "--tz", one["tz"], "--after", one["after"], "-n", count]
+        found = json.loads(run(*words, "--json").stdout)["next"]
+        assert found == [f"{text[:-1]}:00Z" for text in one["expect_utc"]]
+    for one in vectors["invalid"]:
+        result = run(one["expr"], "--json")
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert json.loads(result.stderr)["error"]["code"] == one["error"]
 
 
 def test_the_place_is_shown_below_the_text() -> None:

@@ -199,3 +199,29 @@ def test_jitter_has_a_bound_and_keeps_the_order() -> None:
     assert jitter_ms("s", MADE, -5) == 0
     assert max(jitter_ms("s", MADE + n, 10**9) for n in range(200)) <= JITTER_MS_MAX
     assert max(jitter_ms("s", MADE + n, 60_000, gap_ms=1_000) for n in range(200)) <= 100
+
+
+def test_any_text_is_read_or_refused_and_never_hangs() -> None:
+    """A text from outside would crash whoever reads it, or keep it busy."""
+    random = Random(11)
+    good = ["30 2 * * *", "@daily", "*/5 9-17 1,L jan-MAR 1-5", "every 30 minutes", "P1DT12H",
+            "R3/2026-02-01T09:00Z/PT1H", "at 2026-11-05 09:00", "2026-11-05T09:00:00+01:00",
+    ]  # fmt: skip
+    parts = [*"0123456789*/-,LPTRYMWDHSZ@:+. \t\n\0é", "every ", "mon", "9999"]
+    kinds = set()
+    for _ in range(6_000):
+        text = random.choice(good)
+        for _ in range(random.randint(0, 3)):
+            place = random.randint(0, len(text))
+            text = text[:place] + random.choice(parts) + text[place + random.randint(0, 2) :]
+        try:
+            plan = parse(text, random.choice(ZONES), anchor_ms=random.choice((0, MADE)))
+        except InvalidScheduleError as error:
+            assert 0 <= error.position <= len(text)
+            kinds.add(error.code)
+            continue
+        kinds.add(plan.kind)
+        for after in (-(2**62), 0, MADE, 2**62):
+            following = plan.next_after(after)
+            assert following is None or following > after
+    assert {"cron", "interval", "once", "bad_value", "bad_interval", "non_ascii"} <= kinds

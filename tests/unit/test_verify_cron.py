@@ -17,18 +17,11 @@ from runtime.verify.cronscan import zone_info
 
 def test_due_times_are_those_of_a_scan_of_every_minute() -> None:
     """A due time around a change of the clock would be missed, doubled or invented."""
-    outcome = verify(cases=120, seed=20_261)
+    outcome = verify(cases=240, seed=20_261)
     assert outcome.good, outcome.details
     assert outcome.figure["mismatches"] == 0
     assert outcome.figure["vectors"] == 61
     assert outcome.figure["dueTimes"] > 2_000
-
-
-@pytest.mark.slow
-def test_thousands_of_cases_have_no_mismatch() -> None:
-    """A rarer case than the short run holds would stay unseen."""
-    outcome = verify(cases=10_000, seed=7)
-    assert outcome.good, outcome.details
 
 
 def twice_in_a_fold(expression: str, zone: str, after_ms: int) -> int | None:

@@ -12,38 +12,26 @@ import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
-import msgspec
 
 from actors.intake.routes import routes
 from actors.intake.settings import IntakeSettings
-from actors.records import AgentIssue, GateReport, GateResult, IssueContext, Review
-from runtime.agent import job_terms
-from runtime.client import Client, Write
-from runtime.clock import Clock, SystemClock, iso
+from actors.verification import world
+from actors.verification.world import PATCH, World
+from runtime.client import Client
+from runtime.clock import Clock, SystemClock
 from runtime.console.app import create_app
 from runtime.console.settings import ConsoleSettings
 from runtime.ids import Ids
-from runtime.job import AgentJob, Artifact, JobResult, JobStatus
 from runtime.keys import Key, Keys, Role
-from runtime.schedule.record import (
-    Occurrence,
-    Revision,
-    Schedule,
-    Spec,
-    encode,
-    occurrence_id,
-    revision_key,
-    schedule_key,
-)
 from runtime.store.contract import Commit, Committed, Document, Refused, Store
 from runtime.store.memory import MemoryStore
-from runtime.turn import to_json
+
+__all__ = ["ORGANIZATION", "PATCH", "HttpTroupe", "Stream", "World", "Yielding", "populate"]
 
 ORGANIZATION = "acme"
 STREAM_WAIT_S = 5.0
@@ -208,106 +196,6 @@ class Stream:
         return sent
 
 
-# A world to look at: one of everything, of one organization.
-
-PATCH = b"--- a/x\n+++ b/x\n@@ -1 +1 @@\n-1\n+2\n"
-_numbers = count(1)
-
-
-@dataclass(frozen=True)
-class World:
-    """Ids of what there is."""
-
-    issue: AgentIssue
-    job: AgentJob
-    artifact: Artifact
-    review: Review
-    agent: str
-    letter: str
-    occurrence: str
-    service: str = "billing"
-
-
 async def populate(api: HttpTroupe, organization: str = ORGANIZATION) -> World:
     """An organization with an issue in review, its job, and what belongs to them."""
-    door, now = api.door(organization), iso(api.clock.now_ms())
-    mark = f"{organization}{next(_numbers)}"
-    digest = await door.put_content(PATCH)
-    issue = AgentIssue(
-        id=f"issue_{mark}", source="manual", type="bug", priority="high", title="It fails",
-        description="d", context=IssueContext(module="crm"), status="review",
-        organization_id=organization, created_at=now, updated_at=now, job_id=f"job_{mark}",
-        review_id=f"review_{mark}",
-    )  # fmt: skip
-    artifact = Artifact(
-        id=f"artifact_{mark}", job_id=f"job_{mark}", type="code_change", name="change.patch",
-        sha256=digest, size_bytes=len(PATCH), media_type="text/x-diff",
-    )  # fmt: skip
-    job = AgentJob.new(
-        id=f"job_{mark}", organization_id=organization, agent_type="code", now_ms=0,
-        issue_id=issue.id, status=JobStatus.WAITING, agent_id=f"code:job_{mark}",
-        result=JobResult(outcome="finished", summary="done", artifacts=(artifact,)),
-    )  # fmt: skip
-    review = Review(
-        id=f"review_{mark}", issue_id=issue.id, job_id=job.id, organization_id=organization,
-        artifact_hash=digest, patch_artifact=digest, requested_at=now,
-        gates=GateReport(
-            verdict="passed",
-            results=(GateResult(gate="tests", verdict="passed", message="12 passed"),),
-        ),
-    )  # fmt: skip
-    address = f"{organization}/{job.agent}"
-    record = {
-        "agentId": job.agent, "organizationId": organization, "kind": "code",
-        "role": "developer", "capabilities": ["edit"], "createdAt": now,
-    }  # fmt: skip
-    letter = f"{address}/m-{mark}"
-    dead = {
-        "id": f"m-{mark}", "agent": job.agent, "sender": "client:test", "error": "boom",
-        "attempts": 5, "at": now,
-    }  # fmt: skip
-    service = {
-        "serviceId": "billing", "organizationId": organization, "metadata": {"kind": "erp"},
-        "endpoints": {}, "registeredAt": now, "updatedAt": now,
-    }  # fmt: skip
-    issue_terms = {"status": issue.status, "type": issue.type, "module": "crm"}
-    await door.send(
-        job.agent,
-        {"n": 1},
-        message_id=f"m-{mark}",
-        writes=[
-            Write("issue", issue.id, issue.to_json(), issue_terms),
-            Write("job", job.id, job.to_json(), job_terms(job)),
-            Write("artifact", artifact.id, artifact.to_json(), {"job": job.id}),
-            Write(
-                "review",
-                review.id,
-                review.to_json(),
-                {"status": review.status, "issue": review.issue_id},
-            ),
-            Write("agent", address, to_json(record), {"kind": "code", "role": "developer"}),
-            Write("dead_letter", letter, to_json(dead), {"agent": job.agent}),
-            Write("service", f"{organization}/billing", to_json(service), {}),
-            *(planned := _schedule(organization, job.agent, api.clock.now_ms())),
-        ],
-    )
-    return World(issue, job, artifact, review, job.agent, letter, planned[-1].key)
-
-
-def _schedule(organization: str, agent: str, now_ms: int) -> list[Write]:
-    """A schedule that has missed its one due time so far."""
-    spec = msgspec.Raw(encode(Spec("cron", "0 0 * * *")))
-    made_ms = now_ms - 86_400_000
-    record = Schedule(
-        f"schedule_{agent}", organization, agent, "default", 1, spec, now_ms, tzdata="test"
-    )
-    revision = Revision(record.id, agent, "default", 1, spec, made_ms, "test", "ann")
-    key = occurrence_id(record.id, 1, now_ms)
-    missed = Occurrence(key, record.id, agent, "default", 1, "missed", now_ms, now_ms)
-    of = {"of": f"{agent}/default"}
-    return [
-        Write("schedule", schedule_key(organization, agent, "default"), encode(record),
-              {"agent": agent}),
-        Write("schedule_revision", revision_key(record.id, 1), encode(revision), of),
-        Write("occurrence", key, encode(missed), of),
-    ]  # fmt: skip
+    return await world.populate(api.door(organization))

@@ -29,13 +29,16 @@ def verify(session: Session, name: str, options: tuple[str, ...]) -> int:
     planted      bugs put into it, each of which must be found
     crashpoints  a kill before and after every durable write and outside call of one job
     powerloss    power cuts of the SQLite file
+    conformance  random work on every store and on a model of the contract
+    authorization  every operation of the API with every kind of caller
     schedules    a month of schedules under kills, edits and clock steps; its books
     cron         due times of schedules beside a scan of every minute
 
     A failing simulation names the seed and the first fact that shows it; the
     same seed does the same again.
     """
-    from runtime.verify.__main__ import main  # noqa: PLC0415 - the other commands start fast
+    from actors.verification.table import VERIFICATIONS  # noqa: PLC0415 - others start fast
+    from runtime.verify.__main__ import main  # noqa: PLC0415
 
     as_json = ["--json"] if session.out.as_json else []
-    return main([name, *options, *as_json], "troupe verify")
+    return main([name, *options, *as_json], "troupe verify", VERIFICATIONS)

@@ -99,19 +99,19 @@ def console_of(request: Request) -> Console:
     return cast(Console, request.app.state.console)
 
 
-class _Needs:
+class Needs:
     """A dependency: the caller, if its role covers `role`; with `home`, of that organization."""
 
     def __init__(self, role: Role, home: bool = False) -> None:
-        self._role = role
-        self._home = home
+        self.role = role
+        self.home = home
 
     async def __call__(self, request: Request) -> Caller:
         principal, console = principal_of(request), console_of(request)
         assert principal is not None, "the middleware lets nobody else through"
-        if not principal.role.covers(self._role):
-            raise ProblemError(403, "forbidden", f"This needs the role {self._role.value}.")
-        if self._home and not principal.is_home:
+        if not principal.role.covers(self.role):
+            raise ProblemError(403, "forbidden", f"This needs the role {self.role.value}.")
+        if self.home and not principal.is_home:
             raise ProblemError(403, "not_yours", _NOT_YOURS)
         client = Client(
             console.store, console.clock, console.ids, principal.organization, principal.key_id
@@ -119,7 +119,7 @@ class _Needs:
         return Caller(principal, client, console)
 
 
-Viewer = Annotated[Caller, Depends(_Needs(Role.VIEWER))]
-Operator = Annotated[Caller, Depends(_Needs(Role.OPERATOR))]
-Admin = Annotated[Caller, Depends(_Needs(Role.ADMIN))]
-Keeper = Annotated[Caller, Depends(_Needs(Role.ADMIN, home=True))]
+Viewer = Annotated[Caller, Depends(Needs(Role.VIEWER))]
+Operator = Annotated[Caller, Depends(Needs(Role.OPERATOR))]
+Admin = Annotated[Caller, Depends(Needs(Role.ADMIN))]
+Keeper = Annotated[Caller, Depends(Needs(Role.ADMIN, home=True))]

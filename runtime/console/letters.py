@@ -54,7 +54,7 @@ async def list_letters(caller: Viewer, query: Annotated[PageQuery, Query()]) -> 
 def _view(document: Document) -> DeadLetter:
     record = json.loads(document.body)
     about = "jobId" if document.key.startswith(_JOB) else "messageId"
-    return DeadLetter.model_validate({**record, "id": _encode(document.key), about: record["id"]})
+    return DeadLetter.model_validate({**record, "id": letter_id(document.key), about: record["id"]})
 
 
 @router.post(
@@ -129,7 +129,7 @@ async def _send_again(
     return None if isinstance(written, Refused) else answer
 
 
-def _encode(key: str) -> str:
+def letter_id(key: str) -> str:
     return base64.urlsafe_b64encode(key.encode()).decode().rstrip("=")
 
 

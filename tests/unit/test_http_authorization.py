@@ -17,7 +17,7 @@ import pytest
 from fastapi.routing import iter_route_contexts
 
 from runtime.console.auth import AuthMiddleware
-from runtime.console.letters import _encode
+from runtime.console.letters import letter_id
 from runtime.ids import HOME
 from runtime.keys import Keys, Role
 from runtime.scheduler import Scheduler
@@ -131,14 +131,14 @@ class Here:
             "agent_id": world.agent,
             "sha256": world.artifact.sha256,
             "service_id": world.service,
-            "letter_id": _encode(world.letter),
+            "letter_id": letter_id(world.letter),
             "occurrence_id": world.occurrence,
         }
         if strange:
             ids = {
                 "issue_id": "issue_0", "review_id": "review_0", "job_id": "job_0",
                 "agent_id": "code:job_0", "sha256": "0" * 64, "service_id": "none",
-                "letter_id": _encode("acme/code:job_0/m"),
+                "letter_id": letter_id("acme/code:job_0/m"),
                 "occurrence_id": "occ_0000000000000_0_1",
             }  # fmt: skip
         return case.route.split(" ")[1].format(**ids)

@@ -19,8 +19,8 @@ PURE = {
 """Modules of the runtime that know neither a store nor a loop."""
 PUBLIC = PURE | {"client", "keys", "console", "cluster", "store_full", "watching"}
 """What the department may use of the runtime."""
-COMMAND_LINE = {"actors/cli.py", "actors/commands"}
-"""The command starts and stops clusters, so it may reach for `runtime.cluster`."""
+COMMAND_LINE = {"actors/cli.py", "actors/commands", "actors/verification"}
+"""The command starts and stops clusters, and verifies them: it may reach for all of the runtime."""
 
 
 def imports(path: Path) -> list[str]:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -33,7 +33,7 @@ from runtime.message import Message
 from runtime.pace import Pace
 from runtime.patience import patiently
 from runtime.plantable import Entry, PlanTable
-from runtime.planwriter import Change, Facts, settled
+from runtime.planwriter import Change, Facts, Ready, fired, prepared, settled
 from runtime.schedule.policy import GRACE_MS, SLICE, Moment, drain, drop, settle
 from runtime.schedule.record import (
     REVISIONS,
@@ -55,6 +55,12 @@ LOOK_S: Final = 1.0
 """Longest sleep: after it the clock is compared with what it should show."""
 CHUNK: Final = 64
 """Schedules in one commit; several are written in one group."""
+AHEAD_S: Final = 2.0
+"""What is due within so long is prepared."""
+PREPARED_MAX: Final = 4_096
+"""Schedules prepared between two rounds."""
+NOTHING: Final = object()
+"""Instead of something prepared: there is nothing to prepare."""
 STEP_S: Final = 300.0
 """A clock that has jumped forward by more is not believed at once."""
 AHEAD_MS: Final = 3_600_000
@@ -106,14 +112,16 @@ class Planner:
 
     async def load(self) -> None:
         """Read every schedule; they are the only truth."""
-        for document in await self._pages(HEADS):
-            organization, _, repository = document.key.partition("/")
-            self.heads[organization, repository] = document.body.decode()
-        for document in await self._pages(SCHEDULES):
-            entry = self._adopt(document)
-            for job in entry.record.active:
-                if not self._queue.is_open(job):
-                    self._ended[job] = None
+        async for page in self._pages(HEADS):
+            for document in page:
+                organization, _, repository = document.key.partition("/")
+                self.heads[organization, repository] = document.body.decode()
+        async for page in self._pages(SCHEDULES):
+            for document in page:
+                entry = self._adopt(document)
+                for job in entry.record.active:
+                    if not self._queue.is_open(job):
+                        self._ended[job] = None
         now_ms = self.clock.now_ms()
         ahead = [e.key for e in self.table if e.record.accounted_ms > now_ms + AHEAD_MS]
         if ahead:
@@ -129,8 +137,7 @@ class Planner:
             extra={"action": "schedule.loaded", "schedules": len(self.table)},
         )
 
-    async def _pages(self, collection: str) -> Iterable[Document]:
-        found: list[Document] = []
+    async def _pages(self, collection: str) -> AsyncIterator[list[Document]]:
         after: str | None = None
         while True:
             page = await patiently(
@@ -138,9 +145,9 @@ class Planner:
                     collection, None, (), after, BATCH_MAX, descending=False
                 )
             )
-            found += page
+            yield page
             if len(page) < BATCH_MAX:
-                return found
+                return
             after = page[-1].key
 
     def _adopt(self, document: Document) -> Entry:
@@ -152,7 +159,9 @@ class Planner:
         """Fire and settle until cancelled."""
         while True:
             self._news.clear()
-            wait_s = await self._round()
+            await self._round()
+            await self._prepare()
+            wait_s = self._wait_s()
             try:
                 async with asyncio.timeout(wait_s):
                     await self._news.wait()
@@ -171,17 +180,22 @@ class Planner:
         """Look again: what is allowed may have changed."""
         self._news.set()
 
-    async def _round(self) -> float:
-        """Do what is to be done now; how long to sleep then."""
+    async def _round(self) -> None:
+        """Do what is to be done now."""
         self.rounds += 1
         if self._clock_is_suspect():
-            return self._look_s
+            return
         async with self.lock:
             await self._settle_ended()
             due = self.table.take_due(self.clock.now_ms())
             if due:
                 await self.settle_due(due)
             await self._catch_up()
+
+    def _wait_s(self) -> float:
+        """How long to sleep; who has news wakes it."""
+        if self._now_s() < self._suspect_until_s:
+            return self._look_s
         if self._ended:
             return 0.0
         waits = [self._look_s]
@@ -276,6 +290,9 @@ class Planner:
 
     def _settle(self, entry: Entry) -> tuple[Change | None, bool]:
         """One slice of a schedule's due times, and whether there are more."""
+        ready = entry.ready
+        if isinstance(ready, Ready) and self._is_plain(entry, ready):
+            return fired(entry, ready, self.facts(entry)), False
         try:
             dues, next_ms = self._dues(entry)
         except InvalidScheduleError as error:
@@ -302,6 +319,38 @@ class Planner:
         if fates.cancel:
             change.sends += commands("cancel", entry, entry.record.active, moment.now_ms)
         return change.finish(), more
+
+    def _is_plain(self, entry: Entry, ready: Ready) -> bool:
+        """Whether what was prepared is what is to happen: it is time, and nothing is in its way."""
+        record, spec, now_ms = entry.record, entry.spec, self.clock.now_ms()
+        return (
+            record.next_ms == ready.run.due_ms
+            and 0 <= now_ms - ready.run.occurrence.at_ms <= GRACE_MS
+            and (ready.next_ms is None or ready.next_ms > now_ms)
+            and (not record.active or spec.overlap == "allow")
+            and not record.waiting
+            and record.status == "active"
+            and not spec.only_if_changed
+            and spec.budget_usd_per_day is None
+            and not self._queue.paused()
+        )
+
+    async def _prepare(self) -> None:
+        """Make beforehand what is due within the next sleep, as long as there is time."""
+        until_ms = self.clock.now_ms() + round(AHEAD_S * 1000)
+        for _ in range(PREPARED_MAX // CHUNK):
+            wake_ms = self.table.next_wake_ms()
+            if self._news.is_set() or wake_ms is None or wake_ms <= self.clock.now_ms():
+                return
+            soon = self.table.soon(until_ms, CHUNK)
+            for entry in soon:
+                try:
+                    entry.ready = prepared(entry) or NOTHING
+                except InvalidScheduleError:  # it is told of when it is due
+                    entry.ready = NOTHING
+            if not soon:
+                return
+            await asyncio.sleep(0)
 
     def _dues(self, entry: Entry) -> tuple[list[int], int | None]:
         """The due times that are to start by now, at most SLICE + 1, and the next one."""

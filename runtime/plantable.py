@@ -10,27 +10,34 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Iterator
+from typing import Final
 
 from runtime.schedule.jitter import jitter_ms
 from runtime.schedule.plan import Plan
 from runtime.schedule.record import Schedule, Spec, decode_spec
 from runtime.schedule.spec import plan_of
 
+MOMENTS_AHEAD: Final = 8
+"""Moments that are looked at for what can be prepared."""
+
 
 class Entry:
     """One schedule: its document as it was last written or read."""
 
-    __slots__ = ("_plan", "_spec", "doc_revision", "filed_ms", "key", "record")
+    __slots__ = ("_plan", "_spec", "doc_revision", "filed_ms", "key", "ready", "record")
 
     def __init__(self, key: str, doc_revision: int, record: Schedule) -> None:
         self.key = key
         self.filed_ms: int | None = None
         """The bucket it is in."""
+        self.ready: object | None = None
+        """What `planwriter.prepared` has made of its next due time."""
         self.set(record, doc_revision)
 
     def set(self, record: Schedule, doc_revision: int) -> None:
         self.record = record
         self.doc_revision = doc_revision
+        self.ready = None
         self._spec: Spec | None = None
         self._plan: Plan | None = None
 
@@ -38,6 +45,7 @@ class Entry:
         """Its document was written once more, the spec as it was."""
         self.record = record
         self.doc_revision += 1
+        self.ready = None
 
     @property
     def spec(self) -> Spec:
@@ -101,6 +109,8 @@ class PlanTable:
         """Add a schedule, or file it anew after it has changed."""
         record = entry.record
         self._entries[entry.key] = entry
+        if record.wake_ms is None:
+            entry.filed_ms = None
         for job in record.active:
             self._jobs[job] = entry
         if record.wake_ms is not None and record.wake_ms != entry.filed_ms:
@@ -134,6 +144,7 @@ class PlanTable:
         entry = self._entries.pop(key, None)
         if entry is None:
             return
+        entry.filed_ms = None
         self.not_late(entry)
         for job in entry.record.active:
             self._jobs.pop(job, None)
@@ -165,8 +176,18 @@ class PlanTable:
             for entry in self._buckets.pop(at_ms):
                 if entry.filed_ms == at_ms:
                     entry.filed_ms = None
-                    if self._entries.get(entry.key) is entry and entry.record.wake_ms == at_ms:
-                        found.append(entry)
+                    found.append(entry)
+        return found
+
+    def soon(self, until_ms: int, limit: int) -> list[Entry]:
+        """Some of the schedules that wake next, up to a time, that are not prepared."""
+        found: list[Entry] = []
+        for at_ms in heapq.nsmallest(MOMENTS_AHEAD, self._moments):
+            if at_ms > until_ms or len(found) >= limit:
+                break
+            for entry in self._buckets[at_ms]:
+                if entry.filed_ms == at_ms and entry.ready is None and len(found) < limit:
+                    found.append(entry)
         return found
 
     def late_organizations(self) -> list[str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -38,6 +38,8 @@ from runtime.schedule.record import (
 )
 from runtime.store.contract import ABSENT, FeedEvent, Put, Send
 from runtime.turn import feed_event
+
+FIRED: Final = Outcome.FIRED.value
 
 
 @dataclass
@@ -124,7 +126,7 @@ def settled(
             "runs": record.runs + len(started),
             "last_due_ms": fates.fires[-1].due_ms,
             "last_job_id": started[-1],
-            "last_outcome": Outcome.FIRED.value,
+            "last_outcome": FIRED,
             "seen_head": facts.head or record.seen_head,
         }
     change.record = msgspec.structs.replace(record, **changed)
@@ -184,8 +186,72 @@ def _ledger(record: Schedule, occurrence: Occurrence, *, guarded: bool) -> Put:
     )
 
 
+@dataclass(frozen=True)
+class Run:
+    """One due time as it will run: all that does not depend on when it is decided."""
+
+    due_ms: int
+    occurrence: Occurrence
+    job: AgentJob
+    put: Put
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A schedule's next run, and what comes after it."""
+
+    run: Run
+    next_ms: int | None
+    wake_ms: int | None
+
+
+def prepared(entry: Entry) -> Ready | None:
+    """What can be made of the next due time beforehand; None: it has to be looked at then."""
+    record = entry.record
+    due_ms, plan = record.next_ms, entry.plan
+    if due_ms is None or plan is None or record.status != "active" or record.waiting:
+        return None
+    next_ms = plan.next_after(due_ms)
+    start_ms = record.wake_ms if record.wake_ms is not None else due_ms
+    facts = Facts(start_ms)
+    run = _run(record, entry.spec, Waiting(due_ms, False), facts)
+    return Ready(run, next_ms, None if next_ms is None else entry.start_ms(next_ms))
+
+
+def fired(entry: Entry, ready: Ready, facts: Facts) -> Change:
+    """The change of a due time that starts at its time and meets nothing; as `settled` makes it."""
+    record, run = entry.record, ready.run
+    late_ms = max(0, facts.now_ms - run.occurrence.at_ms)
+    occurrence = msgspec.structs.replace(run.occurrence, at_ms=facts.now_ms, late_ms=late_ms)
+    change = Change(entry, None, [_ledger(record, occurrence, guarded=True), run.put])
+    change.jobs.append(run.job)
+    change.record = msgspec.structs.replace(
+        record,
+        accounted_ms=run.due_ms,
+        next_ms=ready.next_ms,
+        wake_ms=ready.wake_ms,
+        streak=None,
+        active=(*record.active, run.job.id),
+        runs=record.runs + 1,
+        last_due_ms=run.due_ms,
+        last_job_id=run.job.id,
+        last_outcome=FIRED,
+        seen_head=facts.head or record.seen_head,
+    )
+    return change.finish()
+
+
 def _fire(change: Change, record: Schedule, spec: Spec, one: Waiting, facts: Facts) -> str:
     """The ledger's entry and the job of a due time; the job's id."""
+    run = _run(record, spec, one, facts)
+    late_ms = max(0, facts.now_ms - change.entry.start_ms(one.due_ms))
+    occurrence = msgspec.structs.replace(run.occurrence, late_ms=late_ms)
+    change.puts += [_ledger(record, occurrence, guarded=True), run.put]
+    change.jobs.append(run.job)
+    return run.job.id
+
+
+def _run(record: Schedule, spec: Spec, one: Waiting, facts: Facts) -> Run:
     mark = facts.event_id or "" if facts.cause == "manual" else ""
     id = occurrence_id(record.id, record.revision, one.due_ms, mark)
     payload = spec.payload if facts.content is None else {**spec.payload, **facts.content}
@@ -208,23 +274,18 @@ def _fire(change: Change, record: Schedule, spec: Spec, one: Waiting, facts: Fac
         agent_id=record.agent_id,
         name=record.name,
         revision=record.revision,
-        outcome=Outcome.FIRED.value,
+        outcome=FIRED,
         due_ms=one.due_ms,
         at_ms=facts.now_ms,
         cause=facts.cause,
         job_id=job.id,
         late=one.late,
-        late_ms=max(0, facts.now_ms - change.entry.start_ms(one.due_ms)),
         by=facts.by,
         event_id=facts.event_id,
     )
     terms = tuple(f"{name}={value}" for name, value in job_terms(job).items())
-    change.puts += [
-        _ledger(record, occurrence, guarded=True),
-        Put("job", job.id, record.organization_id, job.to_json(), terms, ABSENT),
-    ]
-    change.jobs.append(job)
-    return job.id
+    put = Put("job", job.id, record.organization_id, job.to_json(), terms, ABSENT)
+    return Run(one.due_ms, occurrence, job, put)
 
 
 def revision_put(record: Schedule, from_ms: int, to_ms: int | None = None) -> Put:
@@ -246,4 +307,4 @@ def revision_put(record: Schedule, from_ms: int, to_ms: int | None = None) -> Pu
     return Put(REVISIONS, key, record.organization_id, encode(revision), terms)
 
 
-__all__ = ["Change", "Facts", "revision_put", "settled"]
+__all__ = ["Change", "Facts", "Ready", "fired", "prepared", "revision_put", "settled"]

@@ -85,6 +85,8 @@ RAY: Final = "P1 raw Ray, 1"
 DBOS: Final = "P1 DBOS sqlite"
 MESSAGES: Final = "P1 troupe, one host"
 EVERYSEC: Final = "P2 bullmq redis-everysec c=50"
+SCHEDULES: Final = "P3 troupe 100000"
+APSCHEDULER: Final = "P3 APScheduler sqlite: 1000 fire in one second, misfire_grace=1"
 ALWAYS: Final = "P2 bullmq redis-always c=50"
 
 
@@ -116,6 +118,14 @@ ROWS: Final = (
         _bullmq("pickup_p50_ms"), True),
     Row("pick-up, p99 ms", "P2 troupe standing", "pickup_p99_ms", "<= 5",
         _bullmq("pickup_p99_ms"), True),
+    Row("100,000 cron schedules: start-up, s", SCHEDULES, "startup_s", "<= 1.5",
+        less_is_better=True),
+    Row("1,000 due: selection, us", SCHEDULES, "select_1000_us", "<= 1,000", less_is_better=True),
+    Row("the same: loop, p99 ms", SCHEDULES, "loop_p99_ms", "<= 20", less_is_better=True),
+    Row("1,000 in one second: durable lateness, p99 ms", SCHEDULES, "late_p99_ms", "<= 60",
+        {"APScheduler SQLite": (APSCHEDULER, "late_p99_ms")}, True),
+    Row("the same: dropped", SCHEDULES, "dropped", "0",
+        {"APScheduler SQLite": (APSCHEDULER, "missed")}, True),
     Row("POST /api/issues, 1 connection, p50 ms", "P4 troupe", "c1_p50_ms", "<= 3",
         {"Serve, no-op": ("P4 serve", "c1_p50_ms")}, True),
     Row("POST /api/issues/s, 32 connections", "P4 troupe", "c32_rps", ">= 1,500",

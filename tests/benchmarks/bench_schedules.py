@@ -1,0 +1,224 @@
+"""P3: many cron schedules: start-up, loop, selection, and a thousand that fire in one second.
+
+    python -m tests.benchmarks.bench_schedules [SCHEDULES ...]
+
+Store (SQLite with `synchronous=FULL`) and scheduler are processes of their own on
+uvloop, as in production; there is no host, so jobs stay in the queue.  All
+schedules are daily, spread over the day, but for a thousand that fire each
+minute.  Measured in the scheduler: `startup_s` from the first read to the plan;
+`select_1000_us` to take the due ones; `late_*` from the due time until the
+commit with the job is durable; `loop_*` how late a task that wakes each 2 ms
+is, in the two seconds from each due minute on (`idle_loop_*`: else).
+`dropped` is counted afterwards in the ledger by this process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import uvloop
+
+from runtime.clock import SystemClock
+from runtime.ids import Ids
+from runtime.job import AgentJob
+from runtime.schedule.queue import Limits
+from runtime.schedule.record import (
+    OCCURRENCES,
+    SCHEDULES,
+    Schedule,
+    Spec,
+    decode_occurrence,
+    encode,
+    schedule_key,
+)
+from runtime.schedule.spec import plan_of
+from runtime.schedule.zones import TZDATA_VERSION
+from runtime.scheduler import Scheduler
+from runtime.store.contract import Commit, Put, Store
+from runtime.store.remote import RemoteStore
+from tests.benchmarks.cases import latency, result
+from tests.store_process import ROOT, StoreProcess
+
+SIZES = (10_000, 100_000)
+AT_ONCE = 1_000
+MINUTES = 3
+ZONES = ("UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata")
+BEAT_S = 0.002
+AROUND_S = 2.0
+PUTS = 100
+"""Documents in a commit while the schedules are made."""
+
+
+class Measured:
+    """A scheduler with watches on it."""
+
+    def __init__(self, store: Store) -> None:
+        clock = SystemClock()
+        self.scheduler = Scheduler(store, clock, Ids(clock), random.random, Limits(5, 5))
+        self.planner = self.scheduler._planner
+        self.late_s: dict[int, list[float]] = {}
+        self.selected_us: list[float] = []
+        self.lags: list[tuple[float, float]] = []
+        self.startup_s = self.planned_s = 0.0
+        self._load, self._take = self.planner.load, self.planner.table.take_due
+        self._admit = self.planner._queue.admit
+        self.planner.load = self._loaded  # type: ignore[method-assign]
+        self.planner.table.take_due = self._taken  # type: ignore[method-assign]
+        self.planner._queue = replace(self.planner._queue, admit=self._admitted)
+
+    async def _loaded(self) -> None:
+        began = time.perf_counter()
+        await self._load()
+        self.startup_s = time.perf_counter() - began
+        self.planned_s = time.time()
+        sys.stdout.write("planned\n")
+        sys.stdout.flush()
+
+    def _taken(self, now_ms: int) -> Any:
+        began = time.perf_counter()
+        found = self._take(now_ms)
+        if len(found) >= AT_ONCE:
+            self.selected_us.append((time.perf_counter() - began) * 1e6)
+        return found
+
+    def _admitted(self, jobs: Sequence[AgentJob]) -> None:
+        now_s = time.time()
+        for job in jobs:
+            assert job.occurrence_id is not None
+            due_ms = int(job.occurrence_id.split("_")[1])
+            self.late_s.setdefault(due_ms, []).append(now_s - due_ms / 1000)
+        self._admit(jobs)
+
+    async def beat(self) -> None:
+        while True:
+            began = time.perf_counter()
+            await asyncio.sleep(BEAT_S)
+            self.lags.append((time.time(), time.perf_counter() - began - BEAT_S))
+
+    def figure(self) -> dict[str, Any]:
+        # not those that were due while it started
+        dues = sorted(due_ms for due_ms in self.late_s if due_ms / 1000 > self.planned_s + 2)
+        late = [one for due_ms in dues for one in self.late_s[due_ms]]
+        near = [lag for at, lag in self.lags if any(0 <= at - d / 1000 < AROUND_S for d in dues)]
+        far = [lag for at, lag in self.lags if all(abs(at - d / 1000) > AROUND_S for d in dues)]
+        return {
+            "startup_s": round(self.startup_s, 3),
+            "select_1000_us": round(sorted(self.selected_us)[len(self.selected_us) // 2], 1),
+            "minutes": len(dues),
+            **latency(late, "late_"),
+            **latency(near, "loop_"),
+            **latency(far, "idle_loop_"),
+        }
+
+
+async def serve_scheduler(socket: str) -> None:
+    """Work until a line comes in; then tell what was measured."""
+    measured = Measured(RemoteStore(Path(socket)))
+    work = asyncio.create_task(measured.scheduler.run())
+    beat = asyncio.create_task(measured.beat())
+    await asyncio.to_thread(sys.stdin.readline)
+    beat.cancel()
+    sys.stdout.write(json.dumps(measured.figure()) + "\n")
+    sys.stdout.flush()
+    work.cancel()
+    await asyncio.gather(work, beat, return_exceptions=True)
+
+
+async def make(store: Store, count: int) -> None:
+    """Write the schedules; what is due first is due after they are all there."""
+    drawn = random.Random(1)
+    now_ms = time.time_ns() // 1_000_000
+    puts: list[Put] = []
+    commits: list[Commit] = []
+    for number in range(count):
+        often = number < AT_ONCE
+        at = f"{drawn.randrange(60)} {drawn.randrange(24)}"
+        # daily ones are not to fire while it is measured
+        text = "* * * * *" if often else f"{at} * * *"
+        spec = Spec("cron", text, drawn.choice(ZONES), overlap="allow", payload={"n": number})
+        since_ms = now_ms if often else now_ms + 3_600_000
+        next_ms = plan_of(spec).next_after(since_ms)
+        agent = f"worker:{number}"
+        record = Schedule(
+            f"schedule_{number:026d}", "acme", agent, "default", 1, msgspec.Raw(encode(spec)),
+            since_ms, next_ms=next_ms, wake_ms=next_ms, tzdata=TZDATA_VERSION,
+        )  # fmt: skip
+        key = schedule_key("acme", agent, "default")
+        puts.append(Put(SCHEDULES, key, "acme", encode(record), (f"agent={agent}",)))
+        if len(puts) == PUTS or number == count - 1:
+            commits.append(Commit("acme", puts=tuple(puts)))
+            puts = []
+    for at_commit in range(0, len(commits), 20):
+        await store.commit(commits[at_commit : at_commit + 20])
+
+
+async def ledger(store: Store) -> dict[int, int]:
+    """How many fired at each due time, as an independent reader finds."""
+    found: dict[int, int] = {}
+    seen: set[str] = set()
+    after: str | None = None
+    while page := await store.list_documents(OCCURRENCES, None, (), after, 1_000, False):
+        for document in page:
+            one = decode_occurrence(document.body)
+            assert one.outcome == "fired" and document.key not in seen
+            seen.add(document.key)
+            found[one.due_ms] = found.get(one.due_ms, 0) + 1
+        after = page[-1].key
+    return found
+
+
+async def measure(count: int) -> None:
+    root = Path(tempfile.mkdtemp(prefix="bench-schedules-"))
+    process = StoreProcess(root)
+    await process.start()
+    store = RemoteStore(process.socket)
+    scheduler: asyncio.subprocess.Process | None = None
+    try:
+        await make(store, count)
+        scheduler = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "tests.benchmarks.bench_schedules", "scheduler",
+            str(process.socket), cwd=ROOT, stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        assert scheduler.stdout is not None and scheduler.stdin is not None
+        await scheduler.stdout.readline()
+        began_s = time.time()
+        first_s = (int(began_s) // 60 + 1) * 60
+        if first_s - began_s < 3:  # it is not to be measured while it starts
+            first_s += 60
+        await asyncio.sleep(first_s + 60 * (MINUTES - 1) + 5 - began_s)
+        scheduler.stdin.write(b"\n")
+        figure = json.loads(await scheduler.stdout.readline())
+        fired = await ledger(store)
+        dropped = sum(AT_ONCE - fired.get((first_s + 60 * n) * 1000, 0) for n in range(MINUTES))
+        result(f"P3 troupe {count} schedules", {"schedules": count, **figure, "dropped": dropped})
+    finally:
+        if scheduler is not None and scheduler.returncode is None:
+            scheduler.kill()
+            await scheduler.wait()
+        await store.close()
+        await process.kill()
+        shutil.rmtree(root)
+
+
+async def main(arguments: Sequence[str]) -> None:
+    if arguments[:1] == ["scheduler"]:
+        await serve_scheduler(arguments[1])
+        return
+    for count in [int(one) for one in arguments] or SIZES:
+        await measure(count)
+
+
+if __name__ == "__main__":
+    uvloop.run(main(sys.argv[1:]))

@@ -14,6 +14,7 @@ from typing import Any
 from actors.department import kinds
 from actors.intake.routes import routers
 from actors.settings import DepartmentSettings
+from runtime import logs
 from runtime.clock import SystemClock
 from runtime.cluster import http, stores
 from runtime.console.app import create_app
@@ -33,6 +34,7 @@ def build() -> Any:
     settings = http.from_environment(AGENTS)
     if "TROUPE_SETTINGS" not in os.environ:
         http.stand_alone(settings)
+    logs.configure(settings.log_level)
     clock = SystemClock()
     return create_app(stores.client(settings), clock, Ids(clock), routers=routers(os.environ))
 

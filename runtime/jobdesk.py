@@ -22,7 +22,7 @@ from runtime.backoff import Backoff
 from runtime.clock import Clock, iso
 from runtime.decisions import Decision, refuse
 from runtime.job import LOGS_MAX, AgentJob, JobStatus, LogLine
-from runtime.jobevents import ms_of
+from runtime.jobevents import ms_of, renamed
 from runtime.jobtable import JobTable
 from runtime.message import Message
 from runtime.store.contract import Document, Put
@@ -195,7 +195,11 @@ class JobDesk:
     def _resume(self, job: AgentJob, revision: int, message: Message) -> Decision:
         if job.status is not JobStatus.PAUSED:
             return refuse("wrong_status", f"{job.id} is {job.status.value}")
-        return self._unasked(job, self.requeue(job, revision))
+        decision = self._unasked(job, self.requeue(job, revision))
+        assert decision.job is not None
+        decisions.publish(decision, "job:resumed", decision.job, self._clock.now_ms())
+        decision.feed.append(renamed(decision.feed[-1], "agent:resumed"))
+        return decision
 
     def retry(
         self, job: AgentJob, revision: int, message: Message, letter: Document | None

@@ -264,6 +264,9 @@ class JobRun(JobWriter):
         }
         if record.error and outcome == "failed":
             data["error"] = record.error
+        if outcome == "completed":
+            now_ms = self._activation.host.clock.now_ms()
+            data["duration"] = max(0, now_ms - self._stored.accepted_ms)  # of this run, in ms
         event = self._event(f"job:{outcome}", data)
         if outcome in ("completed", "failed", "paused"):
             return (event, renamed(event, f"agent:{outcome}"))

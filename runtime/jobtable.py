@@ -112,6 +112,10 @@ class JobTable:
                 found.append(job_id)
         return found
 
+    def oldest_ms(self) -> int | None:
+        """When the job was queued that has been in the queue for longest."""
+        return self._queue.oldest_ms()
+
     def counts(self) -> dict[str, int]:
         """How many jobs are where; `queued` as the records say `pending`."""
         return {

@@ -83,6 +83,8 @@ class Queue:
     """Whether a job is somewhere in the queue: it has not ended."""
     paused: Callable[[], bool]
     """Whether the scheduler as a whole is paused."""
+    fired: Callable[[int], None] = lambda late_ms: None
+    """A due time was fired, and is durable, so many milliseconds after it."""
 
 
 class Planner:
@@ -495,9 +497,12 @@ class Planner:
             await asyncio.gather(*(self._read_again(change.entry) for change in changes))
             return refused
         jobs: list[AgentJob] = []
+        now_ms = self.clock.now_ms()
         for change in changes:
             self._apply(change)
             jobs += change.jobs
+            for start_ms in change.fired_ms:
+                self._queue.fired(max(0, now_ms - start_ms))
         if jobs:
             self._queue.admit(jobs)
         return None

@@ -54,6 +54,8 @@ class Change:
     feed: list[FeedEvent] = field(default_factory=list)
     jobs: list[AgentJob] = field(default_factory=list)
     """To be queued."""
+    fired_ms: list[int] = field(default_factory=list)
+    """When each due time that is fired, and was not missed before, was to start."""
     new_spec: bool = False
 
     def finish(self) -> Change:
@@ -225,6 +227,7 @@ def fired(entry: Entry, ready: Ready, facts: Facts) -> Change:
     occurrence = msgspec.structs.replace(run.occurrence, at_ms=facts.now_ms, late_ms=late_ms)
     change = Change(entry, None, [_ledger(record, occurrence, guarded=True), run.put])
     change.jobs.append(run.job)
+    change.fired_ms.append(run.occurrence.at_ms)
     change.record = msgspec.structs.replace(
         record,
         accounted_ms=run.due_ms,
@@ -248,6 +251,8 @@ def _fire(change: Change, record: Schedule, spec: Spec, one: Waiting, facts: Fac
     occurrence = msgspec.structs.replace(run.occurrence, late_ms=late_ms)
     change.puts += [_ledger(record, occurrence, guarded=True), run.put]
     change.jobs.append(run.job)
+    if facts.cause == "time" and not one.late:
+        change.fired_ms.append(facts.now_ms - late_ms)
     return run.job.id
 
 

@@ -32,6 +32,8 @@ from runtime.jobrecords import JobRecords, Record
 from runtime.jobround import DECIDE_MAX, ENDED, RETRY, Heard, Unit, packed
 from runtime.jobtable import JobTable
 from runtime.message import Message, WireModel
+from runtime.metrics import Meter
+from runtime.observed import Observed
 from runtime.patience import patiently
 from runtime.plandesk import PlanDesk
 from runtime.planner import Planner, Queue
@@ -44,6 +46,7 @@ from runtime.store.contract import (
     Activation,
     Commit,
     Document,
+    FeedEvent,
     Fence,
     Put,
     Refused,
@@ -57,6 +60,8 @@ logger = logging.getLogger(__name__)
 POLL_WAIT_S = 10.0
 RETRY_S = 0.2
 LEASE_S = 10.0
+TELL_EVERY_S = 5.0
+"""Between two events that only say how the queue stands."""
 
 PRIVATE = ("changedBy", "owner", "epoch")
 """What of the status is not everybody's business."""
@@ -78,11 +83,13 @@ class Scheduler:
         limits: Limits | None = None,
         backoff: Backoff | None = None,
         name: str = "scheduler",
+        meter: Meter | None = None,
     ) -> None:
         """
         Args:
             name: a scheduler takes over at once from an older one of its name, and waits
                 for the lease of any other.
+            meter: whoever gives one also drains it.
         """
         self.name = name
         self.owner = f"{name}/{ids.ulid()}"
@@ -98,11 +105,15 @@ class Scheduler:
         self._records = JobRecords(store)
         self._look_again = False
         """A job was put back into the queue after the last look at it."""
+        self._told = self._jobs.counts()
+        self._tell_at_s = 0.0
         self._cursor = 0
         self._deciding = asyncio.Lock()
         """Held while something is decided about jobs and written."""
         self._admitted = asyncio.Event()
-        queue = Queue(self._commit, self._admit, self._jobs.is_open, self._is_paused)
+        self._meter = meter or Meter()
+        self._observed = Observed(self._meter)
+        queue = Queue(self._commit, self._admit, self._jobs.is_open, self._is_paused, self._fired)
         self._planner = Planner(store, clock, queue)
         self._plans = PlanDesk(self._planner, ids)
 
@@ -154,6 +165,15 @@ class Scheduler:
     def status(self) -> dict[str, Any]:
         """Counts and state, as `GET /api/scheduler/status` answers them from the store."""
         return standing(self._control, self._present(), self._jobs.counts())
+
+    def measure(self) -> None:
+        """Set the gauges of the meter to what is true now."""
+        for state, count in self._jobs.counts().items():
+            self._meter.set("troupe_jobs", count, state)
+        self._meter.set("troupe_scheduler_paused", self._control.paused)
+        oldest_ms = self._jobs.oldest_ms()
+        waited_ms = self._clock.now_ms() - oldest_ms if oldest_ms is not None else 0
+        self._meter.set("troupe_queue_age_seconds", max(0, waited_ms) / 1000)
 
     def _present(self) -> Present:
         return Present(owner=self.owner, epoch=self._fence.epoch, max_concurrent=self._limits.total)
@@ -225,7 +245,10 @@ class Scheduler:
         plans = [one for one in heard if self._plans.takes(one.message)]
         jobs = [one for one in heard if not self._plans.takes(one.message)]
         async with self._deciding:
+            began_s = self._now_s()
             await self._round(jobs)
+            if jobs:
+                self._meter.observe("troupe_round_seconds", self._now_s() - began_s)
         for one in jobs:
             self._planner.about_job(one.job_id)
         for one in plans:
@@ -248,6 +271,7 @@ class Scheduler:
         for job_id in due:
             self._release(job_id)
         units += await self._starts()
+        units += self._news()
         if self._desk.measured:
             units.append(Unit(decisions.measured(self._desk.service)))
             self._desk.measured = False
@@ -318,11 +342,16 @@ class Scheduler:
             whole.feed += unit.decision.feed
         acks = tuple(ack for unit in part if (ack := unit.ack) is not None)
         try:
-            return await self._commit(whole, acks) is not None
+            if await self._commit(whole, acks) is not None:
+                return True
         except (StoreError, ValueError):  # one of them can't be written: which?
             if len(part) == 1:
                 raise
             return True
+        now_ms = self._clock.now_ms()
+        for unit in part:
+            self._observed.saw(unit, now_ms)
+        return False
 
     async def _again(self, unit: Unit) -> None:
         """Decide on one thing anew, from what the store says now."""
@@ -336,6 +365,8 @@ class Scheduler:
             unit = await self._unit(unit.heard)
             assert unit.heard is not None and unit.ack is not None
             refused = await self._commit(unit.decision, (unit.ack,))
+            if refused is None:
+                self._observed.saw(unit, self._clock.now_ms())
             if refused is not None and unit.heard.job_id is not None:
                 self._records.forget(unit.heard.job_id)
             if refused != "revision_conflict":
@@ -381,12 +412,22 @@ class Scheduler:
             by=str((message.content or {}).get("by", message.sender)),
             at=iso(now_ms),
         )
-        status = self.status()
-        # of the system, so that every organization is told; so nobody's name is in it
-        stats = {name: value for name, value in status.items() if name not in PRIVATE}
-        event = feed_event(SYSTEM, "scheduler:status", {"stats": stats}, ("scheduler",), now_ms)
         put = _put("control", self._control)
-        return Decision(puts=[put], feed=[event], reply={"ok": True, **status})
+        feed, reply = [self._stands(now_ms)], {"ok": True, **self.status()}
+        return Decision(puts=[put], feed=feed, reply=reply)
+
+    def _news(self) -> list[Unit]:
+        """Word to everybody how the queue stands, when that has changed; not all the time."""
+        counts, now_s = self._jobs.counts(), self._now_s()
+        if counts == self._told or now_s < self._tell_at_s:
+            return []
+        self._told, self._tell_at_s = counts, now_s + TELL_EVERY_S
+        return [Unit(Decision(feed=[self._stands(self._clock.now_ms())]))]
+
+    def _stands(self, now_ms: int) -> FeedEvent:
+        # of the system, so that every organization is told; so nobody's name is in it
+        stats = {name: value for name, value in self.status().items() if name not in PRIVATE}
+        return feed_event(SYSTEM, "scheduler:status", {"stats": stats}, ("scheduler",), now_ms)
 
     # What the planner fires
 
@@ -406,6 +447,9 @@ class Scheduler:
                 self._look_again = False
                 self._admitted.set()
 
+    def _fired(self, late_ms: int) -> None:
+        self._meter.observe("troupe_schedule_late_seconds", late_ms / 1000)
+
     def _is_paused(self) -> bool:
         return self._control.paused
 
@@ -417,8 +461,11 @@ class Scheduler:
 
     async def _starts(self) -> list[Unit]:
         chosen: list[str] = []
+        began_s = self._now_s()
         while not self._control.paused and (place := self._jobs.next()) is not None:
             chosen.append(place.job_id)
+        if chosen:
+            self._meter.observe("troupe_selection_seconds", self._now_s() - began_s)
         await self._records.read(chosen)
         started = (self._start(job_id) for job_id in chosen)
         return [unit for unit in started if unit is not None]
@@ -444,6 +491,9 @@ class Scheduler:
         self._records.forget(job_id)
 
     # Time
+
+    def _now_s(self) -> float:
+        return asyncio.get_running_loop().time()
 
     def _wait_s(self) -> float:
         if self._look_again:

@@ -17,14 +17,16 @@ from typing import Any, Final, Generic, TypeVar, cast
 
 import msgspec
 
+from runtime import logs
 from runtime.clock import Clock, SystemClock, iso
-from runtime.cluster import nodes, pool, stores
+from runtime.cluster import metering, nodes, pool, stores
 from runtime.cluster.settings import ClusterSettings
 from runtime.collector import relax
 from runtime.host import Host, HostSettings
 from runtime.ids import Ids, address
 from runtime.kinds import Factory, Kinds
 from runtime.message import Message
+from runtime.metrics import Meter
 from runtime.registry import Registry as RegistryCore
 from runtime.retention import Retention, RetentionSettings, UpkeepStore
 from runtime.schedule.queue import Limits
@@ -64,6 +66,7 @@ class Shell(Generic[Core]):
 
     def __init__(self, settings: bytes) -> None:
         self._settings = ClusterSettings.from_json(settings)
+        logs.configure(self._settings.log_level)
         self._clock = SystemClock()
         self._ids = Ids(self._clock)
         loop = asyncio.get_running_loop()
@@ -104,7 +107,21 @@ class StoreActor(Shell[SqliteStore]):
         store = self.made(await SqliteStore.open(directory.database, self._clock))
         async with asyncio.TaskGroup() as duties:
             duties.create_task(StoreServer(store, directory.socket).serve())
+            duties.create_task(self._meter(store))
             duties.create_task(_retention(self._settings, store, self._clock).run())
+
+    async def _meter(self, store: SqliteStore) -> None:
+        meter, commits, refused = Meter(), 0, dict[str, int]()
+
+        async def look() -> None:
+            nonlocal commits, refused
+            health = await store.health()
+            meter.count("troupe_store_commits", health.commits - commits)
+            for reason, count in health.refused.items():
+                meter.count("troupe_store_refused", count - refused.get(reason, 0), reason)
+            commits, refused = health.commits, dict(health.refused)
+
+        await metering.export(meter, look)
 
     async def answer(self, method: str, payload: bytes) -> bytes:
         """A call of the contract from another node; see `runtime.store.wire`."""
@@ -122,6 +139,7 @@ class Scheduler(Shell[SchedulerCore]):
 
     async def work(self) -> None:
         settings = self._settings
+        meter = Meter()
         core = self.made(
             SchedulerCore(
                 stores.client(settings),
@@ -130,9 +148,16 @@ class Scheduler(Shell[SchedulerCore]):
                 random.random,
                 Limits(settings.max_concurrent, settings.max_per_organization),
                 name=nodes.owner_name("scheduler"),
+                meter=meter,
             )
         )
-        await asyncio.gather(core.run(), pool.keep(settings, AgentHost, core.status))
+
+        async def look() -> None:
+            core.measure()
+
+        await asyncio.gather(
+            core.run(), pool.keep(settings, AgentHost, core.status), metering.export(meter, look)
+        )
 
     async def status(self) -> dict[str, Any]:
         """Counts and state: `{"state": "RUNNING", "running": 2, "queued": 7, ...}`."""
@@ -204,7 +229,16 @@ class AgentHost(Shell[Host]):
         )
         await core.start()
         self.made(core)
-        await asyncio.gather(core.watch(), self._leave_with_the_node())
+        meter = Meter()
+
+        async def look() -> None:
+            status: dict[str, Any] = core.status()
+            meter.set("troupe_agents", status["agents"])
+            meter.set("troupe_host_jobs", len(status["jobs"]))
+
+        await asyncio.gather(
+            core.watch(), self._leave_with_the_node(), metering.export(meter, look)
+        )
 
     async def _leave_with_the_node(self) -> None:
         """Move away from a node that is to be emptied, before it takes the agents with it."""

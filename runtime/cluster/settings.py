@@ -12,6 +12,7 @@ import msgspec
 
 from runtime.errors import SettingsError, TroupeError
 from runtime.ids import HOME
+from runtime.logs import level_of
 from runtime.retention import DAYS_DEFAULT, DAYS_MAX, DAYS_MIN, ROWS_DEFAULT
 from runtime.store.contract import BATCH_MAX
 
@@ -132,6 +133,10 @@ class ClusterSettings(msgspec.Struct, frozen=True):
     """How long what is over is kept, DAYS_MIN or more (TROUPE_RETENTION_DAYS)."""
     retention_rows: int = ROWS_DEFAULT
     """Rows forgotten in one call of the store, 1..1000 (TROUPE_RETENTION_ROWS)."""
+    log_level: str = "info"
+    """From which level on our log lines are written (LOG_LEVEL)."""
+    metrics_port: int = 0
+    """Where Ray serves metrics for Prometheus (PROMETHEUS_PORT); 0: a free port."""
     lease_s: float = 10.0
     idle_s: float = 60.0
     cpus: int = 0
@@ -184,6 +189,8 @@ class ClusterSettings(msgspec.Struct, frozen=True):
                 env, "TROUPE_RETENTION_DAYS", DAYS_DEFAULT, DAYS_MIN, DAYS_MAX
             ),
             "retention_rows": _integer(env, "TROUPE_RETENTION_ROWS", ROWS_DEFAULT, 1, BATCH_MAX),
+            "log_level": _level(env, "LOG_LEVEL"),
+            "metrics_port": _integer(env, "PROMETHEUS_PORT", 0, 0, 65_535),
             **given,
         }
         return cls(**fields)  # type: ignore[arg-type]
@@ -193,6 +200,13 @@ def data_root(env: Mapping[str, str]) -> Path:
     """`$TROUPE_DATA`, else `~/.local/share/troupe`."""
     named = env.get("TROUPE_DATA")
     return Path(named).expanduser().resolve() if named else Path.home() / ".local/share/troupe"
+
+
+def _level(env: Mapping[str, str], name: str) -> str:
+    try:
+        return level_of(env.get(name) or "info").lower()
+    except ValueError as error:
+        raise SettingsError(name, str(error)) from error
 
 
 def _integer(env: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:

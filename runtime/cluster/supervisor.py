@@ -25,6 +25,7 @@ import time
 from pathlib import Path
 from typing import Any, NoReturn
 
+from runtime import logs
 from runtime.cluster.operator import ensure_admin_key
 from runtime.cluster.processes import end_all, held
 from runtime.cluster.settings import (
@@ -190,6 +191,7 @@ class Supervisor:
             f"--temp-dir={self._directory.ray_temp}",
             f"--num-cpus={cpus}",
             f"--object-store-memory={OBJECT_STORE_BYTES}",
+            *([f"--metrics-export-port={port}"] if (port := self._settings.metrics_port) else ()),
             "--disable-usage-stats", "--log-style=record", "--log-color=false",
         ]  # fmt: skip
         self._head = self._spawn(argv, "ray.log")
@@ -335,7 +337,7 @@ def main(arguments: list[str]) -> Any:
     """Entry point: `SETTINGS_FILE`."""
     settings = ClusterSettings.from_json(Path(arguments[0]).read_bytes())
     restarts = int(os.environ.get(RESTARTS, "0"))
-    logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logs.configure(settings.log_level)
     with held(settings.directory.lock) as free:
         if not free:
             return 3

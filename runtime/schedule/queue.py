@@ -66,6 +66,7 @@ class Place(NamedTuple):
     agent: str = ""
     """The agent that others share; empty: the job has one of its own."""
     key: str = ""
+    queued_ms: int = 0
 
 
 def place(
@@ -79,7 +80,7 @@ def place(
     key: str | None = None,
 ) -> Place:
     at_ms = queued_ms + priority.rank * AGEING_MS
-    return Place(at_ms, job_id, organization, repository or "", agent or "", key or "")
+    return Place(at_ms, job_id, organization, repository or "", agent or "", key or "", queued_ms)
 
 
 _LaneName = tuple[str, str, str]
@@ -135,6 +136,10 @@ class JobQueue:
     def __contains__(self, job_id: str) -> bool:
         """Whether the job is queued or running."""
         return job_id in self._queued or job_id in self._running
+
+    def oldest_ms(self) -> int | None:
+        """When the job was queued that waits for longest; looks at all of them."""
+        return min((one.queued_ms for one in self._queued.values()), default=None)
 
     @property
     def running(self) -> int:

@@ -32,24 +32,6 @@ def strings(pattern: str) -> set[str]:
     return found
 
 
-def test_every_log_action_is_in_the_table() -> None:
-    """An operator would search the documentation for a name in the log and find nothing."""
-    actions = set()
-    for package in ("runtime", "actors"):
-        for path in (ROOT / package).rglob("*.py"):
-            actions |= set(re.findall(r'"action": "([a-z_.]+)"', path.read_text()))
-    assert actions
-    assert {action for action in actions if f"`{action}`" not in OPERATIONS} == set()
-
-
-def test_every_public_event_is_in_the_table() -> None:
-    """A client would meet an event nobody has described."""
-    events = strings(r"^(?:agent|job|issue|review|scheduler):[a-z]+$")
-    events -= {"scheduler:main", "triage:main"}
-    assert events
-    assert {event for event in events if f"`{event}`" not in OPERATIONS} == set()
-
-
 def test_every_environment_variable_is_in_the_table() -> None:
     """A setting nobody can find is no setting."""
     names = strings(r"^(?:TROUPE|ANTHROPIC|SCHEDULER)_[A-Z_]+$") | {"PORT"}

@@ -16,8 +16,10 @@ MACHINE = (
     "store/redis",
     "store/backup",
     "store/restore",
+    "watching",
 )
-"""Where the machine is: shells, HTTP, verification itself, stores with threads and files."""
+"""Where the machine is: shells, HTTP and its client, verification itself, stores with threads and
+files."""
 ASKED_HERE = {"clock.py", "ids.py", "keys.py", "store/memory.py"}
 """Where the machine's clock and randomness are the default of a parameter."""
 FORBIDDEN = {

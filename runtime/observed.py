@@ -1,0 +1,108 @@
+"""What the scheduler has done, as log lines and figures; told once it is durable.
+
+Every operation has one action in `OPERATIONS`; what there happens for each job
+is DEBUG, so that a full queue costs nothing, what a person asks for INFO, a
+retry WARNING, a job that is given up ERROR.  Nothing of a job's content is told.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Final
+
+from runtime.ids import split
+from runtime.job import JobStatus
+from runtime.jobround import ENDED, Unit
+from runtime.metrics import Meter
+
+logger = logging.getLogger(__name__)
+
+OPERATIONS: Final = {
+    "job.dispatched": logging.DEBUG,
+    "job.queued": logging.DEBUG,
+    "job.ready": logging.DEBUG,
+    "job.signal": logging.DEBUG,
+    "job.ended": logging.DEBUG,
+    "job.retried": logging.WARNING,
+    "job.dead": logging.ERROR,
+    "job.cancel": logging.INFO,
+    "job.pause": logging.INFO,
+    "job.resume": logging.INFO,
+    "job.retry": logging.INFO,
+    "scheduler.pause": logging.INFO,
+    "scheduler.resume": logging.INFO,
+    "scheduler.drain": logging.INFO,
+    "scheduler.refused": logging.INFO,
+}
+"""Action -> level. An operation's action is its message's type, unless it came to more."""
+SILENT: Final = frozenset({"scheduler.status"})
+
+
+class Observed:
+    """Keeps the begin of each run under way; of those it has seen begin."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._meter = meter
+        self._began: dict[str, int] = {}
+
+    def saw(self, unit: Unit, now_ms: int) -> None:
+        """A unit is durable."""
+        if unit.starts is not None:
+            self._dispatched(unit, unit.starts, now_ms)
+        elif unit.heard is not None and unit.heard.message is not None:
+            if unit.heard.message.message_type == ENDED:
+                self._ended(unit, now_ms)
+            else:
+                self._did(unit)
+
+    def _dispatched(self, unit: Unit, job_id: str, now_ms: int) -> None:
+        self._began[job_id] = now_ms
+        self._meter.count("troupe_runs_started")
+        self._tell("job.dispatched", unit, job=job_id)
+
+    def _ended(self, unit: Unit, now_ms: int) -> None:
+        assert unit.heard is not None and unit.heard.message is not None
+        content = unit.heard.message.content
+        job_id, outcome = str(content.get("jobId")), str(content.get("outcome"))
+        began_ms = self._began.pop(job_id, None)
+        if content.get("still"):
+            return  # it only looked
+        self._meter.count("troupe_runs_ended", label=outcome)
+        if began_ms is not None:
+            took_s = max(0, now_ms - began_ms) / 1000
+            self._meter.observe("troupe_run_seconds", took_s, label=outcome)
+        action = "job.ended"
+        if outcome == "failed" and (job := unit.decision.job) is not None:
+            if job.status is JobStatus.FAILED:
+                action = "job.dead"
+                self._meter.count("troupe_jobs_dead")
+            elif job.status is JobStatus.PENDING:
+                action = "job.retried"
+                self._meter.count("troupe_job_retries")
+        self._tell(action, unit, job=job_id, outcome=outcome)
+
+    def _did(self, unit: Unit) -> None:
+        assert unit.heard is not None and unit.heard.message is not None
+        kind, content = unit.heard.message.message_type, unit.heard.message.content
+        reply = unit.decision.reply or {}
+        if kind in SILENT:
+            return
+        if reply.get("ok") is False:
+            self._tell("scheduler.refused", unit, asked=kind, code=reply.get("code"))
+            return
+        about = content if isinstance(content, dict) else {}
+        self._tell(kind, unit, job=unit.heard.job_id, by=about.get("by"))
+
+    def _tell(self, action: str, unit: Unit, **more: Any) -> None:
+        level = OPERATIONS.get(action, logging.INFO)
+        if not logger.isEnabledFor(level):
+            return
+        job = unit.decision.job
+        if job is not None:
+            more |= {"agent": job.agent, "organization": job.organization_id}
+            more |= {"status": job.status.value, "attempts": job.attempts}
+        elif unit.heard is not None:
+            more["organization"] = split(unit.heard.stored.sender)[0]
+        said = {name: value for name, value in more.items() if value is not None}
+        words = " ".join(f"{name}={value}" for name, value in said.items())
+        logger.log(level, "%s %s", action, words, extra={"action": action, **said})

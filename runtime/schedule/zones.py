@@ -112,7 +112,7 @@ class Zone:
                 if start < begin:
                     shown = max(shown, begin + offset)
                 block.append(Segment(max(start, begin), until, offset, shown))
-            shown = max(shown, until + offset)
+            shown = until + offset  # a segment is longer than any fold
         self._blocks[number] = block
         return block
 

@@ -10,7 +10,10 @@ from itertools import pairwise
 import pytest
 
 from runtime.errors import InvalidScheduleError
+from runtime.schedule import zones
+from runtime.schedule.cron import cron
 from runtime.schedule.zones import DAY, TZDATA_VERSION, Zone, zone
+from runtime.verify.cronscan import zone_info
 
 SINCE = 3 * 366 * DAY
 """1973: offsets are whole minutes."""
@@ -46,7 +49,7 @@ def test_no_two_changes_are_nearer_than_they_are_looked_for() -> None:
     for name in NAMES:
         rows = [row for row in transitions(name) if row[0] >= SINCE * 60]
         changes = [b for a, b in pairwise(rows) if a[1] != b[1]]
-        near = [(a, b) for a, b in pairwise(changes) if b[0] - a[0] < 5 * 86_400]
+        near = [(a, b) for a, b in pairwise(changes) if b[0] - a[0] <= zones._PROBE * 60]
         assert near == [], name
         assert all(second % 60 == 0 and offset % 60 == 0 for second, offset in rows), name
 
@@ -93,13 +96,25 @@ def test_a_change_at_a_border_of_two_blocks_is_seen() -> None:
             assert after.high >= max(before.high, border + before.offset)
 
 
-def test_borders_of_blocks_do_not_matter() -> None:
-    """A due time would depend on how a table is cut."""
-    name = "Africa/Casablanca"
-    plain = zone(name)
-    fresh = Zone(name, plain._info)
-    for minute in range(29_000_000, 31_000_000, 7_919):
-        assert fresh.local(minute) == plain.local(minute)
+@pytest.mark.parametrize(
+    ("name", "around"),
+    [
+        ("Europe/Berlin", "2026-10-25T01:00:00"), ("America/New_York", "2026-03-08T07:00:00"),
+        ("Antarctica/Troll", "2026-10-25T01:00:00"), ("Africa/Casablanca", "2026-02-15T02:00:00"),
+        ("Australia/Lord_Howe", "2026-04-04T15:00:00"), ("Pacific/Apia", "2011-12-30T10:00:00"),
+    ],
+)  # fmt: skip
+def test_borders_of_blocks_do_not_matter(
+    name: str, around: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fold over the border of two blocks would be repeated, once in some years."""
+    every = cron("0,7,30 0-23 * * *")
+    asked = range(minutes(around) - 1_800, minutes(around) + 1_800, 5)
+    whole = [every.next_utc(utc, zone(name)) for utc in asked]
+    for bits in (4, 5, 7):
+        monkeypatch.setattr(zones, "_BLOCK_BITS", bits)
+        cut = Zone(name, zone_info(name))
+        assert [every.next_utc(utc, cut) for utc in asked] == whole
 
 
 @pytest.mark.parametrize(

@@ -49,20 +49,21 @@ class Cron:
         """The first due UTC minute after a UTC minute; None if there is none in `YEARS_MAX`."""
         utc = after + 1
         last_day = (utc + YEARS_MAX * 366 * DAY) // DAY
+        since, found = 0, -1
         while utc < MINUTE_MAX:
             start, end, offset, high = zone.segment(utc)
-            local = utc + offset
-            if not self.wildcard and high != local:
-                if utc == start and high < local:  # a gap ends here
-                    skipped = self._next_local(high, last_day)
-                    if skipped is not None and skipped < local:
-                        return utc
-                local = max(local, high)
-            found = self._next_local(local, last_day)
-            if found is None:
-                return None
+            first = local = utc + offset
+            if not self.wildcard:
+                # Where a segment starts, what was skipped before it counts, too.
+                first = high if utc == start or high > local else local
+            if not since <= first <= found:
+                since, following = first, self._next_local(first, last_day)
+                if following is None:
+                    return None
+                found = following
             if found < end + offset:
-                return found - offset if found - offset < MINUTE_MAX else None
+                due = max(found - offset, utc)
+                return due if due < MINUTE_MAX else None
             # A fold within two days may show what is before `local` again; after them no
             # clock shows anything that matches until two days before `found`.
             utc = max(end, found - 2 * DAY) if end - utc >= 2 * DAY else end

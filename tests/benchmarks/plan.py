@@ -40,6 +40,7 @@ OURS: Final = (
     Case("P1", ("tests.benchmarks.cases.cluster", "ask"), 240),
     Case("P2", ("tests.benchmarks.bench_jobs",), 240),
     Case("P3", ("tests.benchmarks.bench_schedules",), 300),
+    Case("P3", ("tests.benchmarks.bench_cron",), 120, 1),
     Case("P4", ("tests.benchmarks.cases.cluster", "intake"), 240),
     Case("P5", ("tests.benchmarks.bench_events",), 240),
     Case("P5", ("tests.benchmarks.cases.cluster", "sockets"), 240),
@@ -56,6 +57,7 @@ PEERS: Final = (
     Case("P2", ("p2.py", "bullmq", "everysec"), 120, venv="venv-peers"),
     Case("P2", ("p2.py", "bullmq", "always"), 120, venv="venv-peers"),
     Case("P3", ("p3.py", "late", "sqlite"), 120, venv="venv-peers"),
+    Case("P3", ("p3.py", "cron"), 120, 1, venv="venv-peers"),
     Case("P4", ("p4.py", "serve"), 180, venv="venv-ray"),
     Case("P5", ("p5.py", "shared", "haproxy"), 180, venv="venv-ray"),
     Case("P6", ("p6.py", "actor"), 180, venv="venv-ray"),
@@ -126,6 +128,11 @@ ROWS: Final = (
         {"APScheduler SQLite": (APSCHEDULER, "late_p99_ms")}, True),
     Row("the same: dropped", SCHEDULES, "dropped", "0",
         {"APScheduler SQLite": (APSCHEDULER, "missed")}, True),
+    Row("a next due time, weekdays at 9:30 in Berlin, us", "P3 troupe next due time",
+        "next_weekday9_berlin_us", "<= 20", {
+            name: ("P3 cost of the next fire time", f"{name}{new}_next_weekday9_berlin_us")
+            for name, new in (("croniter", "_new"), ("cronsim", "_new"), ("apscheduler", ""))
+        }, True),
     Row("POST /api/issues, 1 connection, p50 ms", "P4 troupe", "c1_p50_ms", "<= 3",
         {"Serve, no-op": ("P4 serve", "c1_p50_ms")}, True),
     Row("POST /api/issues/s, 32 connections", "P4 troupe", "c32_rps", ">= 1,500",

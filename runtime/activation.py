@@ -21,7 +21,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from runtime.agent import BaseAgent, DeactivationReason, is_client
 from runtime.answers import Answers
@@ -95,8 +95,8 @@ class Activation:
     """One agent, one epoch."""
 
     __slots__ = (
-        "_asked", "_calling", "_in_turn", "_stopped", "_task", "address", "agent", "agent_id",
-        "fence", "folded", "host", "inbox", "jobs", "last_active_s", "organization",
+        "_asked", "_calling", "_in_turn", "_lent", "_stopped", "_task", "address", "agent",
+        "agent_id", "fence", "folded", "host", "inbox", "jobs", "last_active_s", "organization",
     )  # fmt: skip
 
     def __init__(
@@ -113,7 +113,10 @@ class Activation:
         self.inbox = Inbox()
         self._asked: list[_Asked] = []
         """Asked here and not accepted yet, in their order."""
-        self._task: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[Any] | None = None
+        """What does the work: a task of its own, or that of whoever asks."""
+        self._lent: asyncio.Future[None] | None = None
+        """Done when the task of whoever asks is theirs again."""
         self._in_turn = False
         self._calling = Calling()
         self._stopped = True
@@ -136,7 +139,8 @@ class Activation:
         await self.jobs.stop()
         if self._task is not None and self._task is not asyncio.current_task():
             self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            ended = self._lent or asyncio.gather(self._task, return_exceptions=True)
+            await ended
         self._decline()
         try:
             await self.agent.deactivate(reason)
@@ -172,15 +176,35 @@ class Activation:
         """
         if self._stopped or self.inbox.is_open:
             return None
-        answer: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
-        now_ms = self.host.clock.now_ms()
         stored = StoredMessage(
-            UNACCEPTED, send.message_id, send.sender, send.recipient, send.body, now_ms,
-            send.reply_to,
-        )  # fmt: skip
+            UNACCEPTED, send.message_id, send.sender, send.recipient, send.body, 0, send.reply_to
+        )
+        if self._task is None:
+            return await self._handle_here(stored)
+        answer: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
         self._asked.append((stored, answer))
-        self._wake()
         return await answer
+
+    async def _handle_here(self, stored: StoredMessage) -> bytes | None:
+        """Handle what is asked in the task of whoever asks: no other is needed.
+
+        When that is cancelled its commit may be on its way: memory is worthless then.
+        """
+        self._task = task = asyncio.current_task()
+        assert task is not None
+        self._lent = lent = asyncio.get_running_loop().create_future()
+        try:
+            return await self._handle_asked(stored)
+        except asyncio.CancelledError:
+            if self._stopped and not task.uncancel():
+                return None  # it was this activation that was to end
+            self.host.lost(self)
+            raise
+        finally:
+            self._task = self._lent = None
+            self.last_active_s = asyncio.get_running_loop().time()
+            lent.set_result(None)
+            self._wake()
 
     # The loop
 
@@ -191,7 +215,9 @@ class Activation:
     async def _run(self) -> None:
         while self.inbox or self._asked:
             if not self.inbox:
-                await self._handle_asked(*self._asked.pop(0))
+                stored, answer = self._asked.pop(0)
+                if not answer.done():  # else whoever asked has gone
+                    await self._answer(stored, answer)
                 continue
             self._decline()
             message = self.inbox.take()
@@ -215,23 +241,26 @@ class Activation:
         else:
             await self._turn(stored, message)
 
-    async def _handle_asked(
-        self, stored: StoredMessage, answer: asyncio.Future[bytes | None]
-    ) -> None:
-        if answer.done():  # whoever asked has gone, and nothing of it has happened
-            return
+    async def _answer(self, stored: StoredMessage, answer: asyncio.Future[bytes | None]) -> None:
         reply = None
         try:
-            message = Message.from_json(stored.body)
-            if not (self.inbox.is_open or self.jobs.takes(message)):
-                self._in_turn = True
-                reply = await self._turn(stored, message)
-                self._in_turn = False
-        except InvalidMessageError:
-            pass  # it becomes a dead letter once it is accepted
+            reply = await self._handle_asked(stored)
         finally:
             if not answer.done():
                 answer.set_result(reply)
+
+    async def _handle_asked(self, stored: StoredMessage) -> bytes | None:
+        try:
+            message = Message.from_json(stored.body)
+        except InvalidMessageError:
+            return None  # it becomes a dead letter once it is accepted
+        if self.inbox.is_open or self.jobs.takes(message):
+            return None
+        self._in_turn = True
+        try:
+            return await self._turn(stored, message)
+        finally:
+            self._in_turn = False
 
     def _decline(self) -> None:
         """Have what is asked accepted first: it would overtake what waits."""

@@ -35,8 +35,8 @@ class GroupCommitter:
         self.refused = 0
         """Commits refused so far."""
 
-    async def commit(self, commit: Commit) -> Answer:
-        """Write one commit; returns when the store has answered, however long that takes.
+    def commit(self, commit: Commit) -> asyncio.Future[Answer]:
+        """Write one commit; done when the store has answered, however long that takes.
 
         Raises:
             StoreError, ValueError: the store can't write this; nothing of it is there.
@@ -45,7 +45,7 @@ class GroupCommitter:
         self._waiting.append((commit, future))
         if self._pump is None or self._pump.done():
             self._pump = asyncio.create_task(self._run())
-        return await future
+        return future
 
     async def _run(self) -> None:
         while self._waiting:

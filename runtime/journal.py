@@ -48,7 +48,8 @@ def diff(before: State, after: State) -> Patch:
 
 def _diff(before: Any, after: Any, path: list[Any], patch: Patch) -> None:
     if isinstance(before, dict) and isinstance(after, dict):
-        patch.extend(["del", [*path, key]] for key in before if key not in after)
+        if not before.keys() <= after.keys():
+            patch.extend(["del", [*path, key]] for key in before if key not in after)
         for key, value in after.items():
             if key not in before:
                 patch.append(["set", [*path, key], value])

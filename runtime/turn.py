@@ -36,7 +36,7 @@ _to_text = json.JSONEncoder(separators=(",", ":"), allow_nan=False, ensure_ascii
 
 def to_json(value: Any) -> bytes:
     """JSON bytes; ValueError or TypeError for what JSON can't say."""
-    return _to_text(value).encode()
+    return str(value).encode() if type(value) is int else _to_text(value).encode()
 
 
 def feed_event(
@@ -167,11 +167,11 @@ class Turn:
         named = self._named or (
             [("initialized" if first else "changed", None)] * bool(patch or first)
         )
-        last = len(named) - 1
-        return tuple(
-            Event(name, encode(patch if place == last else [], data), schema)
-            for place, (name, data) in enumerate(named)
-        )
+        if not named:
+            return ()
+        name, data = named[-1]
+        before = [Event(name, encode([], data), schema) for name, data in named[:-1]]
+        return (*before, Event(name, encode(patch, data), schema))
 
     def commit(
         self,

@@ -129,3 +129,35 @@ async def test_a_stopped_activation_leaves_nobody_waiting(troupe) -> None:
     async with asyncio.timeout(5):
         answers = await asyncio.gather(*asking)
     assert len(set(answers)) == 3
+
+
+async def test_whoever_goes_away_in_mid_ask_leaves_the_agent_whole(troupe) -> None:
+    """A cancelled ask would leave a state in memory that the store does not have, or a stuck agent."""
+    held = asyncio.Event()
+    troupe.store.before_at_once = held.wait
+    asking = asyncio.create_task(ask(troupe, "second"))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    held.set()
+    async with asyncio.timeout(5):
+        assert await ask(troupe, "third") == b'["first","second","third"]'
+
+
+async def test_an_agent_that_leaves_in_mid_ask_answers_all_the_same(troupe) -> None:
+    """Whoever asked would be cancelled, though only the agent was to leave."""
+    held = asyncio.Event()
+    troupe.store.before_at_once = held.wait
+    host = troupe.hosts["host-0"]
+    asking = asyncio.create_task(ask(troupe, "second"))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    leaving = asyncio.create_task(host._deactivate(host._active[A], "idle"))
+    await asyncio.sleep(0)
+    held.set()
+    async with asyncio.timeout(5):
+        assert await asking == b'["first","second"]'
+        await leaving
+    assert await ask(troupe, "third") == b'["first","second","third"]'

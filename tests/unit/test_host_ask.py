@@ -132,7 +132,7 @@ async def test_a_stopped_activation_leaves_nobody_waiting(troupe) -> None:
 
 
 async def test_whoever_goes_away_in_mid_ask_leaves_the_agent_whole(troupe) -> None:
-    """A cancelled ask would leave a state in memory that the store does not have, or a stuck agent."""
+    """A cancelled ask would leave a state that the store does not have, or a stuck agent."""
     held = asyncio.Event()
     troupe.store.before_at_once = held.wait
     asking = asyncio.create_task(ask(troupe, "second"))

@@ -30,11 +30,14 @@ def _acknowledges_first(commit: Any) -> Any:
     async def committing(self: GroupCommitter, one: Commit) -> Any:
         if not _is_turn(one):
             return await commit(self, one)
-        first = one.sends[: one.at_once]
-        await commit(
-            self, Commit(one.organization, one.agent, one.fence, acks=one.acks, sends=first)
+        at_once, rest = one.sends[: one.at_once], one.sends[one.at_once :]
+        accepted = await commit(
+            self, Commit(one.organization, one.agent, one.fence, acks=one.acks, sends=at_once)
         )
-        return await commit(self, replace(one, acks=(), sends=one.sends[one.at_once :]))
+        answer = await commit(self, replace(one, acks=(), sends=rest))
+        if isinstance(accepted, Committed) and isinstance(answer, Committed):
+            answer = replace(answer, seqs=(*accepted.seqs, *answer.seqs))
+        return answer
 
     return committing
 

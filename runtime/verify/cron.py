@@ -20,7 +20,7 @@ from importlib import resources
 from random import Random
 from typing import Any, Final
 
-from croniter import croniter
+from croniter import CroniterError, croniter
 
 from runtime.errors import InvalidScheduleError
 from runtime.schedule.cronfields import FIELDS, LAST_DAY, read
@@ -129,9 +129,11 @@ def _read_again(tally: _Tally, expression: str) -> None:
     ours = read(expression, "debian")
     masks = (ours.minutes, ours.hours, ours.days, ours.months, ours.weekdays)
     texts = expression.split()
-    for field_, mask, text, values in zip(
-        FIELDS, masks, texts, croniter.expand(expression)[0], strict=True
-    ):
+    try:
+        read_there = croniter.expand(expression)[0]
+    except CroniterError as error:
+        return tally.differs(f"{expression!r}: croniter refuses it: {error}")
+    for field_, mask, text, values in zip(FIELDS, masks, texts, read_there, strict=True):
         own_way = any(
             _is_one(part) or (field_.high == 7 and part[0].isdigit() and "/" in part)
             for part in text.split(",")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from croniter import croniter
 
+from runtime.schedule.cronfields import read
 from runtime.schedule.plan import parse
 from runtime.verify import cron
 from runtime.verify.__main__ import main
@@ -91,3 +92,11 @@ def test_nothing_is_shared_with_what_is_verified() -> None:
     """A mistake in common code would agree with itself."""
     source = Path(cron.__file__).with_name("cronscan.py").read_text()
     assert "runtime." not in source.replace("`runtime.schedule`", "")
+
+
+def test_a_field_that_is_read_in_another_way_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second reader would be there for show."""
+    monkeypatch.setattr(cron, "read", lambda text, dialect: read(text, dialect)._replace(hours=1))
+    outcome = verify(cases=16, seed=5)
+    assert not outcome.good
+    assert "croniter reads" in outcome.details[0]

@@ -24,7 +24,7 @@ from actors.commands.keys import keys
 from actors.commands.lifecycle import down, status, up
 from actors.commands.purge import purge
 from actors.commands.review import review
-from actors.commands.schedule import schedule
+from actors.commands.schedules import schedule
 from actors.commands.submit import submit
 from actors.commands.verify import verify
 from actors.commands.watch import watch

@@ -92,6 +92,18 @@ class InvalidScheduleError(TroupeError):
         return f"{self.detail} ({self.code} at {self.position})"
 
 
+class ScheduleRefusedError(TroupeError):
+    """The scheduler did not do what was asked of a schedule. Args: code, detail."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(code, detail)
+        self.code = code
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.detail} ({self.code})"
+
+
 class NotRunningError(TroupeError):
     """Troupe is not running here; start it with `troupe up`."""
 

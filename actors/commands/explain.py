@@ -15,7 +15,7 @@ from actors.commands.failures import RefusedError
 from actors.commands.http import Api
 from actors.commands.output import Output, visible
 from actors.commands.story import Material, Story, order, tell
-from actors.commands.words import moment
+from actors.commands.words import moment, plural
 
 HISTORY_MAX: Final = 2_000
 STEPS_MAX: Final = 5_000
@@ -28,17 +28,62 @@ NOT_FOUND: Final = 404
 )
 @click.argument("id")
 async def explain(session: Session, id: str) -> None:
-    """Tell the story of an issue or a job in plain sentences.
+    """Tell the story of an issue, a job or a due time (`occ_…`) in plain sentences.
 
     What happened and when, why it waits or failed, what it cost, and what to
     do next: from its records, its journal and its messages.
     """
+    if id.startswith("occ_"):
+        return await due_time(session, id)
     async with session.api() as api:
         material = await gather(api, id)
     story = tell(material, datetime.now(UTC))
     if session.out.as_json:
         return session.out.result(asdict(story))
     say(session.out, story)
+
+
+OUTCOMES: Final = {
+    "fired": "it ran",
+    "coalesced": "a later due time ran for it",
+    "skipped_overlap": "the run before had not ended",
+    "skipped_paused": "it was paused",
+    "skipped_unchanged": "nothing had changed in the repository since the last run",
+    "skipped_budget": "the schedule had spent its budget of the day",
+    "missed": "nobody was there at the time, and the policy did not ask to catch up",
+    "superseded": "the schedule was changed or deleted while it waited",
+}
+WHYS: Final = {
+    "error": "the schedule was in ERROR after a failed run",
+    "scheduler_paused": "the scheduler as a whole was paused",
+    "older_than_window": "it was older than the catch-up window",
+    "beyond_cap": "newer ones filled the catch-up's cap",
+    "queue_full": "as many as may wait were waiting",
+}
+
+
+async def due_time(session: Session, id: str) -> None:
+    """What became of a due time of a schedule, and why."""
+    async with session.api() as api:
+        one = await api.get(f"/api/occurrences/{id}")
+        job = await api.get(f"/api/jobs/{one['jobId']}") if one.get("jobId") else None
+    if session.out.as_json:
+        return session.out.result({"occurrence": one, "job": job})
+    session.out.say(f"{one['agentId']}, schedule {one['name']}, revision {one['revision']}")
+    due = f"due {moment(one['due'])}"
+    if one["count"] > 1:
+        due += f" to {moment(one['until'])}: {plural(one['count'], 'due time')}"
+    session.out.say(f"{due}, decided {moment(one['decidedAt'])}")
+    why = WHYS.get(one.get("reason") or "") or OUTCOMES.get(one["outcome"], one["outcome"])
+    if one["cause"] == "manual":
+        why = f"{one.get('by')} had it run"
+    elif one.get("late"):
+        why = "it was caught up after nobody had been there"
+    session.out.say(f"{one['outcome']}: {why}.")
+    if job is not None:
+        session.out.say(f"Its job {job['id']} is {job['status']}.")
+        session.out.say(f"\nWhat to do next:\n  troupe explain {job['id']}")
+    return None
 
 
 async def gather(api: Api, id: str) -> Material:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from zlib import crc32
 
 from runtime.agent import BaseAgent
@@ -29,6 +30,9 @@ from runtime.cluster.stores import local_client
 from runtime.errors import NotRunningError, TroupeError
 from runtime.ids import Ids
 from runtime.kinds import kind_commit
+from runtime.schedules import Schedules
+
+T = TypeVar("T")
 
 
 class Troupe:
@@ -88,6 +92,18 @@ class Troupe:
             await client.store.commit([kind_commit(agent_class, path)])
 
         self._with_client(host)
+
+    def schedules(self, work: Callable[[Schedules], Awaitable[T]]) -> T:
+        """Do something with the organization's schedules; see `runtime.schedules`.
+
+        troupe.schedules(lambda them: them.create("qa:acme.api", {"cron": "0 9 * * *"}))
+        """
+
+        async def do(client: Client) -> T:
+            return await work(Schedules(client))
+
+        done: T = self._with_client(do)
+        return done
 
     def _host(self, recipient: str) -> Any:
         """The host that gets the call; the same one for the same agent, while it lives."""

@@ -101,15 +101,18 @@ def audit(
     Args:
         present: by schedule id; of those that are not deleted.
         dues: how due times are computed anew.
-        since_ms: nothing before is looked at.
+        since_ms: nothing before is looked at, nor what is in a range with what is before.
     """
     history: dict[str, list[Revision]] = defaultdict(list)
     for revision in revisions:
         history[revision.schedule_id].append(revision)
     ledger: dict[tuple[str, int], list[Occurrence]] = defaultdict(list)
+    since: dict[str, int] = defaultdict(lambda: since_ms)
     for one in occurrences:
-        if (one.to_ms or one.due_ms) > since_ms:
+        if one.due_ms > since_ms:
             ledger[one.schedule_id, one.revision].append(one)
+        elif one.to_ms is not None and one.to_ms > since_ms:
+            since[one.schedule_id] = max(since[one.schedule_id], one.to_ms)
     total = Tally()
     for id, known in history.items():
         known.sort(key=lambda one: one.revision)
@@ -118,9 +121,9 @@ def audit(
             last = place + 1 == len(known)
             ends = revision.to_ms or now.accounted_ms
             until_ms = ends if last else known[place + 1].from_ms
-            after_ms = max(revision.from_ms, since_ms)
+            after_ms = max(revision.from_ms, since[id])
             expected = dues(decode_spec(revision.spec), after_ms, until_ms)
-            entries = ledger.pop((id, revision.revision), [])
+            entries = [e for e in ledger.pop((id, revision.revision), []) if e.due_ms > after_ms]
             waiting = now.waiting if last and revision.to_ms is None else ()
             total.add(_one(f"{id}/{revision.revision}", expected, entries, waiting))
     for (id, number), entries in ledger.items():

@@ -115,6 +115,8 @@ class RevisionView(WireModel):
     """Its due times come after this ..."""
     until: str | None = None
     """... and not after this, when it was deleted; else the next revision's `after` ends it."""
+    anchor: str | None = None
+    """Where an interval without a start counts from."""
     schedule: dict[str, Any]
     tzdata: str
     by: str
@@ -234,7 +236,8 @@ def occurrence_view(one: Occurrence) -> OccurrenceView:
 
 
 def revision_view(one: Revision) -> RevisionView:
-    body = body_of(decode_spec(one.spec), one.name).to_wire()
+    spec = decode_spec(one.spec)
+    body = body_of(spec, one.name).to_wire()
     return RevisionView(
         schedule_id=one.schedule_id,
         agent_id=one.agent_id,
@@ -242,6 +245,7 @@ def revision_view(one: Revision) -> RevisionView:
         revision=one.revision,
         after=text_of(one.from_ms),
         until=_text(one.to_ms),
+        anchor=text_of(spec.anchor_ms) if spec.kind == "interval" else None,
         schedule=body,
         tzdata=one.tzdata,
         by=one.by,

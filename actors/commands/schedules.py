@@ -1,0 +1,394 @@
+"""`troupe schedule set|list|show|pause|resume|trigger|delete|history|audit`: agents' schedules.
+
+Added to the group of `schedule next`, which needs no running Troupe.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+from urllib.parse import quote
+
+import click
+import msgspec
+
+from actors.commands.base import Session
+from actors.commands.failures import RefusedError, WrongUsageError
+from actors.commands.http import Api
+from actors.commands.output import Output, status_text
+from actors.commands.schedule import schedule
+from actors.commands.words import moment, parse_time
+from runtime.schedule.audit import Present, audit
+from runtime.schedule.record import Occurrence, Revision, encode
+from runtime.schedule.spec import ScheduleBody, spec_of
+
+LISTED_MAX: Final = 1_000
+AUDITED_MAX: Final = 1_000_000
+"""Outcomes that an audit reads; a year has about half as many minutes."""
+YEAR_DAYS: Final = 366
+DAYS_MAX: Final = 20 * YEAR_DAYS
+NOT_FOUND: Final = 404
+
+__all__ = ["schedule"]
+
+_named = click.option(
+    "--name", default="default", show_default=True, help="Which of its schedules."
+)
+_agent = click.argument("agent")
+_why = click.option("--reason", metavar="WHY", help="For the audit trail.")
+
+
+def _path(agent: str, name: str, verb: str = "") -> str:
+    path = f"/api/agents/{quote(agent, safe=':')}/schedule"
+    return f"{path}{verb}?name={quote(name)}"
+
+
+@schedule.command(
+    "set",
+    examples=[
+        'troupe schedule set backend:acme.api --cron "*/30 9-17 * * 1-5" --tz Europe/Berlin',
+        'troupe schedule set docs:acme.api --every "every 6 hours" --priority LOW',
+        'troupe schedule set qa:acme.api --nightly 01:00-05:00 --payload \'{"suite": "e2e"}\'',
+        "troupe schedule set backend:acme.api --name push --event push --branch main",
+    ],
+)
+@_agent
+@_named
+@click.option("--cron", metavar="EXPR", help="Five fields, or @daily.")
+@click.option("--every", "interval", metavar="SPAN", help="`every 30 minutes`, PT30M.")
+@click.option("--at", metavar="ISO", help="Once.")
+@click.option("--event", metavar="NAME", help="When it is told of, such as push.")
+@click.option("--nightly", metavar="HH:MM-HH:MM", help="Once a night, somewhere in the window.")
+@click.option("--tz", "timezone", metavar="ZONE", help="IANA time zone [UTC].")
+@click.option("--priority", type=click.Choice(["LOW", "NORMAL", "HIGH", "CRITICAL"]))
+@click.option("--start", metavar="ISO", help="Nothing is due before.")
+@click.option("--end", metavar="ISO", help="Nothing is due after.")
+@click.option("--jitter", "jitter_s", type=int, metavar="S", help="Start up to so much later.")
+@click.option(
+    "--overlap",
+    type=click.Choice(["skip", "queue_one", "queue_all", "cancel_running", "allow"]),
+    help="When a run has not ended [skip].",
+)
+@click.option(
+    "--catch-up",
+    type=click.Choice(["latest", "none", "all"]),
+    help="What was due while nobody was there [latest].",
+)
+@click.option("--window", "window_s", type=int, metavar="S", help="Older is missed [86400].")
+@click.option("--cap", type=int, metavar="N", help="With `all`: runs at most [10].")
+@click.option("--payload", metavar="JSON", help="The jobs' payload.")
+@click.option("--repository", metavar="URL", help="What its jobs work on.")
+@click.option("--branch", metavar="NAME", help="With an event: of this branch only.")
+@click.option("--only-if-changed", is_flag=True, default=None, help="Not for the same commit.")
+@click.option("--budget", "budget_usd_per_day", type=float, metavar="USD", help="A day.")
+@click.option("--paused", is_flag=True, help="Do not start it yet.")
+@_why
+async def set_(
+    session: Session,
+    agent: str,
+    payload: str | None,
+    catch_up: str | None,
+    window_s: int | None,
+    cap: int | None,
+    paused: bool,
+    **given: Any,
+) -> None:
+    """Schedule AGENT (`kind:key`), or replace its schedule; say when in one way.
+
+    What is not given has its default, which the answer shows.
+    """
+    body = {_camel(name): value for name, value in given.items() if value is not None}
+    caught = {"policy": catch_up, "windowS": window_s, "cap": cap}
+    caught = {name: value for name, value in caught.items() if value is not None}
+    if caught:
+        body["catchUp"] = caught
+    if payload is not None:
+        body["payload"] = _object(payload)
+    body["enabled"] = not paused
+    async with session.api() as api:
+        path = f"/api/agents/{quote(agent, safe=':')}/schedule"
+        view = await api.post(path, body, secrets.token_hex(16))
+    _answer(session, view)
+
+
+def _camel(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(part.capitalize() for part in rest)
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise WrongUsageError(f"--payload is no JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise WrongUsageError("--payload is no JSON object.")
+    return found
+
+
+@schedule.command("list", examples=["troupe schedule list", "troupe schedule list --agent qa:a.b"])
+@click.option("--agent", metavar="AGENT", help="Of this agent only.")
+async def list_(session: Session, agent: str | None) -> None:
+    """List the schedules."""
+    async with session.api() as api:
+        found = await api.items("/api/schedules", LISTED_MAX, agent=agent)
+    if session.out.as_json:
+        return session.out.result({"items": found})
+    rows = [
+        [
+            one["agentId"],
+            one["name"],
+            one["status"],
+            moment(one.get("nextRunAt")),
+            one.get("lastOutcome") or "",
+            _when(one),
+        ]
+        for one in found
+    ]
+    columns = ["AGENT", "NAME", "STATUS", "NEXT", "LAST", "WHEN"]
+    return session.out.table(columns, rows, "Nothing is scheduled.")
+
+
+@schedule.command("show", examples=["troupe schedule show backend:acme.api"])
+@_agent
+@_named
+async def show(session: Session, agent: str, name: str) -> None:
+    """Show a schedule: what was asked for, its defaults, how it stands, its next due times."""
+    async with session.api() as api:
+        _answer(session, await api.get(_path(agent, name)))
+
+
+def _verb(verb: str, summary: str) -> None:
+    @schedule.command(verb, help=summary, examples=[f"troupe schedule {verb} backend:acme.api"])
+    @_agent
+    @_named
+    @_why
+    async def act(session: Session, agent: str, name: str, reason: str | None) -> None:
+        await _ask(session, agent, name, verb, {"reason": reason} if reason else {})
+
+
+@schedule.command(
+    "pause",
+    examples=['troupe schedule pause backend:acme.api --drain --reason "release"'],
+)
+@_agent
+@_named
+@click.option("--drain", is_flag=True, help="Let the run that is executing end.")
+@_why
+async def pause(session: Session, agent: str, name: str, drain: bool, reason: str | None) -> None:
+    """Start no more runs; what is due meanwhile is skipped."""
+    body = {"drain": drain, **({"reason": reason} if reason else {})}
+    await _ask(session, agent, name, "pause", body)
+
+
+_verb("resume", "Let a paused schedule, or one in ERROR, run again.")
+_verb("trigger", "Run it now, beside its due times.")
+
+
+async def _ask(session: Session, agent: str, name: str, verb: str, body: dict[str, Any]) -> None:
+    async with session.api() as api:
+        answer = await api.post(_path(agent, name, f"/{verb}"), body, secrets.token_hex(16))
+    if "id" in answer or session.out.as_json:
+        return _answer(session, answer)
+    job = answer.get("jobId")
+    session.out.say(f"Started: {job}. See: troupe jobs show {job}" if job else "It is accepted.")
+    return None
+
+
+@schedule.command("delete", examples=["troupe schedule delete backend:acme.api"])
+@_agent
+@_named
+async def delete(session: Session, agent: str, name: str) -> None:
+    """Take an agent off the schedule; a run that has started goes on, and the ledger is kept."""
+    async with session.api() as api:
+        await api.delete(_path(agent, name))
+    if session.out.as_json:
+        return session.out.result({"agentId": agent, "name": name, "deleted": True})
+    return session.out.say(f"{agent} is off the schedule.")
+
+
+@schedule.command(
+    "history",
+    examples=[
+        "troupe schedule history backend:acme.api",
+        "troupe schedule history backend:acme.api --outcome missed",
+    ],
+)
+@_agent
+@_named
+@click.option("--outcome", help="With this outcome only.")
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(1, LISTED_MAX))
+async def history(session: Session, agent: str, name: str, outcome: str | None, limit: int) -> None:
+    """List what became of each due time, newest first."""
+    path = f"/api/agents/{quote(agent, safe=':')}/schedule/occurrences"
+    async with session.api() as api:
+        found = await api.items(path, limit, name=name, outcome=outcome)
+    if session.out.as_json:
+        return session.out.result({"items": found})
+    rows = [
+        [
+            moment(one["due"]),
+            moment(one.get("until")),
+            str(one["count"]),
+            one["outcome"],
+            one.get("reason") or one["cause"],
+            one.get("jobId") or one["id"],
+        ]
+        for one in found
+    ]
+    columns = ["DUE", "UNTIL", "COUNT", "OUTCOME", "WHY", "JOB"]
+    return session.out.table(columns, rows, "Nothing was due yet.")
+
+
+@schedule.command(
+    "audit",
+    examples=[
+        "troupe schedule audit backend:acme.api",
+        "troupe schedule audit backend:acme.api --days 30 --json",
+    ],
+)
+@_agent
+@_named
+@click.option(
+    "--days", default=YEAR_DAYS, show_default=True, type=click.IntRange(1, 20 * YEAR_DAYS)
+)
+async def audit_(session: Session, agent: str, name: str, days: int) -> int:
+    """Compute a schedule's due times anew and compare them with its ledger.
+
+    Exit code 1 when a due time has no outcome or two, or an outcome no due time.
+    """
+    since_ms = _ms((datetime.now(UTC) - timedelta(days=days)).isoformat())
+    async with session.api() as api:
+        figure, notes = await _audited(api, agent, name, since_ms)
+    if session.out.as_json:
+        session.out.result({"agentId": agent, "name": name, "days": days, **figure})
+    else:
+        session.out.pairs(
+            (what, json.dumps(value) if isinstance(value, dict) else str(value))
+            for what, value in figure.items()
+        )
+        for note in notes[:20]:
+            session.out.say(note)
+    return 0 if not (figure["unaccounted"] or figure["double"] or figure["strange"]) else 1
+
+
+async def _audited(
+    api: Api, agent: str, name: str, since_ms: int
+) -> tuple[dict[str, Any], list[str]]:
+    """Where the schedule stands is read first: what is decided afterwards is not looked at."""
+    path = f"/api/agents/{quote(agent, safe=':')}/schedule"
+    present: dict[str, Present] = {}
+    try:
+        now = await api.get(path, name=name)
+        waiting = tuple(_ms(text) for text in now["waiting"])
+        present[now["id"]] = Present(_ms(now["accountedUntil"]), waiting)
+    except RefusedError as error:
+        if (error.problem or {}).get("status") != NOT_FOUND:
+            raise
+    revisions = await api.items(f"{path}/revisions", LISTED_MAX, name=name)
+    found: list[Occurrence] = []
+    async for one in _occurrences(api, f"{path}/occurrences", name, since_ms):
+        until = present.get(one.schedule_id)
+        if until is None or one.cause != "time" or one.due_ms <= until.accounted_ms:
+            found.append(one)
+    tally = audit([_revision(one) for one in revisions], found, present, since_ms=since_ms)
+    return tally.figure(), tally.notes
+
+
+async def _occurrences(api: Api, path: str, name: str, since_ms: int) -> Any:
+    cursor: str | None = None
+    for _ in range(AUDITED_MAX // 200):
+        page = await api.get(path, limit=200, cursor=cursor, name=name)
+        for one in page["items"]:
+            yield _occurrence(one)
+        cursor = page.get("nextCursor")
+        oldest = page["items"][-1] if page["items"] else None
+        if not cursor or (oldest and _ms(oldest.get("until") or oldest["due"]) <= since_ms):
+            return
+
+
+def _occurrence(one: dict[str, Any]) -> Occurrence:
+    return Occurrence(
+        id=one["id"],
+        schedule_id=one["scheduleId"],
+        agent_id=one["agentId"],
+        name=one["name"],
+        revision=one["revision"],
+        outcome=one["outcome"],
+        due_ms=_ms(one["due"]),
+        at_ms=_ms(one["decidedAt"]),
+        cause=one["cause"],
+        to_ms=_ms(one["until"]) if one.get("until") else None,
+        count=one["count"],
+    )
+
+
+def _revision(one: dict[str, Any]) -> Revision:
+    after_ms = _ms(one["after"])
+    body = ScheduleBody.model_validate(one["schedule"])
+    spec = spec_of(body, one["agentId"], _ms(one.get("anchor") or one["after"]))
+    return Revision(
+        schedule_id=one["scheduleId"],
+        agent_id=one["agentId"],
+        name=one["name"],
+        revision=one["revision"],
+        spec=msgspec.Raw(encode(spec)),
+        from_ms=after_ms,
+        tzdata=one["tzdata"],
+        by=one["by"],
+        to_ms=_ms(one["until"]) if one.get("until") else None,
+    )
+
+
+def _ms(text: str) -> int:
+    at = parse_time(text)
+    assert at is not None
+    return round(at.timestamp() * 1000)
+
+
+def _when(view: dict[str, Any]) -> str:
+    trigger = ("nightly", "cron", "interval", "at", "event")
+    text = next(f"{name} {view[name]}" for name in trigger if view.get(name))
+    return f"{text} {view['timezone']}" if view["timezone"] != "UTC" else text
+
+
+def _answer(session: Session, view: dict[str, Any]) -> None:
+    if session.out.as_json:
+        return session.out.result(view)
+    if "agentId" not in view:
+        return session.out.say("It is accepted, and not answered yet.")
+    return _say(session.out, view)
+
+
+def _say(out: Output, view: dict[str, Any]) -> None:
+    catch_up = view["catchUp"]
+    out.pairs(
+        [
+            ("agent", view["agentId"]),
+            ("name", view["name"]),
+            ("id", f"{view['id']} revision {view['revision']}"),
+            ("status", status_text(view["status"])),
+            ("error", view.get("error")),
+            ("when", _when(view)),
+            ("priority", view["priority"]),
+            ("overlap", view["overlap"]),
+            (
+                "catch-up",
+                f"{catch_up['policy']}, within {catch_up['windowS']} s, at most {catch_up['cap']}",
+            ),
+            ("jitter", f"{view['jitterS']} s" if view["jitterS"] else None),
+            ("next run", moment(view.get("nextRunAt"))),
+            ("last run", moment(view.get("lastRunAt"))),
+            ("last job", view.get("lastJobId")),
+            ("last outcome", view.get("lastOutcome")),
+            ("running", ", ".join(view["running"])),
+            ("waiting", ", ".join(view["waiting"])),
+            ("runs", f"{view['runs']}, {view['failures']} failed in a row"),
+            ("changed", f"{moment(view['updatedAt'])} by {view['changedBy']}"),
+            ("why", view.get("reason")),
+        ]
+    )
+    rows = [[one["local"], one["utc"]] for one in view["next"]]
+    out.table([f"NEXT ({view['timezone']})", "UTC"], rows, "Nothing more is due.")

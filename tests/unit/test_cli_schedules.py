@@ -1,0 +1,69 @@
+"""`troupe schedule`, typed against true routes and a true scheduler."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from actors.cli import main
+from tests.desk import Desk, desk
+
+AGENT = "review:acme.api"
+"""Its kind does any job there."""
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    with desk(tmp_path_factory.mktemp("data")) as made:
+        yield made
+
+
+def typed(here: Desk, *args: str, code: int = 0) -> Any:
+    result = CliRunner().invoke(main, ["schedule", *args], env=here.env, catch_exceptions=False)
+    assert result.exit_code == code, result.output
+    return result.stdout or result.stderr
+
+
+def test_a_schedule_is_set_shown_paused_triggered_audited_and_deleted(here: Desk) -> None:
+    """An operator would need curl."""
+    said = typed(here, "set", AGENT, "--cron", "0 9 * * 1-5", "--tz", "Europe/Berlin")
+    assert "NEXT (Europe/Berlin)" in said
+    assert "latest, within 86400 s, at most 10" in said
+    view = json.loads(typed(here, "show", AGENT, "--json"))
+    assert (view["cron"], len(view["next"])) == ("0 9 * * 1-5", 5)
+    assert AGENT in typed(here, "list")
+    assert "Started: job_" in typed(here, "trigger", AGENT, "--reason", "look")
+    assert "paused" in typed(here, "pause", AGENT, "--drain", "--reason", "release")
+    assert "release" in typed(here, "show", AGENT)
+    assert typed(here, "resume", AGENT)
+    [one] = json.loads(typed(here, "history", AGENT, "--json"))["items"]
+    assert one["cause"] == "manual"
+    told = CliRunner().invoke(main, ["explain", one["id"]], env=here.env)
+    assert "ann had it run" in told.stdout
+    audited = json.loads(typed(here, "audit", AGENT, "--json"))
+    assert (audited["asked"], audited["unaccounted"], audited["due"]) == (1, 0, 0)
+    typed(here, "delete", AGENT)
+    typed(here, "show", AGENT, code=4)
+    assert json.loads(typed(here, "audit", AGENT, "--json"))["strange"] == 0
+
+
+def test_what_was_due_is_in_the_audit(here: Desk) -> None:
+    """The sums would be equal because both are nothing."""
+    typed(here, "set", AGENT, "--name", "often", "--every", "every 1 second", "--overlap", "allow")
+    found: dict[str, Any] = {}
+    while found.get("due", 0) < 2:
+        found = json.loads(typed(here, "audit", AGENT, "--name", "often", "--json"))
+    assert found["due"] == found["sum"] == sum(found["outcomes"].values()) + found["waiting"]
+    assert found["outcomes"]["fired"]
+    typed(here, "delete", AGENT, "--name", "often")
+
+
+def test_an_expression_that_can_not_be_meant_is_refused(here: Desk) -> None:
+    """A typo would be a schedule."""
+    said = typed(here, "set", AGENT, "--cron", "0 25 * * *", code=4)
+    assert "body.cron" in said
+    assert "exactly one of" in typed(here, "set", AGENT, code=4)

@@ -1,0 +1,44 @@
+"""Schedules under the names that Python programs know them by."""
+
+from __future__ import annotations
+
+import pytest
+
+from runtime.errors import InvalidScheduleError
+from runtime.schedules import Schedules
+from tests.http import HttpTroupe
+from tests.troupe import LocalTroupe
+
+AGENT = "backend:acme.api"
+
+
+async def test_the_names_of_the_source_documents_do_what_they_say() -> None:
+    """A program written by the documents would not run."""
+    troupe = LocalTroupe({})
+    troupe.start_scheduler()
+    them = Schedules(HttpTroupe(troupe.store, troupe.clock).door())
+    try:
+        made = await them.create(AGENT, {"cron": "0 9 * * *", "timezone": "Europe/Berlin"})
+        assert (made.status, made.priority, len(made.next)) == ("active", "NORMAL", 5)
+        changed = await them.update_schedule(AGENT, {"interval": "PT30M", "catchUp": {"cap": 3}})
+        assert (changed.interval, changed.cron, changed.catch_up.cap) == ("PT30M", None, 3)
+        assert changed.timezone == "Europe/Berlin"
+        await them.create(AGENT, {"name": "push", "event": "push"})
+        assert [one.name for one in await them.get_agent_schedules(AGENT)] == ["default", "push"]
+        assert len(await them.get_scheduled_agents()) == 2
+        assert await them.get_execution_history(AGENT) == []
+        await them.delete(AGENT)
+        assert await them.get(AGENT) is None
+        with pytest.raises(InvalidScheduleError) as raised:
+            await them.create(AGENT, {"cron": "0 0 */2 * 1"})
+        assert raised.value.code == "ambiguous_day_fields"
+    finally:
+        await troupe.kill_scheduler()
+        await troupe.store.close()
+
+
+def test_an_expression_is_valid_when_it_means_one_thing() -> None:
+    """A form would accept what is refused afterwards."""
+    assert Schedules.validate_cron_expression("*/30 9-17 * * 1-5")
+    assert not Schedules.validate_cron_expression("0 0 */2 * 1")
+    assert not Schedules.validate_cron_expression("every 30 minutes")

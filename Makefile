@@ -34,6 +34,7 @@ verify: packages $(VENV)/.tests ## the larger kill and fault tests
 	$(BIN)/troupe verify planted
 	$(BIN)/troupe verify crashpoints
 	$(BIN)/troupe verify powerloss
+	$(BIN)/troupe verify authorization
 	$(BIN)/troupe verify schedules
 	$(BIN)/troupe verify cron
 	TROUPE_KILLS=150 $(BIN)/python -m pytest tests/acceptance/test_kills.py -s

@@ -31,6 +31,8 @@ def verify(session: Session, name: str, options: tuple[str, ...]) -> int:
     powerloss    power cuts of the SQLite file
     conformance  random work on every store and on a model of the contract
     authorization  every operation of the API with every kind of caller
+    exposure     what a neighbour can reach of a deployment of its own
+    secrets      canaries, searched for in all that a deployment writes and tells
     schedules    a month of schedules under kills, edits and clock steps; its books
     cron         due times of schedules beside a scan of every minute
 

@@ -126,8 +126,8 @@ class AgentJob(WireModel):
     """Why it is waiting, paused or failed: a code."""
     priority: Priority = Priority.NORMAL
     attempts: int = 0
-    max_attempts: int = 4
-    """First try and retries."""
+    max_attempts: int | None = None
+    """First try and retries; absent until the first start: as many as the operator says."""
     not_before_ms: int = 0
     config: JobConfig = JobConfig()
     payload: dict[str, Any] = Field(default_factory=dict)

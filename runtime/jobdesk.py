@@ -21,27 +21,39 @@ from runtime import decisions
 from runtime.backoff import Backoff
 from runtime.clock import Clock, iso
 from runtime.decisions import Decision, refuse
+from runtime.ids import address, split
 from runtime.job import LOGS_MAX, AgentJob, JobStatus, LogLine
 from runtime.jobevents import ms_of, renamed
+from runtime.jobholds import Holds
 from runtime.jobtable import JobTable
 from runtime.message import Message
-from runtime.store.contract import Document, Put
+from runtime.store.contract import ABSENT, Document, Put
+
+ATTEMPTS_MAX = 4
+"""First try and retries of a job that does not say, unless the operator does."""
 
 
 class JobDesk:
     """Decides about jobs; one for each life of a scheduler."""
 
     def __init__(
-        self, jobs: JobTable, clock: Clock, random: Callable[[], float], backoff: Backoff
+        self,
+        jobs: JobTable,
+        clock: Clock,
+        random: Callable[[], float],
+        backoff: Backoff,
+        attempts_max: int = ATTEMPTS_MAX,
     ) -> None:
         self.service: decisions.ServiceTimes = {}
         """Mean service times by kind of agent."""
         self.measured = False
         """They have changed since they were last written."""
+        self.holds = Holds(jobs)
         self._jobs = jobs
         self._clock = clock
         self._random = random
         self._backoff = backoff
+        self._attempts_max = attempts_max
         self._handlers: dict[str, Callable[[AgentJob, int, Message], Decision]] = {
             "job.queued": self._queued,
             "job.ready": self._ready,
@@ -50,6 +62,12 @@ class JobDesk:
             "job.pause": self._pause,
             "job.resume": self._resume,
         }
+
+    def limited(self, job: AgentJob) -> AgentJob:
+        """The job with the number of its tries; from its first start on its record says it."""
+        if job.max_attempts is not None:
+            return job
+        return job.model_copy(update={"max_attempts": self._attempts_max})
 
     def knows(self, message_type: str) -> bool:
         """Whether there is a message of this type that `decide` takes."""
@@ -101,21 +119,25 @@ class JobDesk:
                 if job.started_at and job.completed_at and job.status is JobStatus.COMPLETED:
                     took_ms = ms_of(job.completed_at) - ms_of(job.started_at)
                     self._measure(job.agent_type, took_ms)
-                return Decision()
+                return self._completed(address(job.organization_id, job.agent), job.status)
 
-    def finished(self, organization: str, content: dict[str, Any]) -> Decision | None:
-        """`job.ended` of a job that is over, from an agent of `organization`.
+    def finished(self, sender: str, content: dict[str, Any]) -> Decision | None:
+        """`job.ended` of a job that is over, from the agent with the address `sender`.
 
         None: the message is not enough, it has to be decided on with the job's record.
         """
         if "agentType" not in content:
             return None
-        if self._jobs.running_for(content["jobId"]) != organization:
+        if self._jobs.running_for(content["jobId"]) != split(sender)[0]:
             return None
         self._jobs.ended(content["jobId"])
         if (took_ms := content.get("tookMs")) is not None:
             self._measure(str(content["agentType"]), float(took_ms))
-        return Decision()
+        return self._completed(sender, content["outcome"])
+
+    def _completed(self, where: str, status: str) -> Decision:
+        puts = self.holds.completed(where) if status == JobStatus.COMPLETED else []
+        return Decision(puts=puts)
 
     def _measure(self, agent_type: str, took_ms: float) -> None:
         decisions.measure(self.service, agent_type, took_ms / 1000)
@@ -151,8 +173,10 @@ class JobDesk:
 
     def _failed(self, job: AgentJob, revision: int, final: bool, asked: str | None) -> Decision:
         now_ms = self._clock.now_ms()
-        if final or job.attempts >= job.max_attempts:
-            return decisions.end(job, revision, JobStatus.FAILED, job.reason or "error", now_ms)
+        if final or job.attempts >= (job.max_attempts or self._attempts_max):
+            decision = decisions.end(job, revision, JobStatus.FAILED, job.reason or "error", now_ms)
+            self.holds.failed(decision, job, now_ms)
+            return decision
         if asked == "cancel":
             return decisions.end(job, revision, JobStatus.CANCELLED, "cancelled", now_ms)
         if asked == "pause":
@@ -204,7 +228,10 @@ class JobDesk:
     def retry(
         self, job: AgentJob, revision: int, message: Message, letter: Document | None
     ) -> Decision:
-        """`job.retry {jobId, by, letter?}`: try a failed job again.
+        """`job.retry {jobId, by, letter?, payload?, newId?}`: try a failed job again.
+
+        With another payload it is another job, `newId`: what the first has recorded was
+        for what it was asked.
 
         Args:
             letter: the job's dead letter, as it was read. If the message names the
@@ -215,6 +242,8 @@ class JobDesk:
             return refuse("not_found", f"{job.id} has no such dead letter any more")
         if job.status is not JobStatus.FAILED:
             return refuse("wrong_status", f"{job.id} is {job.status.value}")
+        if "payload" in message.content:
+            return self._anew(job, message, letter)
         now_ms, by = self._clock.now_ms(), str(message.content.get("by") or message.sender)
         line = LogLine(time=iso(now_ms), message=f"Tried again by {by}")
         fresh = {"attempts": 0, "error": None, "result": None, "completed_at": None}
@@ -222,6 +251,29 @@ class JobDesk:
         decision = self.requeue(job, revision, logs=logs, **fresh)
         decisions.retried(decision, job, letter, by, now_ms)
         return self._unasked(job, decision)
+
+    def _anew(self, job: AgentJob, message: Message, letter: Document | None) -> Decision:
+        """A job like one that has failed, with another payload."""
+        if job.issue_id is not None:
+            return refuse("belongs_to_issue", f"{job.id} is its issue's; send it a message instead")
+        content, now_ms = message.content, self._clock.now_ms()
+        by = str(content.get("by") or message.sender)
+        line = LogLine(time=iso(now_ms), message=f"{job.id} with another payload, by {by}")
+        kept = {"config", "priority", "reply_to", "repository", "limit_key", "max_attempts"}
+        fresh = AgentJob.new(
+            id=content["newId"],
+            organization_id=job.organization_id,
+            agent_type=job.agent_type,
+            agent_id=job.agent_id,
+            now_ms=now_ms,
+            payload=content["payload"],
+            logs=(line,),
+            **{name: getattr(job, name) for name in kept},
+        )
+        decision = decisions.write(fresh, ABSENT, {"ok": True, "jobId": fresh.id})
+        decisions.retried(decision, job, letter, by, now_ms)
+        self._jobs.queued(fresh)
+        return decision
 
     def _unasked(self, job: AgentJob, decision: Decision) -> Decision:
         """Forget an earlier request to pause or cancel, so that the next run is not met by it."""

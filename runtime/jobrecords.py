@@ -69,9 +69,11 @@ class JobRecords:
         return await patiently(lambda: self._store.get_many(collection, keys))
 
     def wrote(self, job: AgentJob) -> None:
-        """A decision writes this over what is known."""
-        before = self._kept[job.id]
-        self._kept[job.id] = Record(job, before.revision + 1, before.organization)
+        """A decision writes this over what is known, or makes it."""
+        before = self._kept.get(job.id)
+        organization = job.organization_id if before is None else before.organization
+        revision = 0 if before is None else before.revision
+        self._kept[job.id] = Record(job, revision + 1, organization)
         self._new.add(job.id)
 
     def forget(self, job_id: str) -> None:

@@ -83,6 +83,14 @@ class JobTable:
         self._retrying.discard(job_id)
         self._paused.discard(job_id)
 
+    def hold(self, organization: str, agent: str) -> None:
+        """Start no job of an agent."""
+        self._queue.hold(organization, agent)
+
+    def let_go(self, organization: str, agent: str) -> None:
+        """Start its jobs again."""
+        self._queue.let_go(organization, agent)
+
     def is_open(self, job_id: str) -> bool:
         """Whether it is anywhere here: it has not ended."""
         return job_id in self._queue or job_id in self._waiting or job_id in self._paused

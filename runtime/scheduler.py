@@ -17,17 +17,19 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from runtime import decisions
 from runtime.backoff import Backoff
 from runtime.clock import Clock, iso
 from runtime.decisions import Decision, refuse
-from runtime.errors import InvalidMessageError, StoreError, StoreUnavailableError
+from runtime.errors import InvalidIdError, InvalidMessageError, StoreError, StoreUnavailableError
 from runtime.group import GroupCommitter
-from runtime.ids import HOME, SCHEDULER, SYSTEM, Ids, split
+from runtime.ids import HOME, SCHEDULER, SYSTEM, Ids, address, split
 from runtime.job import AgentJob, JobStatus
-from runtime.jobdesk import JobDesk
+from runtime.jobdesk import ATTEMPTS_MAX, JobDesk
+from runtime.jobholds import HOLDS
 from runtime.jobrecords import JobRecords, Record
 from runtime.jobround import DECIDE_MAX, ENDED, RETRY, Heard, Unit, packed
 from runtime.jobtable import JobTable
@@ -63,6 +65,7 @@ LEASE_S = 10.0
 TELL_EVERY_S = 5.0
 """Between two events that only say how the queue stands."""
 
+HOLDING = frozenset({"agent.pause", "agent.resume"})
 PRIVATE = ("changedBy", "owner", "epoch")
 """What of the status is not everybody's business."""
 
@@ -84,9 +87,13 @@ class Scheduler:
         backoff: Backoff | None = None,
         name: str = "scheduler",
         meter: Meter | None = None,
+        attempts_max: int = ATTEMPTS_MAX,
+        check_s: float = POLL_WAIT_S,
     ) -> None:
         """
         Args:
+            attempts_max: tries of a job that does not say, the first among them.
+            check_s: longest sleep; what comes or is due ends it sooner.
             name: a scheduler takes over at once from an older one of its name, and waits
                 for the lease of any other.
             meter: whoever gives one also drains it.
@@ -98,7 +105,8 @@ class Scheduler:
         self._ids = ids
         self._limits = limits or Limits()
         self._jobs = JobTable(self._limits)
-        self._desk = JobDesk(self._jobs, clock, random, backoff or Backoff())
+        self._check_s = check_s
+        self._desk = JobDesk(self._jobs, clock, random, backoff or Backoff(), attempts_max)
         self._control = Control()
         self._fence = Fence("", 0)
         self._group = GroupCommitter(store)
@@ -217,19 +225,19 @@ class Scheduler:
         service = await patiently(lambda: self._store.get("stats", "service_times"))
         if service is not None:
             self._desk.service = json.loads(service.body)
+        self._desk.holds.load(await self._all(HOLDS, []))
         for status in (JobStatus.PENDING, JobStatus.RUNNING, JobStatus.WAITING, JobStatus.PAUSED):
-            for document in await self._all_jobs(status):
+            for document in await self._all("job", [f"status={status.value}"]):
                 job = AgentJob.model_validate_json(document.body)
                 self._jobs.admit(job, self._clock.now_ms())
 
-    async def _all_jobs(self, status: JobStatus) -> list[Document]:
+    async def _all(self, collection: str, terms: list[str]) -> list[Document]:
         found: list[Document] = []
         after: str | None = None
-        terms = [f"status={status.value}"]
         while True:
             page = await patiently(
                 lambda after=after: self._store.list_documents(  # type: ignore[misc]
-                    "job", None, terms, after, BATCH_MAX, descending=False
+                    collection, None, terms, after, BATCH_MAX, descending=False
                 )
             )
             found.extend(page)
@@ -281,7 +289,7 @@ class Scheduler:
     async def _unit(self, heard: Heard) -> Unit:
         try:
             decision = await self._decide(heard)
-        except (InvalidMessageError, KeyError, TypeError) as error:
+        except (InvalidIdError, InvalidMessageError, KeyError, TypeError, ValueError) as error:
             decision = refuse("invalid_message", f"{type(error).__name__}: {error}")
         if decision.job is not None:
             self._records.wrote(decision.job)
@@ -296,13 +304,15 @@ class Scheduler:
             return Decision(reply={"ok": True, **self.status()})
         if message.message_type.startswith("scheduler."):
             return self._scheduler_control(organization, message)
+        if message.message_type in HOLDING:
+            return self._hold(organization, message)
         if message.message_type not in (RETRY, ENDED) and not self._desk.knows(
             message.message_type
         ):
             raise KeyError(message.message_type)
         job_id = message.content["jobId"]
         if heard.over:
-            finished = self._desk.finished(organization, message.content)
+            finished = self._desk.finished(heard.stored.sender, message.content)
             if finished is not None:
                 return finished
             await self._records.read([job_id])
@@ -360,17 +370,36 @@ class Scheduler:
         if unit.heard is None:
             return
         for _ in range(DECIDE_MAX):
-            if unit.heard.job_id is not None:
-                await self._records.read_anew(unit.heard.job_id)
+            await self._reread(unit.heard)
             unit = await self._unit(unit.heard)
             assert unit.heard is not None and unit.ack is not None
             refused = await self._commit(unit.decision, (unit.ack,))
             if refused is None:
                 self._observed.saw(unit, self._clock.now_ms())
-            if refused is not None and unit.heard.job_id is not None:
-                self._records.forget(unit.heard.job_id)
+                return
+            await self._reread(unit.heard)
             if refused != "revision_conflict":
                 return
+
+    async def _reread(self, heard: Heard) -> None:
+        """Forget what was thought to be so of the message's job and of its agent."""
+        where = self._held_by(heard)
+        if heard.job_id is not None:
+            known = await self._records.read_anew(heard.job_id)
+            if known is not None and known.job.agent_id is not None:
+                where = address(known.job.organization_id, known.job.agent_id)
+        if where is not None:
+            document = await patiently(lambda: self._store.get(HOLDS, where))
+            self._desk.holds.reload(where, document)
+
+    def _held_by(self, heard: Heard) -> str | None:
+        """The agent that a message has held or let go."""
+        message = heard.message
+        if message is None or message.message_type not in HOLDING:
+            return None
+        with suppress(InvalidIdError, KeyError, TypeError):
+            return address(split(heard.stored.sender)[0], message.content["agentId"])
+        return None
 
     async def _commit(self, decision: Decision, acks: tuple[Ack, ...] = ()) -> str | None:
         """Write one decision; the reason if it was refused (or had landed already)."""
@@ -396,6 +425,13 @@ class Scheduler:
             extra={"action": "commit.refused", "reason": answer.reason},
         )
         return answer.reason
+
+    def _hold(self, organization: str, message: Message) -> Decision:
+        """`agent.pause` or `agent.resume` `{agentId, by}`, of the sender's organization."""
+        where = address(organization, message.content["agentId"])
+        by = str(message.content.get("by") or message.sender)
+        held = message.message_type == "agent.pause"
+        return self._desk.holds.ask(where, held, by, self._clock.now_ms())
 
     # The scheduler as a whole
 
@@ -476,7 +512,8 @@ class Scheduler:
             self._jobs.ended(job_id)
             return None
         self._records.forget(job_id)  # from here on its host writes it
-        decision = decisions.start(known.job, known.revision, self._clock.now_ms())
+        job = self._desk.limited(known.job)
+        decision = decisions.start(job, known.revision, self._clock.now_ms())
         return Unit(decision, starts=job_id)
 
     async def _check(self, job_id: str) -> None:
@@ -501,8 +538,8 @@ class Scheduler:
             return 0.0
         due_ms = self._jobs.next_due_ms()
         if due_ms is None:
-            return POLL_WAIT_S
-        return min(POLL_WAIT_S, max(0.0, (due_ms - self._clock.now_ms()) / 1000))
+            return self._check_s
+        return min(self._check_s, max(0.0, (due_ms - self._clock.now_ms()) / 1000))
 
     def _release(self, job_id: str) -> None:
         """Queue a job whose time has come."""

@@ -158,7 +158,7 @@ def _work(name: str, job: Record, steps: Sequence[Record]) -> str:
     if again:
         text += f"; {plural(again, 'step')} had to be begun again after an interruption"
     if job.get("attempts", 0) > 1:
-        text += f"; this is attempt {job['attempts']} of {job['maxAttempts']}"
+        text += f"; this is attempt {job['attempts']} of {job.get('maxAttempts', 1)}"
     return f"{text}."
 
 

@@ -18,6 +18,7 @@ from typing import Any, Final, Generic, TypeVar, cast
 import msgspec
 
 from runtime import logs
+from runtime.backoff import Backoff
 from runtime.clock import Clock, SystemClock, iso
 from runtime.cluster import metering, nodes, pool, stores
 from runtime.cluster.settings import ClusterSettings
@@ -32,6 +33,7 @@ from runtime.retention import Retention, RetentionSettings, UpkeepStore
 from runtime.schedule.queue import Limits
 from runtime.scheduler import Scheduler as SchedulerCore
 from runtime.store import wire
+from runtime.store.contract import Store
 from runtime.store.server import StoreServer
 from runtime.store.sqlite import SqliteStore
 
@@ -59,6 +61,23 @@ def _retention(settings: ClusterSettings, store: UpkeepStore, clock: Clock) -> R
     return Retention(
         store, clock, RetentionSettings(settings.retention_days, settings.retention_rows)
     )
+
+
+def scheduler_of(
+    settings: ClusterSettings, store: Store, clock: Clock, name: str, meter: Meter | None = None
+) -> SchedulerCore:
+    """The scheduler as the operator wants it."""
+    limits = Limits(
+        settings.max_concurrent,
+        settings.max_per_organization,
+        repository=settings.max_per_repository,
+        key=settings.max_per_key,
+    )
+    backoff = Backoff(settings.backoff_base_ms / 1000, settings.backoff_max_ms / 1000)
+    return SchedulerCore(
+        store, clock, Ids(clock), random.random, limits, backoff, name, meter,
+        attempts_max=settings.max_retries + 1, check_s=settings.check_interval_ms / 1000,
+    )  # fmt: skip
 
 
 class Shell(Generic[Core]):
@@ -140,17 +159,8 @@ class Scheduler(Shell[SchedulerCore]):
     async def work(self) -> None:
         settings = self._settings
         meter = Meter()
-        core = self.made(
-            SchedulerCore(
-                stores.client(settings),
-                self._clock,
-                self._ids,
-                random.random,
-                Limits(settings.max_concurrent, settings.max_per_organization),
-                name=nodes.owner_name("scheduler"),
-                meter=meter,
-            )
-        )
+        store, name = stores.client(settings), nodes.owner_name("scheduler")
+        core = self.made(scheduler_of(settings, store, self._clock, name, meter))
 
         async def look() -> None:
             core.measure()

@@ -129,6 +129,18 @@ class ClusterSettings(msgspec.Struct, frozen=True):
     max_concurrent: int = 5
     """Jobs at once (SCHEDULER_MAX_CONCURRENT)."""
     max_per_organization: int = 5
+    max_per_repository: int = 0
+    """Jobs of one organization in one repository at once (TROUPE_MAX_PER_REPOSITORY); 0: none."""
+    max_per_key: int = 1
+    """Jobs of one organization with one `limitKey` at once (TROUPE_MAX_PER_KEY); 0: no limit."""
+    max_retries: int = 3
+    """Tries after the first, of a job that does not say (SCHEDULER_MAX_RETRIES)."""
+    backoff_base_ms: int = 1_000
+    """Longest wait before the first of them (SCHEDULER_BACKOFF_BASE); then twice that, ..."""
+    backoff_max_ms: int = 300_000
+    """... and never more than this (SCHEDULER_BACKOFF_MAX)."""
+    check_interval_ms: int = 10_000
+    """Longest sleep of the scheduler (SCHEDULER_CHECK_INTERVAL); what is due wakes it."""
     retention_days: int = DAYS_DEFAULT
     """How long what is over is kept, DAYS_MIN or more (TROUPE_RETENTION_DAYS)."""
     retention_rows: int = ROWS_DEFAULT
@@ -185,6 +197,12 @@ class ClusterSettings(msgspec.Struct, frozen=True):
             "host_labels": _labels(env, "TROUPE_HOST_LABELS"),
             "max_concurrent": _integer(env, "SCHEDULER_MAX_CONCURRENT", 5, 1, 1_000),
             "max_per_organization": _integer(env, "TROUPE_MAX_PER_ORGANIZATION", 5, 1, 1_000),
+            "max_per_repository": _integer(env, "TROUPE_MAX_PER_REPOSITORY", 0, 0, 1_000),
+            "max_per_key": _integer(env, "TROUPE_MAX_PER_KEY", 1, 0, 1_000),
+            "max_retries": _integer(env, "SCHEDULER_MAX_RETRIES", 3, 0, 19),
+            "backoff_base_ms": _integer(env, "SCHEDULER_BACKOFF_BASE", 1_000, 1, 3_600_000),
+            "backoff_max_ms": _integer(env, "SCHEDULER_BACKOFF_MAX", 300_000, 1, 86_400_000),
+            "check_interval_ms": _integer(env, "SCHEDULER_CHECK_INTERVAL", 10_000, 100, 3_600_000),
             "retention_days": _integer(
                 env, "TROUPE_RETENTION_DAYS", DAYS_DEFAULT, DAYS_MIN, DAYS_MAX
             ),
@@ -193,6 +211,8 @@ class ClusterSettings(msgspec.Struct, frozen=True):
             "metrics_port": _integer(env, "PROMETHEUS_PORT", 0, 0, 65_535),
             **given,
         }
+        if int(str(fields["backoff_max_ms"])) < int(str(fields["backoff_base_ms"])):
+            raise SettingsError("SCHEDULER_BACKOFF_MAX", "is less than SCHEDULER_BACKOFF_BASE")
         return cls(**fields)  # type: ignore[arg-type]
 
 

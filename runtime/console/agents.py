@@ -19,11 +19,13 @@ from starlette.responses import JSONResponse, Response
 from runtime.client import AskTimeoutError
 from runtime.clock import iso
 from runtime.console.caller import Caller, Operator, Viewer
+from runtime.console.command import CommandAnswer, NoBody, command, done
 from runtime.console.once import Idempotent
 from runtime.console.paging import LIMIT_MAX, Page, PageQuery, list_page, number_page, page
 from runtime.console.problems import not_found
 from runtime.ids import split
 from runtime.job import AgentJob, JobStatus
+from runtime.jobholds import HOLDS
 from runtime.journal import decode
 from runtime.message import WireModel
 from runtime.store.contract import Document, JournalEvent, StoredMessage
@@ -62,7 +64,7 @@ class AgentView(WireModel):
     capabilities: tuple[str, ...] = ()
     organization_id: str
     status: AgentStatus
-    """That of its newest job; `idle` without one that is open."""
+    """That of its newest job; `idle` without one that is open; `paused` also while it is held."""
     job_id: str | None = None
     """Its newest job."""
     version: int | None = None
@@ -152,6 +154,9 @@ async def _view(caller: Caller, document: Document) -> AgentView:
     newest = await caller.client.list("job", {"agent": record["agentId"]}, limit=1)
     job = AgentJob.model_validate_json(newest[0].body) if newest else None
     status = _STATUS.get(job.status, "idle") if job else "idle"
+    held = await caller.client.get(HOLDS, document.key)
+    if held is not None and json.loads(held.body).get("held") and status != "running":
+        status = "paused"
     return AgentView.model_validate(
         {
             "updatedAt": iso(document.updated_ms),
@@ -267,3 +272,31 @@ async def send_message(
     except AskTimeoutError:
         pass  # it is accepted all the same
     return JSONResponse(Accepted(message_id=message_id).to_wire(), 202)
+
+
+async def _hold(caller: Caller, once: Idempotent, agent_id: str, verb: str) -> Response:
+    where = caller.agent(agent_id)
+    await caller.own("agent", where)
+    agent = split(where)[1]
+    answer = await command(caller, once, f"agent.{verb}", {"agentId": agent})
+    return done(answer, agentId=agent)
+
+
+@router.post(
+    "/{agent_id}/pause", response_model=CommandAnswer, summary="Start no more jobs of an agent"
+)
+async def pause_agent(
+    agent_id: AgentKey, caller: Operator, once: Idempotent, body: NoBody = None
+) -> Response:
+    return await _hold(caller, once, agent_id, "pause")
+
+
+@router.post(
+    "/{agent_id}/resume",
+    response_model=CommandAnswer,
+    summary="Start an agent's jobs again, also after two of them have failed",
+)
+async def resume_agent(
+    agent_id: AgentKey, caller: Operator, once: Idempotent, body: NoBody = None
+) -> Response:
+    return await _hold(caller, once, agent_id, "resume")

@@ -36,6 +36,7 @@ class CommandAnswer(WireModel):
     accepted: bool = True
     message_id: str | None = None
     job_id: str | None = None
+    agent_id: str | None = None
 
 
 async def command(

@@ -19,10 +19,10 @@ from starlette.responses import JSONResponse, Response
 
 from runtime.client import Write
 from runtime.console.caller import Caller, Operator, Viewer
-from runtime.console.command import CommandAnswer, NoBody, command, done
+from runtime.console.command import CommandAnswer, command, done
 from runtime.console.once import TRIES_MAX, Idempotent, Once, busy
 from runtime.console.paging import Page, PageQuery, list_page, page
-from runtime.console.problems import not_found
+from runtime.console.problems import invalid, not_found
 from runtime.ids import SYSTEM
 from runtime.message import Message, WireModel
 from runtime.store.contract import DEAD_LETTERS, Commit, Document, Put, Refused, Send, StoredMessage
@@ -31,6 +31,11 @@ _JOB: Final = "job/"
 
 router = APIRouter(prefix="/api/dead-letters", tags=["dead letters"])
 LetterKey = Annotated[str, Path(max_length=1_000)]
+
+
+class Redelivery(WireModel):
+    payload: Any = None
+    """What is to be in place of the message's content or the job's payload; absent: as it was."""
 
 
 class DeadLetter(WireModel):
@@ -65,28 +70,34 @@ def _view(document: Document) -> DeadLetter:
     summary="Try what was given up once more",
 )
 async def redeliver(
-    letter_id: LetterKey, caller: Operator, once: Idempotent, body: NoBody = None
+    letter_id: LetterKey, caller: Operator, once: Idempotent, body: Redelivery | None = None
 ) -> Response:
     key = _decode(letter_id)
+    edited = body.model_dump(exclude_unset=True) if body is not None else {}
     if key.startswith(_JOB):
-        return await _retry_job(caller, once, key)
+        return await _retry_job(caller, once, key, edited)
     for _ in range(TRIES_MAX):
         kept = await once.kept(caller)
         if kept is not None:
             return JSONResponse(kept["answer"], 202)
         letter = await caller.own(DEAD_LETTERS, key)
-        answer = await _send_again(caller, once, letter, await _buried(caller, letter))
+        buried = await _buried(caller, letter)
+        answer = await _send_again(caller, once, letter, buried, edited)
         if answer is not None:
             return JSONResponse(answer, 202)
     raise busy()
 
 
-async def _retry_job(caller: Caller, once: Once, key: str) -> Response:
+async def _retry_job(caller: Caller, once: Once, key: str, edited: dict[str, Any]) -> Response:
     letter = await caller.client.get(DEAD_LETTERS, key)
     if letter is None and await once.kept(caller) is None:
         raise not_found()
     job_id = key.removeprefix(_JOB)
-    content = {"jobId": job_id, "letter": letter.revision if letter else None}
+    content: dict[str, Any] = {"jobId": job_id, "letter": letter.revision if letter else None}
+    if "payload" in edited:
+        if not isinstance(edited["payload"], dict):
+            raise invalid("body.payload", "invalid_value", "A job's payload is an object.")
+        content |= {"payload": edited["payload"], "newId": caller.console.ids.new("job")}
     return done(await command(caller, once, "job.retry", content), jobId=job_id)
 
 
@@ -100,14 +111,16 @@ async def _buried(caller: Caller, letter: Document) -> StoredMessage:
 
 
 async def _send_again(
-    caller: Caller, once: Once, letter: Document, message: StoredMessage
+    caller: Caller, once: Once, letter: Document, message: StoredMessage, edited: dict[str, Any]
 ) -> dict[str, Any] | None:
     """Accept the message anew and remove the letter; None when somebody else was quicker."""
     message_id = caller.console.ids.ulid()
     answer = CommandAnswer(message_id=message_id).to_wire()
     given_up = Message.from_json(message.body)
     told = {**(given_up.metadata or {}), "redeliveredBy": caller.by}
-    envelope = given_up.model_copy(update={"message_id": message_id, "metadata": told})
+    content = edited.get("payload", given_up.content)
+    changed = {"message_id": message_id, "metadata": told, "content": content}
+    envelope = given_up.model_copy(update=changed)
     send = Send(message_id, message.sender, message.recipient, envelope.to_json(), message.reply_to)
     writes = [
         Write(DEAD_LETTERS, letter.key, None, {}, letter.revision),

@@ -128,6 +128,8 @@ class JobQueue:
         """What organizations had been charged when they had no queued job any more."""
         self._round = 0
         """The most that an organization had been charged before it was served."""
+        self._held: set[_Limit] = set()
+        """Agents that get no job whatever their limit says."""
         self._serial = count()
 
     def __len__(self) -> int:
@@ -187,9 +189,24 @@ class JobQueue:
             self._counts[limit] -= 1
             if not self._counts[limit]:
                 del self._counts[limit]
-            for tenant, lane in self._parked.pop(limit, ()):
-                lane.parked = False
-                self._offer(tenant, lane)
+            self._look_at(limit)
+
+    def _look_at(self, limit: _Limit) -> None:
+        """There may be room for what was parked at a limit."""
+        for tenant, lane in self._parked.pop(limit, ()):
+            lane.parked = False
+            self._offer(tenant, lane)
+
+    def hold(self, organization: str, agent: str) -> None:
+        """Start no job of an agent that jobs share. Idempotent."""
+        self._held.add(("agent", organization, agent))
+
+    def let_go(self, organization: str, agent: str) -> None:
+        """Start its jobs again. Idempotent."""
+        limit = ("agent", organization, agent)
+        if limit in self._held:
+            self._held.remove(limit)
+            self._look_at(limit)
 
     def next(self) -> Place | None:
         """Take the next job that may run now out of the queue."""
@@ -262,6 +279,8 @@ class JobQueue:
         return next((limit for limit in _limits_of(one)[1:] if self._is_full(limit)), None)
 
     def _is_full(self, limit: _Limit) -> bool:
+        if limit in self._held:
+            return True
         most: int = getattr(self.limits, limit[0])
         return most != UNLIMITED and self._counts[limit] >= most
 

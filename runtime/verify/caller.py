@@ -16,6 +16,7 @@ from runtime.client import AskTimeoutError, Client, ConflictError
 from runtime.clock import Clock
 from runtime.errors import CommitRefusedError, DeadLetterError, StoreUnavailableError
 from runtime.ids import Ids, address
+from runtime.jobholds import HOLDS, Hold
 from runtime.message import Message
 from runtime.store.contract import Store
 from runtime.verify.history import History
@@ -134,6 +135,26 @@ class Caller:
             lambda answer: {"job": job, "answer": answer},
             msg=message_id,
             key=verb,
+        )
+
+    async def resume_agent(self, agent: str) -> None:
+        """Have an agent's jobs started again, if it is held."""
+        hold = await self.client.get(HOLDS, address(self.organization, agent))
+        if hold is None or not Hold.model_validate_json(hold.body).held:
+            return
+        message_id = self.ids.ulid()
+        await self.repeat(
+            "control",
+            lambda: self.client.ask(
+                "scheduler:main",
+                {"agentId": agent},
+                "agent.resume",
+                message_id=message_id,
+                wait_s=ASK_WAIT_S,
+            ),
+            lambda answer: {"agent": agent, "answer": answer},
+            msg=message_id,
+            key="agent.resume",
         )
 
     async def schedule(self, verb: str) -> None:

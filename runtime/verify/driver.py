@@ -334,6 +334,8 @@ class Driver(Caller):
                 await self.control(record.id, "job.signal")
             elif record.status is JobStatus.PAUSED:
                 await self.control(record.id, "job.resume")
+            elif record.status is JobStatus.PENDING and record.agent_id:
+                await self.resume_agent(record.agent_id)
         return open_jobs
 
     async def _all_jobs(self) -> list[Any]:

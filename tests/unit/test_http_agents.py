@@ -369,6 +369,18 @@ async def test_a_dead_message_is_tried_once_more_and_once_only() -> None:
     assert again.sender == "acme/client:test"
 
 
+async def test_what_is_redelivered_may_be_mended() -> None:
+    """What failed for what it says would fail as often as it is redelivered."""
+    api = HttpTroupe()
+    world = await populate(api)
+    async with await api.client() as ann:
+        url = f"/api/dead-letters/{letters._encode(world.letter)}/redeliver"
+        assert (await ann.post(url, json={"content": 1})).status_code == 422
+        assert (await ann.post(url, json={"payload": {"by": 7}})).status_code == 202
+    *_, again = await api.store.history(f"acme/{world.agent}", 0, 10)
+    assert json.loads(again.body)["content"] == {"by": 7}
+
+
 async def test_of_many_who_redeliver_at_once_one_does() -> None:
     """Would handle a message as often as somebody clicks."""
     api = HttpTroupe()
@@ -389,6 +401,23 @@ async def test_a_dead_job_is_tried_again_by_the_scheduler(living: Living) -> Non
         [letter] = [one for one in listed if one.get("jobId") == job.id]
         answer = await ann.post(f"/api/dead-letters/{letter['id']}/redeliver")
         assert (answer.status_code, answer.json()["status"]) == (200, "pending")
+
+
+async def test_a_dead_job_is_redelivered_with_another_payload_as_another_job(
+    living: Living,
+) -> None:
+    """Its recorded steps would be taken for those of the new payload."""
+    job = await living.job(payload={"fail": True})
+    async with await living.api.client() as ann:
+        await living.until(ann, f"/api/jobs/{job.id}", "failed")
+        url = f"/api/dead-letters/{letters._encode('job/' + job.id)}/redeliver"
+        wrong = await ann.post(url, json={"payload": "text"})
+        assert (wrong.status_code, wrong.json()["errors"][0]["path"]) == (422, "body.payload")
+        answer = (await ann.post(url, json={"payload": {}})).json()
+        assert answer["jobId"] != job.id
+        await living.until(ann, f"/api/jobs/{answer['jobId']}", "completed")
+        assert (await ann.get(f"/api/jobs/{job.id}")).json()["status"] == "failed"
+        assert (await ann.post(url, json={"payload": {}})).status_code == 404
 
 
 async def test_of_many_who_redeliver_a_job_at_once_one_does(living: Living) -> None:

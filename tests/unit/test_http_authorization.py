@@ -71,6 +71,8 @@ CASES = [
     Case("GET /api/agents/{agent_id}/sessions", V, 200),
     # an agent comes to life with its first message: the stranger writes to its own
     Case("POST /api/agents/{agent_id}/messages", OP, 202, {"content": 1}, foreign=202, writes=True),
+    Case("POST /api/agents/{agent_id}/pause", OP, 200, writes=True),
+    Case("POST /api/agents/{agent_id}/resume", OP, 200, writes=True),
     Case("GET /api/schedules", V, 200, foreign=200),
     Case("POST /api/schedules/events", OP, 200, {"event": "push"}, foreign=200, writes=True),
     Case("GET /api/agents/{agent_id}/schedule", V, 200),

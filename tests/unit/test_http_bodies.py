@@ -191,6 +191,7 @@ def bodies(world: World) -> list[tuple[str, str, dict[str, Any]]]:
         ("POST", f"/api/reviews/{world.review.id}/approve", decision),
         ("POST", f"/api/reviews/{world.review.id}/reject", decision),
         ("POST", f"/api/agents/{world.agent}/messages", {"content": 1}),
+        *(("POST", f"/api/agents/{world.agent}/{verb}", {}) for verb in ("pause", "resume")),
         *(("POST", f"{job}/{verb}", {}) for verb in ("pause", "resume", "cancel", "retry")),
         *(("POST", f"/api/scheduler/{verb}", {}) for verb in ("pause", "resume", "drain")),
         ("POST", "/api/registry/services", {"serviceId": "new"}),

@@ -8,7 +8,7 @@ from runtime.backoff import Backoff
 from runtime.clock import ManualClock
 from runtime.decisions import Decision
 from runtime.job import AgentJob, JobStatus
-from runtime.jobdesk import JobDesk
+from runtime.jobdesk import ATTEMPTS_MAX, JobDesk
 from runtime.jobtable import JobTable
 from runtime.message import Message
 from runtime.schedule.queue import Limits
@@ -135,7 +135,7 @@ def test_a_failure_for_good_is_one_whatever_was_asked(desk) -> None:
 
 def test_pausing_is_no_attempt(desk) -> None:
     """A job paused as often as it may fail would be given up at its first failure."""
-    for _ in range(desk.job.max_attempts + 1):
+    for _ in range(ATTEMPTS_MAX + 1):
         desk.host_writes(JobStatus.PAUSED)
         desk.hear("job.ended", outcome="paused")
         assert desk.job.attempts == 0
@@ -144,3 +144,56 @@ def test_pausing_is_no_attempt(desk) -> None:
         desk.running()
     desk.hear("job.ended", outcome="failed", error="busy")
     assert desk.job.status is JobStatus.PENDING
+
+
+def shared(number: int) -> AgentJob:
+    """A job of an agent that has several."""
+    return AgentJob.new(
+        id=f"job_shared{number}", organization_id="acme", now_ms=number,
+        agent_type="worker", agent_id="worker:one",
+    )  # fmt: skip
+
+
+def hear_end(desk: Desk, job: AgentJob, outcome: str) -> Decision:
+    desk.job, desk.revision = job, 1
+    desk.running()
+    if outcome == "failed":
+        return desk.hear("job.ended", outcome="failed", final=True, error="no")
+    desk.host_writes(JobStatus.COMPLETED)
+    return desk.hear("job.ended", outcome="completed")
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "held"),
+    [
+        (["failed"], False),
+        (["failed", "failed"], True),
+        (["failed", "completed", "failed"], False),
+        (["failed", "failed", "failed"], True),
+    ],
+)
+def test_two_failures_in_a_row_hold_their_agent(desk, outcomes, held) -> None:
+    """An agent that can't do its work would try job after job; one mishap would stop it."""
+    decisions = [hear_end(desk, shared(number), what) for number, what in enumerate(outcomes)]
+    desk.table.queued(shared(9))
+    assert (desk.table.next() is None) is held
+    events = [event.event for decision in decisions for event in decision.feed]
+    assert events.count("agent:paused") == held
+    decision = desk.desk.holds.ask("acme/worker:one", False, "ann", 0)
+    assert [put.body for put in decision.puts] == [None] * held
+    assert (desk.table.next() is not None) is held
+
+
+def test_an_agent_of_a_jobs_own_is_not_held(desk) -> None:
+    """A document for each job that ever failed would be kept, and nobody to let go."""
+    decision = desk.hear("job.ended", outcome="failed", final=True, error="no")
+    assert "hold" not in {put.collection for put in decision.puts}
+
+
+def test_what_was_refused_does_not_count_twice(desk) -> None:
+    """A decision made again would hold an agent that has failed once."""
+    hear_end(desk, shared(0), "failed")
+    desk.desk.holds.reload("acme/worker:one", None)  # the commit of it was refused
+    hear_end(desk, shared(0), "failed")
+    desk.table.queued(shared(9))
+    assert desk.table.next() is not None

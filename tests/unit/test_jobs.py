@@ -277,6 +277,52 @@ async def test_a_dead_letter_of_a_job_leads_to_one_more_run(troupe, world) -> No
     assert len(world.calls) == calls
 
 
+async def test_a_retry_with_another_payload_is_another_job(troupe, world) -> None:
+    """What was recorded for the old payload would be taken for the new one's."""
+    troupe._random.random = lambda: 0.0
+    world.fail = 100
+    client = troupe.client()
+    await start(client, "job_1")
+    letter = await failed(client, "job_1")
+    world.fail = 0
+    asked = {"jobId": "job_1", "letter": letter.revision, "payload": {"n": 2}, "newId": "job_2"}
+    answer = await client.ask("scheduler:main", asked, "job.retry")
+    assert (answer["ok"], answer["jobId"]) == (True, "job_2")
+    again = await until(client, "job_2", "completed")
+    assert (again.payload, again.reply_to, again.attempts) == ({"n": 2}, "worker:boss", 1)
+    assert (await until(client, "job_1", "failed")).payload == {"jobId": "job_1"}
+    assert await client.list("dead_letter") == []
+    assert (await client.ask("scheduler:main", asked, "job.retry"))["code"] == "not_found"
+
+
+async def test_a_held_agent_stays_held_over_a_restart_until_a_person_lets_it_go(
+    troupe, world
+) -> None:
+    """An agent paused after two failures would go on failing when the scheduler is started anew."""
+    client = troupe.client()
+    asked = {"agentId": "worker:one", "by": "ann"}
+    assert (await client.ask("scheduler:main", asked, "agent.pause"))["status"] == "paused"
+    job = AgentJob.new(
+        id="job_1", organization_id="acme", agent_type="worker", agent_id="worker:one",
+        now_ms=client.clock.now_ms(),
+    )  # fmt: skip
+    write = Write("job", job.id, job.to_json(), job_terms(job))
+    await client.send("scheduler:main", {"jobId": job.id}, "job.queued", writes=[write])
+    await troupe.kill_scheduler()
+    troupe.start_scheduler()
+    await start(client, "job_2")
+    await until(client, "job_2", "completed")
+    assert (await until(client, "job_1", "pending")).attempts == 0
+    other = troupe.client("rival")
+    await other.ask("scheduler:main", asked, "agent.resume")  # its own agent of that name
+    assert (await until(client, "job_1", "pending")).attempts == 0
+    for wrong in ({}, {"agentId": 7}, {"agentId": "no id"}):
+        answer = await client.ask("scheduler:main", wrong, "agent.resume")
+        assert answer["code"] == "invalid_message"
+    assert (await client.ask("scheduler:main", asked, "agent.resume"))["status"] == "resumed"
+    await until(client, "job_1", "completed")
+
+
 async def test_cancel_reaches_a_step_in_the_middle(troupe, world) -> None:
     """A cancelled job would go on until its call returned."""
     client = troupe.client()

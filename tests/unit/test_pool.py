@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from runtime.backoff import Backoff
+from runtime.clock import ManualClock
+from runtime.cluster.actors import scheduler_of
 from runtime.cluster.pool import JOBS_A_HOST, wanted
 from runtime.cluster.settings import ClusterSettings
 from runtime.errors import SettingsError
+from runtime.schedule.queue import Limits
+from runtime.store.memory import MemoryStore
 
 
 def test_the_pool_follows_the_queue_between_its_bounds() -> None:
@@ -26,6 +31,31 @@ def test_labels_and_sizes_come_from_the_environment() -> None:
     assert ClusterSettings.from_json(settings.to_json()) == settings
 
 
+def test_the_schedulers_variables_are_honoured() -> None:
+    """An operator's limits and waits would be read by nobody."""
+    env = {
+        "SCHEDULER_CHECK_INTERVAL": "60000",
+        "SCHEDULER_MAX_CONCURRENT": "7",
+        "SCHEDULER_MAX_RETRIES": "0",
+        "SCHEDULER_BACKOFF_BASE": "250",
+        "SCHEDULER_BACKOFF_MAX": "1000",
+        "TROUPE_MAX_PER_REPOSITORY": "2",
+        "TROUPE_MAX_PER_KEY": "3",
+        "LOG_LEVEL": "WARN",
+        "PROMETHEUS_PORT": "9090",
+    }
+    settings = ClusterSettings.from_env(env)
+    assert (settings.max_concurrent, settings.max_retries) == (7, 0)
+    assert (settings.max_per_repository, settings.max_per_key) == (2, 3)
+    assert (settings.check_interval_ms, settings.log_level) == (60_000, "warning")
+    assert settings.metrics_port == 9_090
+    made = scheduler_of(settings, MemoryStore(ManualClock()), ManualClock(), "scheduler")
+    assert made._check_s == 60.0
+    assert made._desk._attempts_max == 1
+    assert made._desk._backoff == Backoff(0.25, 1.0)
+    assert made._limits == Limits(7, 5, 2, 1, 3)
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -35,6 +65,12 @@ def test_labels_and_sizes_come_from_the_environment() -> None:
         ("TROUPE_HOST_CPUS", "-1"),
         ("TROUPE_HOST_CPUS", "nan"),
         ("TROUPE_HOSTS_MAX", "65"),
+        ("SCHEDULER_MAX_RETRIES", "-1"),
+        ("SCHEDULER_BACKOFF_BASE", "1s"),
+        ("SCHEDULER_BACKOFF_MAX", "999"),
+        ("SCHEDULER_CHECK_INTERVAL", "0"),
+        ("PROMETHEUS_PORT", "99999"),
+        ("LOG_LEVEL", "loud"),
     ],
 )
 def test_a_setting_that_means_nothing_is_refused(name: str, value: str) -> None:

@@ -249,3 +249,18 @@ def test_accounts_of_those_who_left_are_bounded() -> None:
         queue.add(place("job", f"o{number}", 0, Priority.NORMAL))
         assert queue.next() is not None
     assert len(queue._left) == LEFT_MAX
+
+
+def test_a_held_agent_gets_no_job_until_it_is_let_go() -> None:
+    """An agent that keeps failing would go on failing; or never work again."""
+    queue = queued(JobQueue(Limits(9, 9)), *many("a", 2, agent="code:one"), *many("b", 1))
+    queue.hold("a", "code:one")
+    assert started(queue) == ["b0"]
+    queue.hold("a", "code:one")
+    queue.let_go("a", "code:one")
+    assert started(queue) == ["a0"]
+    queue.hold("a", "code:one")
+    queue.end("a0")
+    assert started(queue) == []
+    queue.let_go("a", "code:one")
+    assert started(queue) == ["a1"]

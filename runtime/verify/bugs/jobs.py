@@ -12,6 +12,7 @@ from runtime.job import Priority
 from runtime.jobdesk import JobDesk
 from runtime.joblane import JobLane
 from runtime.jobrun import JobRun
+from runtime.jobtable import JobTable
 from runtime.jobwriter import JobWriter
 from runtime.schedule.queue import JobQueue, Limits
 from runtime.scheduler import Scheduler
@@ -178,6 +179,7 @@ BUGS = (
     Bug("organization's limit off by one", (Plant(JobQueue, "__init__", _limits(organization=1)),)),
     Bug("agent's limit off by one", (Plant(JobQueue, "__init__", _limits(agent=1)),)),
     Bug("pause ignored", (Plant(Scheduler, "_starts", _ignores_pause),)),
+    Bug("held agents get jobs", (Plant(JobTable, "hold", lambda _: lambda *_: None),)),
     Bug("pause forgotten at a restart", (Plant(Scheduler, "_rebuild", _forgets_pause),)),
     Bug("priority ignored", (Plant(jobtable, "place_of", _first_come),)),
     Bug("failed job leaves no letter", (Plant(decisions, "end", _without_letter),)),

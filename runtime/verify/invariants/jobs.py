@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from runtime.ids import SCHEDULER, split
+from runtime.jobholds import HOLDS
 from runtime.store.contract import Commit
 from runtime.verify.history import Fact, Violation
 from runtime.verify.invariants.reading import (
@@ -85,15 +86,26 @@ def paused_stay_paused(facts: Sequence[Fact]) -> list[Violation]:
     """I10: nothing starts while the scheduler is paused, and a job only by the moves it has.
 
     So a paused job runs only after it was resumed, one that has ended only
-    after a retry, and only the host that runs a job ends it.
+    after a retry, and only the host that runs a job ends it.  Nor does a job of
+    an agent that is held.
     """
     found = []
+    held: set[str] = set()
     statuses: dict[str, str] = {}
     paused = False
     for fact, _, commit in commits(facts):
         for put in commit.puts:
             if (put.collection, put.key) == ("scheduler", "control") and put.body is not None:
                 paused = json.loads(put.body)["paused"]
+            if put.collection == HOLDS:
+                holds = put.body is not None and json.loads(put.body).get("held", False)
+                (held.add if holds else held.discard)(put.key)
+        if commit.agent == SCHEDULER:
+            found += [
+                Violation("I10", fact.i, f"a job of {send.recipient} started: held")
+                for send in commit.sends
+                if is_run(send.message_id) and send.recipient in held
+            ]
         if paused:
             found += [
                 Violation("I10", fact.i, f"{job} started: paused") for job, _ in starts(commit)

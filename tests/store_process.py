@@ -1,6 +1,6 @@
 """A store served by a process of its own, to be killed or measured from outside.
 
-python -m tests.store_process DIRECTORY
+python -m tests.store_process DIRECTORY [DURABILITY]
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from runtime.clock import SystemClock
 from runtime.collector import relax
 from runtime.store.server import StoreServer
 from runtime.store.sqlite import SqliteStore
+from runtime.store.sqlite_file import Durability
 
 ROOT = Path(__file__).parent.parent
 
@@ -24,15 +25,16 @@ ROOT = Path(__file__).parent.parent
 class StoreProcess:
     """Starts the process, waits until it serves, kills it."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, durability: Durability = "power loss") -> None:
         self.directory = directory
+        self.durability = durability
         self.socket = directory / "store.sock"
         self.database = directory / "store.db"
 
     async def start(self) -> None:
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "tests.store_process", str(self.directory), cwd=ROOT,
-            stdout=asyncio.subprocess.PIPE,
+            sys.executable, "-m", "tests.store_process", str(self.directory), self.durability,
+            cwd=ROOT, stdout=asyncio.subprocess.PIPE,
         )  # fmt: skip
         assert self._process.stdout is not None
         ready = await asyncio.wait_for(self._process.stdout.readline(), 30)

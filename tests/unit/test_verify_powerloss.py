@@ -99,6 +99,15 @@ def test_no_cut_loses_or_tears_an_answered_commit(recorded) -> None:
 
 
 @needs_gcc
+def test_no_cut_tears_a_commit_of_the_faster_setting(tmp_path: Path) -> None:
+    """With `process kill` a power cut may cost the latest work, never leave half of it."""
+    recorder = subject._compile(tmp_path)
+    found = replayed(subject._record(tmp_path, recorder, "process kill"), 50)
+    assert (found.details, found.torn) == ([], 0)
+    assert found.lost_points > 0, "without a sync a cut costs something"
+
+
+@needs_gcc
 def test_a_store_that_does_not_sync_is_found_out(recorded) -> None:
     """The replay could be too kind to show anything."""
     found = replayed([one for one in recorded if one.kind != "S"], 40)

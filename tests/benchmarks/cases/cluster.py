@@ -28,7 +28,8 @@ from typing import Any, Final
 
 from runtime.client import AskTimeoutError, Client
 from runtime.clock import SystemClock
-from runtime.cluster import ClusterSettings, connect, down, up
+from runtime.cluster import ClusterSettings, down, up
+from runtime.cluster.connect import connect
 from runtime.cluster.processes import end_all, marked
 from runtime.cluster.stores import local_client
 from runtime.errors import StoreUnavailableError

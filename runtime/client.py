@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from runtime.clock import Clock, iso
-from runtime.errors import CommitRefusedError, DeadLetterError, TroupeError
+from runtime.errors import CommitRefusedError, DeadLetterError, InboxFullError, TroupeError
 from runtime.ids import Ids, address
 from runtime.message import Message
 from runtime.store.contract import (
@@ -107,6 +107,7 @@ class Client:
 
         Raises:
             ConflictError: a write's expectation failed; args[0] is `collection/key`.
+            InboxFullError: too many messages wait for the recipient already.
         """
         message = self.message(
             recipient, content, message_type, message_id=message_id, metadata=metadata
@@ -146,6 +147,8 @@ class Client:
             return
         if answer.reason == "revision_conflict":
             raise ConflictError(answer.detail)
+        if answer.reason == "inbox_full":
+            raise InboxFullError(answer.detail)
         raise CommitRefusedError(answer.reason, answer.detail)
 
     async def ask(

@@ -144,6 +144,10 @@ class StoreFullError(StoreUnavailableError):
     """
 
 
+class InboxFullError(TroupeError):
+    """Too many messages wait for this agent; nothing of the call was accepted. Try later."""
+
+
 def told(error: BaseException) -> str:
     """`Class: what it says`, as text that every store can write."""
     return f"{type(error).__name__}: {error}".encode(errors="replace").decode()

@@ -27,7 +27,9 @@ from runtime.deadletters import burial
 from runtime.errors import (
     CommitRefusedError,
     DeadLetterError,
+    InboxFullError,
     StoreUnavailableError,
+    TroupeError,
     UnknownAgentKindError,
 )
 from runtime.group import GroupCommitter
@@ -160,6 +162,7 @@ class Host:
 
         Raises:
             UnknownAgentKindError: no class for the recipient.
+            InboxFullError: too many messages wait for it already.
             DeadLetterError: the agent gave the message up.
         """
         send = Send(message.message_id, f"{organization}/{sender}", where, message.to_json())
@@ -431,5 +434,7 @@ class Host:
         task.add_done_callback(self._ending.discard)
 
 
-def contract_error(refused: Refused) -> CommitRefusedError:
+def contract_error(refused: Refused) -> TroupeError:
+    if refused.reason == "inbox_full":
+        return InboxFullError(refused.detail)
     return CommitRefusedError(refused.reason, refused.detail)

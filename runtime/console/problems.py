@@ -28,6 +28,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runtime.errors import (
     DeadLetterError,
+    InboxFullError,
     InvalidIdError,
     InvalidMessageError,
     StoreFullError,
@@ -104,6 +105,11 @@ def _full(error: StoreFullError) -> ProblemError:
     return ProblemError(507, "store_full", detail, None, {"Retry-After": str(ROOM_AFTER_S)})
 
 
+def _inbox_full(error: InboxFullError) -> ProblemError:
+    detail = "Too many messages wait for this agent; nothing was accepted. Try later."
+    return ProblemError(429, "inbox_full", detail, None, {"Retry-After": str(ROOM_AFTER_S)})
+
+
 def problem_of(error: Exception) -> ProblemError | None:
     """How an exception is answered; None: it is a fault of ours."""
     for kind, answer in _ANSWERS:
@@ -139,6 +145,7 @@ _ANSWERS: Final[tuple[tuple[type[Exception], Callable[[Any], ProblemError]], ...
     (ProblemError, lambda error: error),
     (RequestValidationError, _validation),
     (HTTPException, _http),
+    (InboxFullError, _inbox_full),
     (StoreFullError, _full),  # before the error that it is a kind of
     (
         StoreUnavailableError,

@@ -135,6 +135,9 @@ class Store(Protocol):
                 history; detail is the id. Of a commit that is retried: it landed.
             expired: a sent message id is a ULID as old as messages that `prune` has
                 forgotten: nobody can tell whether it was accepted; detail is the id.
+            inbox_full: INBOX_MAX messages wait for a recipient, and the commit is of no agent
+                (what agents tell each other is bounded by all inboxes together); detail
+                is the recipient.
             overtaking: a message that is handled at once (see Ack) would go before
                 another that is pending; detail is its id.
             not_pending: an acknowledged, retried or buried message is not pending.

@@ -19,6 +19,7 @@ RefusalReason = Literal[
     "revision_conflict",
     "duplicate",
     "expired",
+    "inbox_full",
     "overtaking",
     "not_pending",
     "step_conflict",

@@ -49,7 +49,7 @@ from runtime.store.redis_looks import Tail, look_for
 from runtime.store.redis_owners import Owners
 from runtime.store.redis_reads import Reads
 from runtime.store.redis_upkeep import RedisUpkeep
-from runtime.store.roster import PENDING_MAX
+from runtime.store.roster import INBOX_MAX, PENDING_MAX
 from runtime.store.rules import check_call, check_limit, check_many, check_purge, page_limit
 
 T = TypeVar("T")
@@ -136,7 +136,8 @@ class RedisStore:
         return answers
 
     async def _write(self, commits: bytes) -> bytes:
-        found: bytes = await self._calls.run(scripts.COMMIT, commits, PENDING_MAX, FEED_MAX)
+        bounds = (PENDING_MAX, FEED_MAX, INBOX_MAX)
+        found: bytes = await self._calls.run(scripts.COMMIT, commits, *bounds)
         return found
 
     async def register(self, owner: str, name: str, lease_s: float) -> str:

@@ -4,6 +4,7 @@
 -- ARGV[3]  the commits: msgpack, an array of the contract's records
 -- ARGV[4]  pending messages of all agents from which on nothing is added
 -- ARGV[5]  feed events that are kept, about
+-- ARGV[6]  messages in one inbox from which on those from outside are refused
 --
 --   {system}:pending, {system}:head, {system}:cursor   ints, the counters
 --   everything that redis_judge.lua and redis_write.lua list

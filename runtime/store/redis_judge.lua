@@ -96,6 +96,14 @@ local function duplicate(sends)
   end
 end
 
+-- Messages from outside find no room where too many wait already.
+local INBOX_MAX = tonumber(ARGV[6])
+local function without_room(sends)
+  for _, send in ipairs(sends) do
+    if agent_at(send[3]).count >= INBOX_MAX then return 'inbox_full', send[3] end
+  end
+end
+
 -- Whether the commit's first send is a message that it handles itself.
 local function at_once(commit)
   local first, ack = (commit[SENDS] or {})[1], (commit[ACKS] or {})[1]
@@ -176,5 +184,6 @@ local function judge(commit, one, facts, present)
   if commit[PUTS] and not reason then reason, detail = conflicting_put(commit[PUTS], facts) end
   if sends and not reason then reason, detail = duplicate(sends) end
   if one and not reason then return judge_turn(commit, one, facts) end
+  if sends and not reason then reason, detail = without_room(sends) end
   return reason, detail
 end

@@ -22,6 +22,8 @@ from runtime.ids import SYSTEM
 
 RECENT_MAX: Final = 1 << 16
 """Latest arrivals a poll finds without looking at every waiting agent."""
+INBOX_MAX: Final = 10_000
+"""Messages that may wait in one inbox before those from outside are refused."""
 PENDING_MAX: Final = 1_000_000
 """Messages that may wait in all inboxes together; beyond it only what makes room is taken."""
 OWNERS_MAX: Final = 10_000

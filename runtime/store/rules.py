@@ -29,7 +29,7 @@ from runtime.store.contract import (
     Send,
     StoredMessage,
 )
-from runtime.store.roster import PENDING_MAX, Agent
+from runtime.store.roster import INBOX_MAX, PENDING_MAX, Agent
 
 ANSWER_BYTES_MAX: Final = 32 << 20
 """Bodies in one answer; a longer one is cut after the row that passes it."""
@@ -135,7 +135,7 @@ def refusal(commit: Commit, view: View) -> Refused | None:
     if sends and (refused := _sends(sends, view)):
         return refused
     if address is None:
-        return None
+        return _room(sends, view)
     assert agent is not None
     return _inbox(commit, agent) or _steps(commit, view)
 
@@ -183,6 +183,14 @@ def _sends(sends: tuple[Send, ...], view: View) -> Refused | None:
         if forgotten and _expired(send.message_id, forgotten):
             return Refused("expired", send.message_id)
         sent.add(key)
+    return None
+
+
+def _room(sends: tuple[Send, ...], view: View) -> Refused | None:
+    for send in sends:
+        agent = view.agent(send.recipient)
+        if agent is not None and len(agent.pending) >= INBOX_MAX:
+            return Refused("inbox_full", send.recipient)
     return None
 
 

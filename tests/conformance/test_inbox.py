@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from runtime.store import redis, rules
 from runtime.store.contract import Ack, Bury, Committed, Event, Refused, Retry, Send
 
 from .kit import LONG_S, A, B, accept, ids, one, send, soon, started
@@ -152,6 +153,21 @@ async def test_only_the_first_send_of_a_commit_can_be_handled_at_once(store, des
     assert await desk.refused(acks=(Ack("m"),), sends=sends) == "not_pending"
     assert await desk.refused(acks=(Ack("m"),), sends=(send("m", B),)) == "not_pending"
     assert await desk.refused(acks=(Ack("x"), Ack("m")), sends=(send("m"),)) == "not_pending"
+
+
+async def test_an_inbox_that_is_full_takes_nothing_from_outside(store, desk, monkeypatch):
+    """One flooded agent would use up the room of all."""
+    for module in (rules, redis):
+        monkeypatch.setattr(module, "INBOX_MAX", 2)
+    await desk.take(A, B)
+    await desk.give("m", "n")
+    assert await one(store, accept(send("o"))) == Refused("inbox_full", A)
+    assert await one(store, accept(send("o"), send("o", B))) == Refused("inbox_full", A)
+    assert await one(store, accept(send("n"))) == Refused("duplicate", "n")
+    await desk.commit(B, sends=(send("from b", A, B),))  # agents can't wait for each other
+    await desk.commit(acks=(Ack("m"), Ack("n")))
+    await one(store, accept(send("o")))
+    assert ids(await store.inbox(A, 0, 10)) == ["from b", "o"]
 
 
 async def test_seqs_are_the_order_of_acceptance(store, desk):

@@ -166,6 +166,20 @@ async def test_a_store_without_room_refuses_and_reads_on(monkeypatch: pytest.Mon
         assert answer.status_code == 202
 
 
+async def test_an_agent_with_a_full_inbox_is_told_to_be_tried_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A flood of one agent would be accepted until nobody has room."""
+    api = HttpTroupe()
+    monkeypatch.setattr(rules, "INBOX_MAX", 1)
+    async with await api.client() as ann:
+        body = {"messageType": "note", "content": {}}
+        assert (await ann.post("/api/agents/clerk:a/messages", json=body)).status_code == 202
+        answer = await ann.post("/api/agents/clerk:a/messages", json=body)
+        check(answer, 429, "inbox_full")
+        assert int(answer.headers["retry-after"]) >= 1
+
+
 async def test_a_store_that_hangs_is_given_up() -> None:
     """Would hold every request until the store comes back."""
     store = Stuck(HttpTroupe().clock)

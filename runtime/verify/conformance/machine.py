@@ -13,6 +13,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from runtime.clock import ManualClock
 from runtime.ids import Ids
+from runtime.store import redis, roster, rules
 from runtime.store.contract import (
     ABSENT,
     ANY,
@@ -41,6 +43,7 @@ from runtime.store.contract import (
     Send,
     Snapshot,
 )
+from runtime.verify.bugs.bug import swapped
 from runtime.verify.conformance.model import Model
 from runtime.verify.conformance.stores import DURABLE, FORGETTING, Opened, Opener
 
@@ -96,6 +99,8 @@ wrong_parts = st.one_of(
 )
 PARTS = ["puts", "feed", "sends", "inbox", "inbox", "journal", "reminders", "steps", "steps"]
 SLIPS = [None, None, None, None, None, None, "incarnation", "epoch", "version", "part"]
+INBOX_MAX = 6
+"""So few that inboxes are full now and then."""
 CALL_S = 20.0
 """A call of the store that takes longer is a divergence."""
 
@@ -107,6 +112,9 @@ class StoreMachine(RuleBasedStateMachine):
 
     @initialize()
     def open(self) -> None:
+        self.bounds = ExitStack()
+        for module in (roster, rules, redis):
+            self.bounds.enter_context(swapped(module, "INBOX_MAX", INBOX_MAX))
         self.loop = asyncio.new_event_loop()
         self.path = Path(tempfile.mkdtemp(prefix="conformance-"))
         self.clock = ManualClock()
@@ -121,8 +129,9 @@ class StoreMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         if hasattr(self, "model"):
-            self.read_everything()
-            self.run(self.opened.stop())
+            with self.bounds:
+                self.read_everything()
+                self.run(self.opened.stop())
             self.loop.close()
             self.done["runs"] += 1
             shutil.rmtree(self.path)

@@ -11,6 +11,7 @@ from copy import deepcopy
 from typing import Any
 
 from runtime.ids import ulid_time_of
+from runtime.store import roster
 from runtime.store.contract import (
     ABSENT,
     ANY,
@@ -86,7 +87,10 @@ class Model:
             self.check_fence(commit)
         for put in commit.puts:
             self.put(put, now)
+        full = {one.recipient for one in commit.sends if self.is_full(one.recipient)}
         seqs = [self.arrive(one, now) for one in commit.sends]
+        if commit.agent is None and full:
+            raise No("inbox_full", next(s.recipient for s in commit.sends if s.recipient in full))
         version = 0
         if commit.agent is not None:
             self.turn(commit, commit.agent, now, seqs)
@@ -147,6 +151,9 @@ class Model:
         )  # fmt: skip
         self.messages.append({name: getattr(message, name) for name in message.__struct_fields__})
         return message.seq
+
+    def is_full(self, address: str) -> bool:
+        return len(self.inbox(address)) >= roster.INBOX_MAX
 
     def is_message(self, message: dict[str, Any], recipient: str, id: str) -> bool:
         return bool(message["recipient"] == recipient and message["message_id"] == id)

@@ -72,6 +72,10 @@ class Inbox:
         self._done = {seq for seq in self._done if seq > cursor}
         return bool(self._done)
 
+    def has_behind(self, seq: int, sender: str) -> bool:
+        """Whether more from a sender waits behind a message."""
+        return any(at > seq and message.sender == sender for at, message in self._waiting)
+
     def is_first_to_have(self, seq: int) -> bool:
         """Whether nobody can have had the message before this activation."""
         return seq > self._had_before

@@ -72,8 +72,16 @@ class JobLane:
             if not self.busy:
                 self._task = asyncio.create_task(self._run())
             return
+        signals = message.message_type == "job.signal"
+        if not signals:  # heeded before it is acknowledged: what begins meanwhile must know
+            self._tell(message)
         await self._write(acks=(Ack(stored.message_id),), **self._signal(stored, message))
         self._activation.done(stored.seq)
+        if signals:
+            self._tell(message)
+
+    def _tell(self, message: Message) -> None:
+        """Have the run heed what is asked of it, now or when it begins."""
         run = self._current
         if run is not None and run.record.id == message.content["jobId"]:
             run.control(message.message_type)

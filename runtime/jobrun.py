@@ -88,12 +88,13 @@ class JobRun(JobWriter):
     ) -> JobRun | None:
         """A job's first run, if the message has all there is to know of it.
 
-        Who has the message first reads nothing: no step is recorded, nothing was asked
-        of it that does not come behind the message, and the record is as the scheduler
-        wrote it with the message.
+        Who has the message first reads nothing: no step is recorded, and the record is as
+        the scheduler wrote it with the message.  What was asked of it comes behind the
+        message; if anything already has, it is read.
         """
-        content = message.content
-        if "job" not in content or not activation.inbox.is_first_to_have(stored.seq):
+        content, inbox = message.content, activation.inbox
+        first = inbox.is_first_to_have(stored.seq) and not inbox.has_behind(stored.seq, SCHEDULER)
+        if "job" not in content or not first:
             return None
         record = AgentJob.model_validate(content["job"])
         return cls(activation, stored, record, content["revision"], [])

@@ -97,7 +97,8 @@ def stepper(outside: Outside, store: WatchedStore) -> type[BaseAgent]:
             pass
 
         async def receive_message(self, message: Message) -> None:
-            return None
+            if message.message_type == "note":
+                await outside.resume.wait()
 
         async def process_task(self, job) -> JobResult:
             for number in range(STEPS):
@@ -242,6 +243,20 @@ async def test_a_cancel_of_a_job_that_waits_for_another_is_heard(troupe, outside
     await until(client, "job_1", "completed")
     await until(client, "job_2", "cancelled")
     assert outside.calls == [f"s{number}" for number in range(STEPS)]
+
+
+async def test_a_job_cancelled_before_its_host_was_there_does_not_begin(troupe, outside) -> None:
+    """Its run reads nothing, and what was asked of it waits behind a message of somebody else."""
+    await troupe.kill_host("host-0")
+    await start(troupe, "job_1")
+    client = troupe.client()
+    await until(client, "job_1", "running")
+    await client.send("stepper:job_1", {}, "note")
+    assert (await client.ask("scheduler:main", {"jobId": "job_1"}, "job.cancel"))["ok"]
+    await troupe.start_host("host-0")
+    await until(client, "job_1", "cancelled")
+    outside.resume.set()
+    assert outside.calls == []
 
 
 async def test_a_first_run_reads_nothing_and_a_later_one_reads_its_steps(troupe, outside) -> None:

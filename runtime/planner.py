@@ -28,18 +28,19 @@ from runtime.clock import Clock, iso
 from runtime.decisions import SENDER, Decision
 from runtime.errors import InvalidScheduleError
 from runtime.ids import SCHEDULER
-from runtime.job import AgentJob, JobStatus
+from runtime.job import AgentJob
 from runtime.message import Message
 from runtime.pace import Pace
 from runtime.patience import patiently
+from runtime.planclock import ClockWatch
+from runtime.planends import after
 from runtime.plantable import Entry, PlanTable
 from runtime.planwriter import Change, Facts, Ready, fired, prepared, settled
-from runtime.schedule.policy import GRACE_MS, SLICE, Moment, drain, drop, settle
+from runtime.schedule.policy import GRACE_MS, SLICE, Moment, drain, settle
 from runtime.schedule.record import (
     REVISIONS,
     SCHEDULES,
     Cause,
-    Outcome,
     Revision,
     Schedule,
     decode_revision,
@@ -61,8 +62,6 @@ PREPARED_MAX: Final = 4_096
 """Schedules prepared between two rounds."""
 NOTHING: Final = object()
 """Instead of something prepared: there is nothing to prepare."""
-STEP_S: Final = 300.0
-"""A clock that has jumped forward by more is not believed at once."""
 AHEAD_MS: Final = 3_600_000
 """A watermark so far in the future is somebody's mistake with the clock."""
 HEADS: Final = "repository_head"
@@ -107,8 +106,7 @@ class Planner:
         self._refused: set[str] = set()
         """Schedules whose last write was refused."""
         self._pace = Pace()
-        self._skew_ms: float | None = None
-        self._suspect_until_s = 0.0
+        self._watch = ClockWatch(2 * look_s)
 
     # Life
 
@@ -185,7 +183,7 @@ class Planner:
     async def _round(self) -> None:
         """Do what is to be done now."""
         self.rounds += 1
-        if self._clock_is_suspect():
+        if not self._watch.look(self.clock.now_ms(), self._now_s()):
             return
         async with self.lock:
             await self._settle_ended()
@@ -196,7 +194,7 @@ class Planner:
 
     def _wait_s(self) -> float:
         """How long to sleep; who has news wakes it."""
-        if self._now_s() < self._suspect_until_s:
+        if not self._watch.believed(self._now_s()):
             return self._look_s
         if self._ended:
             return 0.0
@@ -211,20 +209,6 @@ class Planner:
 
     def _now_s(self) -> float:
         return asyncio.get_running_loop().time()
-
-    def _clock_is_suspect(self) -> bool:
-        """After a jump forward nothing is settled until two looks have seen the same time."""
-        now_s = self._now_s()
-        skew_ms = self.clock.now_ms() - now_s * 1000
-        before, self._skew_ms = self._skew_ms, skew_ms
-        if before is not None and skew_ms - before > STEP_S * 1000:
-            self._suspect_until_s = now_s + 2 * self._look_s
-            logger.warning(
-                "the clock has jumped forward by %d s",
-                (skew_ms - before) // 1000,
-                extra={"action": "clock.suspect", "seconds": (skew_ms - before) // 1000},
-            )
-        return now_s < self._suspect_until_s
 
     # Due times
 
@@ -393,7 +377,13 @@ class Planner:
                 ended.setdefault(entry.key, {})[job] = record
         entries = [entry for key in ended if (entry := self.table.get(key)) is not None]
         for chunk in self._chunks(entries):
-            await self.write([self._after(entry, ended[entry.key]) for entry in chunk])
+            changes = []
+            for entry in chunk:
+                over_jobs = ended[entry.key]
+                busy = sum(job not in over_jobs for job in entry.record.active)
+                moment = self.moment(entry, busy)
+                changes.append(after(entry, over_jobs, moment, self.facts(entry)))
+            await self.write(changes)
         for key, over in ended.items():
             now = self.table.get(key)
             self.table.forget_jobs(set(over) - set(now.record.active if now else ()))
@@ -406,51 +396,6 @@ class Planner:
             for document in await patiently(lambda keys=keys: self.store.get_many("job", keys)):  # type: ignore[misc]
                 found[document.key] = AgentJob.model_validate_json(document.body)
         return found
-
-    def _after(self, entry: Entry, ended: dict[str, AgentJob | None]) -> Change:
-        """A schedule once some of its jobs have ended."""
-        before, now_ms = entry.record, self.clock.now_ms()
-        active = tuple(job for job in before.active if job not in ended)
-        day = local_day(entry.spec, now_ms)
-        spent = before.spent_usd if before.spent_day == day else 0.0
-        spent += sum(job.cost_usd for job in ended.values() if job is not None)
-        record = msgspec.structs.replace(
-            before,
-            active=active,
-            held=tuple(job for job in before.held if job not in ended),
-            spent_day=day,
-            spent_usd=round(spent, 6),
-        )
-        failed: AgentJob | None = None
-        for job in ended.values():
-            if job is not None and job.status is JobStatus.FAILED:
-                failed = job
-                record = msgspec.structs.replace(record, failures=record.failures + 1)
-            elif job is not None and job.status is JobStatus.COMPLETED:
-                failed = None
-                record = msgspec.structs.replace(record, failures=0)
-        if failed is not None:
-            return self._failed(entry, record, failed, now_ms)
-        fates = drain(entry.spec, record.waiting, self.moment(entry, len(active)), paced=False)
-        return settled(entry, record, fates, self.facts(entry)).finish()
-
-    def _failed(self, entry: Entry, record: Schedule, job: AgentJob, now_ms: int) -> Change:
-        """Its job has failed for good: the schedule is in ERROR until somebody resumes it."""
-        error = job.error or job.reason or "error"
-        fates = drop(record.waiting, Outcome.SKIPPED_PAUSED, "error")
-        change = settled(entry, record, fates, self.facts(entry))
-        assert change.record is not None
-        status = "error" if record.status == "active" else record.status
-        change.record = msgspec.structs.replace(change.record, status=status, error=error)
-        change.publish("schedule:error", {"jobId": job.id, "error": error}, now_ms)
-        logger.error(
-            "%s/%s is off the schedule: %s failed",
-            record.agent_id,
-            record.name,
-            job.id,
-            extra={"action": "schedule.error", "agent": record.agent_id, "job": job.id},
-        )
-        return change.finish()
 
     # Catching up
 

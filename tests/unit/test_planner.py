@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from runtime.agent import BaseAgent
+from runtime.client import Write
 from runtime.errors import JobFailedError
 from runtime.host import HostSettings
 from runtime.job import AgentJob, Job, JobResult, JobStatus
@@ -452,3 +453,19 @@ async def test_jitter_moves_the_start_and_not_the_due_time(plans: Plans) -> None
 def _seconds(text: str | None) -> float:
     assert text is not None
     return datetime.fromisoformat(text).timestamp()
+
+
+@planned
+async def test_what_was_removed_behind_its_back_fires_nothing(plans: Plans) -> None:
+    """A purged organization would come back to life at the next due time."""
+    await plans.set(cron="* * * * *")
+    await plans.set(name="other", cron="* * * * *")
+    await asyncio.sleep(61)
+    key = schedule_key("acme", AGENT, "default")
+    await plans.client.commit(writes=[Write("schedule", key, None, {})])
+    before = await plans.record("other")
+    await asyncio.sleep(180)
+    assert await plans.client.get("schedule", key) is None
+    assert (await plans.record("other")).runs == before.runs + 3
+    ledger = await plans.ledger()
+    assert Counter(one.name for one in ledger) == {"default": 1, "other": 4}

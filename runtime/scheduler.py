@@ -30,6 +30,7 @@ from runtime.ids import HOME, SCHEDULER, SYSTEM, Ids, address, split
 from runtime.job import AgentJob, JobStatus
 from runtime.jobdesk import ATTEMPTS_MAX, JobDesk
 from runtime.jobholds import HOLDS
+from runtime.joborphans import orphans
 from runtime.jobrecords import JobRecords, Record
 from runtime.jobround import DECIDE_MAX, ENDED, RETRY, Heard, Unit, packed
 from runtime.jobtable import JobTable
@@ -227,9 +228,30 @@ class Scheduler:
             self._desk.service = json.loads(service.body)
         self._desk.holds.load(await self._all(HOLDS, []))
         for status in (JobStatus.PENDING, JobStatus.RUNNING, JobStatus.WAITING, JobStatus.PAUSED):
-            for document in await self._all("job", [f"status={status.value}"]):
-                job = AgentJob.model_validate_json(document.body)
+            found = [
+                (AgentJob.model_validate_json(document.body), document.revision)
+                for document in await self._all("job", [f"status={status.value}"])
+            ]
+            for job, _ in found:
                 self._jobs.admit(job, self._clock.now_ms())
+            if status is JobStatus.RUNNING:
+                await self._take_in(found)
+
+    async def _take_in(self, running: list[tuple[AgentJob, int]]) -> None:
+        """Queue the jobs anew of which nobody has the run."""
+        lost = await orphans(self._store, [job for job, _ in running])
+        for job, revision in running:
+            if job.id in lost:
+                pending = {"status": JobStatus.PENDING, "reason": None, "not_before_ms": 0}
+                changed, decision = decisions.change(job, revision, **pending)
+                if await self._commit(decision) is None:  # else its run has just ended
+                    self._jobs.ended(job.id)
+                    self._jobs.queued(changed)
+                    logger.warning(
+                        "nobody ran %s, which was said to run; it is queued again",
+                        job.id,
+                        extra={"action": "job.orphaned", "job": job.id},
+                    )
 
     async def _all(self, collection: str, terms: list[str]) -> list[Document]:
         found: list[Document] = []

@@ -334,7 +334,7 @@ class Driver(Caller):
                 await self.control(record.id, "job.signal")
             elif record.status is JobStatus.PAUSED:
                 await self.control(record.id, "job.resume")
-            elif record.status is JobStatus.PENDING and record.agent_id:
+            elif record.agent_id:  # also a job whose wait is over says that it waits
                 await self.resume_agent(record.agent_id)
         return open_jobs
 

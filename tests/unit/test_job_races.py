@@ -8,15 +8,17 @@ from collections.abc import Sequence
 import pytest
 
 from runtime.agent import AgentState, BaseAgent, job_terms
+from runtime.client import Write
 from runtime.clock import ManualClock, SystemClock
 from runtime.errors import JobWaiting
 from runtime.ids import SCHEDULER, Ids
-from runtime.job import AgentJob, JobResult
+from runtime.job import AgentJob, JobResult, JobStatus
+from runtime.joborphans import orphans
 from runtime.message import Message
 from runtime.scheduler import FencedError, Scheduler
 from runtime.store.contract import Commit, Committed, Put, Refused
 from runtime.store.memory import MemoryStore
-from tests.troupe import LocalTroupe
+from tests.troupe import LocalTroupe, eventually
 from tests.unit.test_jobs import until
 
 FINAL = {"completed", "failed", "cancelled"}
@@ -183,3 +185,33 @@ async def test_a_scheduler_that_has_lost_its_hold_says_so(how, monkeypatch) -> N
             store.incarnation = "another"
         with pytest.raises(FencedError):
             await running
+
+
+async def test_a_job_that_nobody_runs_is_queued_again_at_a_start(troupe) -> None:
+    """A record that was restored or mended by hand would hold its slot for ever."""
+    client = troupe.client()
+    await troupe.kill_scheduler()
+    job = AgentJob.new(
+        id="job_1", organization_id="acme", agent_type="runner", now_ms=client.clock.now_ms(),
+        status=JobStatus.RUNNING, attempts=1,
+    )  # fmt: skip
+    await client.commit(writes=[Write("job", job.id, job.to_json(), job_terms(job))])
+    troupe.start_scheduler()
+    await until(client, "job_1", "completed")
+
+
+async def test_a_job_whose_end_the_scheduler_has_not_read_is_no_orphan(troupe) -> None:
+    """It would be run again though it has ended, or is about to be tried again."""
+    client = troupe.client()
+    await client.ask("runner:boss", {"jobId": "job_1", "wait": True}, "start")
+    await until(client, "job_1", "waiting")
+    running = AgentJob.model_validate_json((await client.get("job", "job_1")).body)
+
+    async def read() -> bool:
+        return not await troupe.store.inbox(SCHEDULER, 0, 9)
+
+    await eventually(read)
+    await troupe.kill_scheduler()
+    assert await orphans(troupe.store, [running]) == {"job_1"}
+    await client.send("scheduler:main", {"jobId": "job_1"}, message_id="job.ended:job_1:9")
+    assert await orphans(troupe.store, [running]) == set()

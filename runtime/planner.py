@@ -35,7 +35,7 @@ from runtime.patience import patiently
 from runtime.planclock import ClockWatch
 from runtime.planends import after
 from runtime.plantable import Entry, PlanTable
-from runtime.planwriter import Change, Facts, Ready, fired, prepared, settled
+from runtime.planwriter import Change, Facts, Ready, fired, prepared, retimed, settled
 from runtime.schedule.policy import GRACE_MS, SLICE, Moment, drain, settle
 from runtime.schedule.record import (
     REVISIONS,
@@ -48,6 +48,7 @@ from runtime.schedule.record import (
     revision_key,
 )
 from runtime.schedule.spec import local_day
+from runtime.schedule.zones import TZDATA_VERSION
 from runtime.store.contract import BATCH_MAX, MANY_MAX, Ack, Document, Put, Send, Store
 
 logger = logging.getLogger(__name__)
@@ -122,6 +123,7 @@ class Planner:
                 for job in entry.record.active:
                     if not self._queue.is_open(job):
                         self._ended[job] = None
+        await self._retime()
         now_ms = self.clock.now_ms()
         ahead = [e.key for e in self.table if e.record.accounted_ms > now_ms + AHEAD_MS]
         if ahead:
@@ -136,6 +138,29 @@ class Planner:
             len(self.table),
             extra={"action": "schedule.loaded", "schedules": len(self.table)},
         )
+
+    async def _retime(self) -> None:
+        """Bring schedules under the present rules of their zones; usually they are."""
+        stale = [
+            entry
+            for entry in self.table
+            if entry.record.tzdata != TZDATA_VERSION and entry.spec.kind != "event"
+        ]
+        for chunk in self._chunks(stale):
+            changes = []
+            for entry in chunk:
+                try:
+                    changes.append(retimed(entry, Facts(self.clock.now_ms())))
+                except InvalidScheduleError as error:
+                    changes.append(self._meaningless(entry, error))
+            await self.write(changes)
+        if stale:
+            logger.info(
+                "%d schedules follow the time zones of %s from now on",
+                len(stale),
+                TZDATA_VERSION,
+                extra={"action": "schedule.retimed", "schedules": len(stale)},
+            )
 
     async def _pages(self, collection: str) -> AsyncIterator[list[Document]]:
         after: str | None = None

@@ -18,7 +18,7 @@ from runtime.agent import job_terms
 from runtime.ids import kind_of
 from runtime.job import AgentJob
 from runtime.plantable import Entry
-from runtime.schedule.policy import Fates, extend
+from runtime.schedule.policy import Fates, drop, extend
 from runtime.schedule.record import (
     OCCURRENCES,
     REVISIONS,
@@ -36,6 +36,7 @@ from runtime.schedule.record import (
     occurrence_id,
     revision_key,
 )
+from runtime.schedule.zones import TZDATA_VERSION
 from runtime.store.contract import ABSENT, FeedEvent, Put, Send
 from runtime.turn import feed_event
 
@@ -293,6 +294,30 @@ def _run(record: Schedule, spec: Spec, one: Waiting, facts: Facts) -> Run:
     return Run(one.due_ms, occurrence, job, put)
 
 
+def retimed(entry: Entry, facts: Facts) -> Change:
+    """The change of a schedule whose zone's rules have another release than its due times.
+
+    A revision from the watermark on; what waits was due by the old rules and is superseded.
+    """
+    before = entry.record
+    fates = drop(before.waiting, Outcome.SUPERSEDED, "tzdata")
+    change = settled(entry, before, fates, facts)
+    assert change.record is not None and entry.plan is not None
+    next_ms = entry.plan.next_after(before.accounted_ms)
+    change.record = msgspec.structs.replace(
+        change.record,
+        revision=before.revision + 1,
+        streak=None,
+        next_ms=next_ms,
+        wake_ms=None if next_ms is None else entry.start_ms(next_ms),
+        tzdata=TZDATA_VERSION,
+        changed_by="scheduler",
+        reason=f"time zones are those of {TZDATA_VERSION} now",
+    )
+    change.puts.append(revision_put(change.record, before.accounted_ms))
+    return change.finish()
+
+
 def revision_put(record: Schedule, from_ms: int, to_ms: int | None = None) -> Put:
     """The document of a record's present revision."""
     revision = Revision(
@@ -312,4 +337,6 @@ def revision_put(record: Schedule, from_ms: int, to_ms: int | None = None) -> Pu
     return Put(REVISIONS, key, record.organization_id, encode(revision), terms)
 
 
-__all__ = ["Change", "Facts", "Ready", "fired", "prepared", "revision_put", "settled"]
+__all__ = [
+    "Change", "Facts", "Ready", "fired", "prepared", "retimed", "revision_put", "settled",
+]  # fmt: skip

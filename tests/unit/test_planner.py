@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine
 from datetime import datetime
 from typing import Any
 
+import msgspec
 import pytest
 
 from runtime.agent import BaseAgent
@@ -22,6 +23,7 @@ from runtime.schedule.record import (
     decode_occurrence,
     decode_revision,
     decode_schedule,
+    encode,
     schedule_key,
 )
 from runtime.store.memory import MemoryStore
@@ -469,3 +471,21 @@ async def test_what_was_removed_behind_its_back_fires_nothing(plans: Plans) -> N
     assert (await plans.record("other")).runs == before.runs + 3
     ledger = await plans.ledger()
     assert Counter(one.name for one in ledger) == {"default": 1, "other": 4}
+
+
+@planned
+async def test_other_rules_of_time_zones_begin_a_new_revision(plans: Plans) -> None:
+    """A due time that was decided would move, or one that is to come stay where it was."""
+    await plans.set(cron="0 9 * * *", timezone="Europe/Berlin")
+    made = await plans.record()
+    await plans.troupe.kill_scheduler()
+    old = msgspec.structs.replace(made, tzdata="1999a", next_ms=made.accounted_ms + 1_000)
+    key = schedule_key("acme", AGENT, "default")
+    terms = {"agent": AGENT}
+    await plans.client.commit(writes=[Write("schedule", key, encode(old), terms)])
+    plans.troupe.start_scheduler()
+    await asyncio.sleep(30)
+    now = await plans.record()
+    assert (now.revision, now.next_ms, now.tzdata) == (2, made.next_ms, made.tzdata)
+    assert now.accounted_ms == made.accounted_ms
+    assert await plans.ledger() == []

@@ -37,6 +37,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self, outside: Callable[[], bool] | None = None) -> None:
         """Args: outside: whether something in another thread is about to answer."""
         self._now_s = 0.0
+        self.at_end: list[Callable[[], None]] = []
+        """Called when `run` is over: what is left unfinished on purpose is thrown away."""
         super().__init__(_Jumps(self, outside))
 
     def time(self) -> float:
@@ -87,4 +89,6 @@ def run(main: Coroutine[Any, Any, T], outside: Callable[[], bool] | None = None)
     try:
         return loop.run_until_complete(main)
     finally:
+        for end in loop.at_end:
+            end()
         loop.close()

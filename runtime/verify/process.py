@@ -18,7 +18,7 @@ from contextlib import suppress
 from contextvars import ContextVar, copy_context
 from typing import Any, TypeVar
 
-from runtime.verify.loop import LoopClock
+from runtime.verify.loop import LoopClock, VirtualLoop
 
 T = TypeVar("T")
 
@@ -41,6 +41,8 @@ class Process:
         self._frozen: list[asyncio.Future[None]] | None = None
         """What the tasks of a frozen process wait for."""
         self._tasks: dict[asyncio.Task[Any], _Mortal] = {}
+        if isinstance(self.loop, VirtualLoop):
+            self.loop.at_end.append(self.bury)
 
     @property
     def runs(self) -> bool:
@@ -75,7 +77,7 @@ class Process:
         await self.loop.create_future()
 
     def bury(self) -> None:
-        """After the run: throw away what its tasks were doing."""
+        """After the run: throw away what its tasks were doing. Idempotent."""
         self.kill()
         context = copy_context()
         context.run(_process.set, self)

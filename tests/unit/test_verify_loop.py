@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import subprocess
 import sys
@@ -233,3 +234,18 @@ def test_the_same_seed_makes_the_same_history_in_any_process() -> None:
         for seed in ("1", "2")
     ]
     assert digests[0] == digests[1] != ""
+
+
+def test_what_a_run_leaves_unfinished_is_thrown_away_without_a_word(caplog) -> None:
+    """Each killed process would be reported at some later test's end as a forgotten task."""
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_task_factory(task_factory)
+        process = Process("p#1", "seed")
+        process.spawn(asyncio.sleep(1000))
+        await asyncio.sleep(1)
+        process.kill()
+
+    run(main())
+    gc.collect()
+    assert caplog.text == ""

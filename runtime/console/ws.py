@@ -28,7 +28,7 @@ from typing import Final, NoReturn, cast
 
 from fastapi import APIRouter
 from pydantic import Field, ValidationError
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from runtime.console.caller import Console
 from runtime.console.feed import Reader
@@ -48,6 +48,8 @@ UNACKED_BYTES_MAX: Final = 1 << 20
 """The same in bytes; one event more than this is told alone."""
 SLOW_S: Final = 10.0
 """How long a socket waits for a client that has its fill."""
+CLOSE_S: Final = 1.0
+"""How long the word that it is closed may take."""
 ASKED_MAX: Final = 16
 """Messages of a client that wait for their answer; no more are read meanwhile."""
 ASKED_LENGTH_MAX: Final = 16_384
@@ -76,15 +78,26 @@ async def follow(socket: WebSocket) -> None:
     principal = cast(Principal, socket.scope["principal"])
     with suppress(WebSocketDisconnect):  # it is gone
         await socket.accept()
+        if console.feed.readers >= console.settings.streams_max:
+            await socket.close(TRY_AGAIN, "too_many_streams")
+            return
         try:
-            if console.feed.readers >= console.settings.streams_max:
-                raise ClosingError(TRY_AGAIN, "too_many_streams")
             async with console.feed.reader(principal.organization, ()) as reader:
-                await Conversation(socket, console, principal, reader).hold()
+                try:
+                    await Conversation(socket, console, principal, reader).hold()
+                except ClosingError as closing:
+                    await _close(socket, *closing.args)
         except StoreUnavailableError:
-            await socket.close(TRY_AGAIN, "store_unavailable")
-        except ClosingError as closing:
-            await socket.close(*closing.args)
+            await _close(socket, TRY_AGAIN, "store_unavailable")
+
+
+async def _close(socket: WebSocket, code: int, reason: str) -> None:
+    """Close, and wait until it is gone: who reads nothing counts as long as it is there."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(CLOSE_S):
+            await socket.close(code, reason)
+    while socket.client_state is WebSocketState.CONNECTED:
+        await socket.receive()
 
 
 class ClosingError(Exception):
@@ -114,18 +127,20 @@ class Conversation:
         loop = asyncio.get_running_loop()
         self._now_s = loop.time
         self._spoke_s = self._checked_s = loop.time()
+        self._sends_since_s: float | None = None
 
     async def hold(self) -> None:
         """Until the client goes, or is closed."""
-        listening = asyncio.create_task(self._listen(), name="ws")
-        telling = asyncio.create_task(self._tell_all(), name="ws")
+        works = (self._listen(), self._tell_all(), self._guard())
+        tasks = [asyncio.create_task(work, name="ws") for work in works]
         try:
-            await asyncio.wait((listening, telling), return_when=asyncio.FIRST_COMPLETED)
-            (listening if listening.done() else telling).result()
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
         finally:
-            for task in (listening, telling):
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(listening, telling, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     # What the client says
 
@@ -234,12 +249,17 @@ class Conversation:
         await self._send(told_text(event, self._place, data))
 
     async def _send(self, text: str) -> None:
-        try:
-            async with asyncio.timeout(SLOW_S):
-                await self._socket.send({"type": "websocket.send", "text": text})
-        except TimeoutError:
-            self._send_away("bytes")
-        self._spoke_s = self._now_s()
+        self._sends_since_s = self._now_s()
+        await self._socket.send({"type": "websocket.send", "text": text})
+        self._spoke_s, self._sends_since_s = self._sends_since_s, None
+
+    async def _guard(self) -> None:
+        """Send away whoever does not even take the bytes; a timeout a send would cost more."""
+        while True:
+            await asyncio.sleep(SLOW_S / 4)
+            since_s = self._sends_since_s
+            if since_s is not None and self._now_s() - since_s > SLOW_S:
+                self._send_away("bytes")
 
     def _send_away(self, what: str) -> NoReturn:
         logger.info(

@@ -8,6 +8,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from websockets.asyncio.client import ClientConnection
@@ -289,6 +290,37 @@ async def test_a_client_that_takes_nothing_in_is_told_and_closed(
             told = await line.hear()
             assert told["data"]["n"] == number
             await line.say(ack=told["cursor"])
+
+
+async def test_a_client_that_does_not_even_read_is_sent_away_and_counts_until_it_is_gone(
+    here: Here, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Would hold a task and a connection for ever, and as many as a client likes."""
+    monkeypatch.setattr(ws, "SLOW_S", 0.2)
+    monkeypatch.setattr(ws, "CLOSE_S", 0.1)
+    caplog.set_level("INFO", logger="runtime.console.ws")
+    hub, (token, _) = here.api.app.state.console.feed, await here.api.key()
+    at = urlsplit(here.url)
+    reader, writer = await asyncio.open_connection(at.hostname, at.port, limit=1_024)
+    words = json.dumps({"subscribe": ["monitoring"]}).encode()
+    writer.write(
+        b"GET /api/ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+        + f"Authorization: Bearer {token}\r\n\r\n".encode()
+    )
+    await reader.readuntil(b"\r\n\r\n")  # the last that is ever read
+    writer.write(bytes([0x81, 0x80 | len(words), 0, 0, 0, 0]) + words)
+    async with asyncio.timeout(WAIT_S):
+        while not hub._listening:
+            await asyncio.sleep(0.01)
+        await here.publish(event(1, text="x" * 20_000_000), event(2))
+        while not any(getattr(one, "waited", "") == "bytes" for one in caplog.records):
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(2 * ws.CLOSE_S)
+        assert hub.readers == 1
+        writer.transport.abort()
+        while hub.readers:
+            await asyncio.sleep(0.01)
 
 
 async def test_what_was_not_acknowledged_is_bounded_in_bytes_and_one_event_always_passes(

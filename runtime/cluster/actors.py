@@ -225,6 +225,10 @@ class AgentHost(Shell[Host]):
         super().__init__(settings)
         self._name = name
 
+    def __repr__(self) -> str:
+        """How Ray's dashboard and its log lines call this host."""
+        return f"AgentHost({self._name})"
+
     async def work(self) -> None:
         settings = self._settings
         store = stores.client(settings)

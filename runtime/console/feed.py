@@ -38,6 +38,8 @@ BATCH_MAX: Final = 500
 """Events a reader is given at once."""
 POLL_S: Final = 20.0
 RETRY_S: Final = 0.5
+TURN: Final = 8
+"""Readers that go on in one turn of the loop."""
 START_S: Final = 2.0
 """How long the first reader waits for the store."""
 
@@ -166,7 +168,7 @@ class FeedHub:
         self.incarnation, self.head, self.floor = incarnation, feed.cursor, feed.cursor
         self._ready.set()
         for reader in self._readers:
-            reader.wake()
+            reader.rouse()
 
     async def _poll(self) -> None:
         """Follow until the store says that the place is void."""
@@ -186,6 +188,12 @@ class FeedHub:
             self.head = feed.cursor
             for reader in concerned:
                 reader.wake(before)
+            # a loop may hold what is written back until its turn ends: the first are not to wait
+            # until there is something for the last
+            for at, reader in enumerate(concerned, 1):
+                reader.rouse()
+                if at % TURN == 0:
+                    await asyncio.sleep(0)
 
 
 class Reader:
@@ -197,6 +205,8 @@ class Reader:
         self._keys: frozenset[Key] = frozenset()
         self._incarnation, self._after = "", 0
         self._news: asyncio.Future[None] | None = None
+        self._woken = False
+        """There is something for it; it is going on, or about to."""
 
     @property
     def place(self) -> str:
@@ -237,25 +247,30 @@ class Reader:
         told, self._after = hub.from_ring(self._after)
         return self._wanted(told)
 
-    def wake(self, at: int | None = None) -> None:
-        """End its wait, if it waits.
+    def wake(self, at: int) -> None:
+        """There is something for it after the cursor `at`, and nothing between its place and that.
 
-        Args:
-            at: nothing it wants is between its place and this cursor.
+        It goes on with the next `rouse`.
         """
-        if self._news is None or self._news.done():
-            return
-        if at is not None:
+        if self._news is not None and not self._woken:
+            self._woken = True
             self._after = max(self._after, at)
-        self._news.set_result(None)
+
+    def rouse(self) -> None:
+        """End its wait, if it waits."""
+        if self._news is not None and not self._news.done():
+            self._woken = True
+            self._news.set_result(None)
 
     def nudge(self) -> None:
-        """End its wait, if it waits: nothing that has come meanwhile is wanted, or it were over."""
-        self.wake(None if self._is_foreign else self._hub.head)
+        """The same; what has come meanwhile is not wanted, or it would have been woken."""
+        if not self._is_foreign:
+            self.wake(self._hub.head)
+        self.rouse()
 
     async def _wait(self, wait_s: float) -> None:
         loop = asyncio.get_running_loop()
-        self._news = loop.create_future()
+        self._news, self._woken = loop.create_future(), False
         timer = loop.call_later(wait_s, self.nudge)
         try:
             await self._news

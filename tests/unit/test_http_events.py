@@ -340,6 +340,7 @@ async def test_whoever_was_ahead_of_this_process_misses_nothing_and_is_not_reset
             hub.head = late
             for waiter in hub._readers:
                 waiter.wake(1)
+                waiter.rouse()
             assert [told.cursor for told in (await reading).told] == [3]
 
 

@@ -163,17 +163,23 @@ class Planner:
             )
 
     async def _pages(self, collection: str) -> AsyncIterator[list[Document]]:
-        after: str | None = None
-        while True:
-            page = await patiently(
-                lambda after=after: self.store.list_documents(  # type: ignore[misc]
-                    collection, None, (), after, BATCH_MAX, descending=False
-                )
-            )
+        """All documents; the next page is on its way while one is worked on."""
+        coming = asyncio.create_task(self._page(collection, None))
+        try:
+            while len(page := await coming) == BATCH_MAX:
+                coming = asyncio.create_task(self._page(collection, page[-1].key))
+                await asyncio.sleep(0)  # it is asked for before this one is worked on
+                yield page
             yield page
-            if len(page) < BATCH_MAX:
-                return
-            after = page[-1].key
+        finally:
+            coming.cancel()
+
+    async def _page(self, collection: str, after_key: str | None) -> list[Document]:
+        return await patiently(
+            lambda: self.store.list_documents(
+                collection, None, (), after_key, BATCH_MAX, descending=False
+            )
+        )
 
     def _adopt(self, document: Document) -> Entry:
         entry = Entry(document.key, document.revision, decode_schedule(document.body))

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -140,6 +141,14 @@ def toolbox(space: Workspace, shelf: Shelf | None = None, **how: object) -> Tool
     """A toolbox on a workspace."""
     commands = how.pop("commands", Policy())
     return ToolBox(space, SANDBOX, commands, shelf or Shelf(), **how)  # type: ignore[arg-type]
+
+
+_numbers = count(1)
+
+
+def a_year() -> str:
+    """Seconds to sleep that no other run of these tests asks for, to know a process by."""
+    return f"31536000.{os.getpid():07}{next(_numbers):03}"
 
 
 def processes_with(marker: str) -> list[int]:

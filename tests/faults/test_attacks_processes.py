@@ -14,6 +14,7 @@ from actors.tools import ToolBox
 from actors.workspace import Workspace
 from tests.workshop import (
     SANDBOX,
+    a_year,
     bash,
     job_tree,
     needs_sandbox,
@@ -69,7 +70,7 @@ async def test_22_a_fork_bomb(tree: Path) -> None:
 )  # fmt: skip
 async def test_23_daemons(tree: Path, escape: str) -> None:
     """A daemon would go on working after its job was told that it ended."""
-    marker = "31536000.23"
+    marker = a_year()
     done = await bash(tree, f"{escape.format(marker)}\necho ok")
     assert done.stdout == b"ok\n"
     assert not processes_with(f"\0{marker}")

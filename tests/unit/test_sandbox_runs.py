@@ -18,6 +18,7 @@ from actors.sandbox.limits import Group, Groups
 from actors.sandbox.process import SandboxProcess
 from tests.workshop import (
     SANDBOX,
+    a_year,
     bash,
     job_tree,
     names,
@@ -110,7 +111,7 @@ async def test_time_is_limited_and_partial_output_kept(tree: Path) -> None:
 
 async def test_a_cancelled_run_leaves_nothing(tree: Path) -> None:
     """A cancelled job would go on working."""
-    marker = "31536000.11"
+    marker = a_year()
     running = asyncio.ensure_future(bash(tree, f"setsid sleep {marker} & sleep {marker}; touch x"))
     while not processes_with(f"sleep\0{marker}"):
         await asyncio.sleep(0)
@@ -124,7 +125,7 @@ async def test_a_cancelled_run_leaves_nothing(tree: Path) -> None:
 async def test_a_run_cancelled_while_it_starts_never_runs(tree: Path) -> None:
     """A command could run after the job was told that it did not."""
     for turns in range(6):
-        marker = f"31536000.2{turns}"
+        marker = a_year()
         await SANDBOX.probe()
         running = asyncio.ensure_future(bash(tree, f"sleep {marker}"))
         for _ in range(turns):
@@ -156,7 +157,7 @@ asyncio.run(bash(Path(sys.argv[1]), f"setsid sleep {sys.argv[2]} & sleep {sys.ar
 
 async def test_the_death_of_the_host_ends_its_commands(tree: Path) -> None:
     """A killed host would leave commands that write into a tree which another host took over."""
-    marker = "31536000.33"
+    marker = a_year()
     host = subprocess.Popen(
         [sys.executable, "-c", HOST, str(tree), marker], cwd=Path(__file__).parents[2]
     )
@@ -188,7 +189,7 @@ for number in range(24):
 
 async def test_a_host_that_dies_while_a_sandbox_is_made_leaves_nothing(tree: Path) -> None:
     """The command would run with nobody to stop it, since bubblewrap misses such a death."""
-    marker = "31536000.44"
+    marker = a_year()
     subprocess.run(
         [sys.executable, "-c", DYING_HOSTS, str(tree), marker],
         cwd=Path(__file__).parents[2], check=True,
@@ -217,7 +218,7 @@ asyncio.run(bash(Path(sys.argv[1]), f"echo ran >> ran; sleep {sys.argv[2]}"))
 
 async def test_a_command_whose_host_is_dead_is_not_begun(tree: Path) -> None:
     """It would change a tree that has another owner by then."""
-    marker = "31536000.45"
+    marker = a_year()
     died = subprocess.run(
         [sys.executable, "-c", DYING_AT_THE_GATE, str(tree), marker],
         cwd=Path(__file__).parents[2], check=False,

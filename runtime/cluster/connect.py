@@ -34,6 +34,9 @@ from runtime.schedules import Schedules
 
 T = TypeVar("T")
 
+LOOK_MS = 1_000
+"""How long the list of hosts is taken for true: it is two calls of Ray's directory a question."""
+
 
 class Troupe:
     """A connection to a running deployment, on behalf of one organization."""
@@ -47,6 +50,8 @@ class Troupe:
         clock = SystemClock()
         self._ids = Ids(clock)
         self._clock = clock
+        self._hosts: list[Any] = []
+        self._looked_ms = 0
 
     def ask(self, recipient: str, message_type: str, content: Any = None) -> Any:
         """Send a message and return an ObjectRef of the agent's answer.
@@ -107,6 +112,14 @@ class Troupe:
 
     def _host(self, recipient: str) -> Any:
         """The host that gets the call; the same one for the same agent, while it lives."""
+        now_ms = self._clock.now_ms()
+        if not self._hosts or abs(now_ms - self._looked_ms) > LOOK_MS:
+            self._hosts = self._present()
+            self._looked_ms = now_ms
+        return self._hosts[crc32(recipient.encode()) % len(self._hosts)]
+
+    def _present(self) -> list[Any]:
+        """Handles of the hosts there are. A handle stays good while its host is restarted."""
         names = sorted(
             entry["name"]
             for entry in self._ray.util.list_named_actors(all_namespaces=True)
@@ -114,7 +127,7 @@ class Troupe:
         )
         if not names:
             raise NotRunningError("no host")
-        return self._ray.get_actor(names[crc32(recipient.encode()) % len(names)], NAMESPACE)
+        return [self._ray.get_actor(name, NAMESPACE) for name in names]
 
     def _with_client(self, work: Any) -> Any:
         async def run() -> Any:

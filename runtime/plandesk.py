@@ -23,7 +23,7 @@ import msgspec
 from pydantic import ValidationError
 
 from runtime.decisions import Decision, refuse
-from runtime.errors import InvalidScheduleError
+from runtime.errors import InvalidScheduleError, TroupeError
 from runtime.ids import Ids, agent_id, split
 from runtime.job import JobStatus
 from runtime.message import Message
@@ -97,7 +97,7 @@ class PlanDesk:
         try:
             handler = self._handlers[message.message_type.removeprefix(PREFIX)]
             return await handler(organization, stored, message)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (TroupeError, KeyError, TypeError, ValueError, AttributeError) as error:
             return _refused("invalid_message", f"{type(error).__name__}: {error}")
 
     async def _entry(self, organization: str, message: Message) -> Entry | None:

@@ -26,7 +26,7 @@ import msgspec
 
 from runtime.clock import Clock, iso
 from runtime.decisions import SENDER, Decision
-from runtime.errors import InvalidScheduleError
+from runtime.errors import InvalidScheduleError, StoreError
 from runtime.ids import SCHEDULER
 from runtime.job import AgentJob
 from runtime.message import Message
@@ -468,7 +468,13 @@ class Planner:
             decision.puts += change.puts
             decision.sends += change.sends
             decision.feed += change.feed
-        refused = await self._queue.commit(decision, acks)
+        try:
+            refused = await self._queue.commit(decision, acks)
+        except (StoreError, ValueError) as error:
+            if acks:  # who asks is to be told
+                raise
+            self._unwritable([change.entry for change in changes], error)
+            return "unwritable"
         if refused is not None:
             await asyncio.gather(*(self._read_again(change.entry) for change in changes))
             return refused
@@ -482,6 +488,27 @@ class Planner:
         if jobs:
             self._queue.admit(jobs)
         return None
+
+    def _unwritable(self, entries: Sequence[Entry], error: Exception) -> None:
+        """One of these can't be written: which? Then it stands still, alone."""
+        for entry in entries:
+            if len(entries) == 1:
+                self._stop(entry, error)
+            else:
+                self._refused.add(entry.key)
+                self.table.put(entry)
+        self._news.set()
+
+    def _stop(self, entry: Entry, why: object) -> None:
+        """It is left alone until somebody sets it anew, or the scheduler is started again."""
+        logger.critical(
+            "%s stands still until it is set anew: %s",
+            entry.key,
+            why,
+            extra={"action": "schedule.refused", "schedule": entry.key},
+        )
+        entry.record = msgspec.structs.replace(entry.record, wake_ms=None, waiting=())
+        self.table.put(entry)
 
     def _apply(self, change: Change) -> None:
         entry, record = change.entry, change.record
@@ -503,13 +530,7 @@ class Planner:
         if document is None:
             return
         if document.revision == entry.doc_revision and entry.key in self._refused:
-            logger.critical(
-                "the ledger refuses what %s is to have next; it stands still until it is changed",
-                entry.key,
-                extra={"action": "schedule.refused", "schedule": entry.key},
-            )
-            entry.record = msgspec.structs.replace(entry.record, wake_ms=None, waiting=())
-            self.table.put(entry)
+            self._stop(entry, "the ledger has what it is to have next")
             return
         self._refused.add(entry.key)
         found = self._adopt(document)

@@ -42,7 +42,7 @@ from runtime.schedule.zones import zone
 
 TRIGGERS: Final = ("cron", "interval", "at", "event", "nightly")
 NAME: Final = r"^[a-z][a-z0-9_-]{0,63}$"
-PAYLOAD_BYTES_MAX: Final = 64 << 10
+PAYLOAD_BYTES_MAX: Final = 16 << 10
 DAY_MINUTES: Final = 1_440
 _WINDOW: Final = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
 _KINDS: Final[dict[str, Kind]] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -26,6 +26,7 @@ from runtime.schedule.record import (
     encode,
     schedule_key,
 )
+from runtime.store.contract import Commit, Committed, Refused
 from runtime.store.memory import MemoryStore
 from runtime.verify.loop import LoopClock, run
 from tests.troupe import LocalTroupe
@@ -489,3 +490,39 @@ async def test_other_rules_of_time_zones_begin_a_new_revision(plans: Plans) -> N
     assert (now.revision, now.next_ms, now.tzdata) == (2, made.next_ms, made.tzdata)
     assert now.accounted_ms == made.accounted_ms
     assert await plans.ledger() == []
+
+
+@planned
+async def test_what_no_schedule_can_mean_is_refused_and_harms_nobody(plans: Plans) -> None:
+    """One message could stop the scheduler, each time it is started."""
+    for verb, content in (
+        ("set", {"agentId": "no agent", "schedule": {"cron": "* * * * *"}}),
+        ("set", {"schedule": {"cron": "0 0 */2 * 1"}}),
+        ("set", {"schedule": 7}),
+        ("pause", {"agentId": 7}),
+        ("trigger", {"agentId": AGENT}),
+        ("nothing", {}),
+        ("event", {}),
+    ):
+        assert not (await plans.ask(verb, **content))["ok"]
+    await plans.set(cron="* * * * *")
+    await asyncio.sleep(60)
+    assert (await plans.outcomes()) == {"fired": 1}
+
+
+@planned
+async def test_a_schedule_that_cannot_be_written_stands_still_alone(plans: Plans) -> None:
+    """One schedule would stop all that are due with it."""
+    await plans.set(cron="* * * * *")
+    await plans.set(name="bad", cron="* * * * *")
+    commit = plans.store.commit
+
+    async def particular(commits: Sequence[Commit]) -> list[Committed | Refused]:
+        for one in commits:
+            if one.agent and any(put.key.endswith("/bad") for put in one.puts):
+                raise ValueError("this can't be written")
+        return await commit(commits)
+
+    plans.store.commit = particular  # type: ignore[method-assign]
+    await asyncio.sleep(180)
+    assert Counter(one.name for one in await plans.ledger()) == {"default": 3}

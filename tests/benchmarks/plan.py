@@ -39,11 +39,13 @@ OURS: Final = (
     Case("P1", ("tests.benchmarks.cases.fanout",)),
     Case("P1", ("tests.benchmarks.cases.cluster", "ask"), 240),
     Case("P2", ("tests.benchmarks.bench_jobs",), 240),
-    Case("P3", ("tests.benchmarks.bench_schedules",), 300),
+    Case("P3", ("tests.benchmarks.bench_schedules", "100000"), 600, 1),
+    Case("P3", ("tests.benchmarks.bench_cron",), 300, 1),
     Case("P3", ("tests.benchmarks.bench_cron",), 120, 1),
     Case("P4", ("tests.benchmarks.cases.cluster", "intake"), 240),
     Case("P5", ("tests.benchmarks.bench_events",), 240),
     Case("P5", ("tests.benchmarks.cases.cluster", "sockets"), 240),
+    Case("P5", ("tests.benchmarks.bench_events",), 240),
     Case("P6", ("tests.benchmarks.cases.cluster", "kill"), 300),
     Case("P6", ("tests.benchmarks.cases.cluster", "node"), 400, 1),
     Case("P7", ("tests.benchmarks.cases.idle",), 600, 1),
@@ -56,7 +58,7 @@ PEERS: Final = (
     Case("P1", ("p1_ray.py", "ray1"), 120, venv="venv-ray", env={"N": "6000"}),
     Case("P2", ("p2.py", "bullmq", "everysec"), 120, venv="venv-peers"),
     Case("P2", ("p2.py", "bullmq", "always"), 120, venv="venv-peers"),
-    Case("P3", ("p3.py", "late", "sqlite"), 120, venv="venv-peers"),
+    Case("P3", ("p3.py", "late", "sqlite"), 120, 1, venv="venv-peers"),
     Case("P3", ("p3.py", "cron"), 120, 1, venv="venv-peers"),
     Case("P4", ("p4.py", "serve"), 180, venv="venv-ray"),
     Case("P5", ("p5.py", "shared", "haproxy"), 180, venv="venv-ray"),
@@ -86,6 +88,8 @@ RESTATE: Final = "P1 restate virtual object (24"
 RAY: Final = "P1 raw Ray, 1"
 DBOS: Final = "P1 DBOS sqlite"
 MESSAGES: Final = "P1 troupe, one host"
+SCHEDULES: Final = "P3 troupe 100000 schedules"
+APSCHEDULER: Final = "P3 APScheduler sqlite: 1000 fire in one second, misfire_grace=None"
 EVERYSEC: Final = "P2 bullmq redis-everysec c=50"
 SCHEDULES: Final = "P3 troupe 100000"
 APSCHEDULER: Final = "P3 APScheduler sqlite: 1000 fire in one second, misfire_grace=1"
@@ -133,6 +137,13 @@ ROWS: Final = (
             name: ("P3 cost of the next fire time", f"{name}{new}_next_weekday9_berlin_us")
             for name, new in (("croniter", "_new"), ("cronsim", "_new"), ("apscheduler", ""))
         }, True),
+    Row("100,000 schedules read at the start, s", SCHEDULES, "startup_s", "<= 1.5",
+        less_is_better=True),
+    Row("1,000 due ones selected, us", SCHEDULES, "select_1000_us", "<= 1,000",
+        less_is_better=True),
+    Row("1,000 due in one second: lateness p99 ms", SCHEDULES, "late_p99_ms", "<= 60",
+        {"APScheduler, all kept": (APSCHEDULER, "late_p99_ms")}, True),
+    Row("of these dropped", SCHEDULES, "dropped", "0", less_is_better=True),
     Row("POST /api/issues, 1 connection, p50 ms", "P4 troupe", "c1_p50_ms", "<= 3",
         {"Serve, no-op": ("P4 serve", "c1_p50_ms")}, True),
     Row("POST /api/issues/s, 32 connections", "P4 troupe", "c32_rps", ">= 1,500",
@@ -141,6 +152,8 @@ ROWS: Final = (
         "<= 5", {"Serve + hub": ("P5 websocket shared haproxy clients=100", "p50_ms")}, True),
     Row("the same, p99 ms", "P5 troupe websocket clients=100", "p99_ms", "<= 20",
         {"Serve + hub": ("P5 websocket shared haproxy clients=100", "p99_ms")}, True),
+    Row("the same without Serve, p50 ms", "P5 troupe, one API process, clients=100", "p50_ms", "",
+        {"bare sockets": ("P5 floor, one API process, clients=100", "p50_ms")}, True),
     Row("host killed with 1,000 agents, s to the first right answer", "P6 troupe kill",
         "median_s", "<= 0.8", {"Ray actor": ("P6 kill -9 of a Ray actor", "median_s")}, True),
     Row("node lost, s until all agents answer right", "P6 troupe node", "all_s", "<= 12",

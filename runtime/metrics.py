@@ -81,15 +81,19 @@ class Meter:
     """Adds up; every method raises KeyError for a metric that is not in `METRICS`."""
 
     def __init__(self) -> None:
-        self._counts: dict[tuple[str, str], float] = defaultdict(float)
+        self._counts: dict[tuple[str, str], float] = {}
         self._gauges: dict[tuple[str, str], float] = {}
         self._buckets: dict[tuple[str, str], list[int]] = {}
         self._sums: dict[tuple[str, str], float] = defaultdict(float)
 
     def count(self, name: str, value: float = 1, label: str = "") -> None:
         """Add to a counter."""
-        assert _BY_NAME[name].kind == "counter"
-        self._counts[name, label] += value
+        key = (name, label)
+        if key in self._counts:
+            self._counts[key] += value
+        else:
+            assert _BY_NAME[name].kind == "counter"
+            self._counts[key] = value
 
     def set(self, name: str, value: float, label: str = "") -> None:
         """What a gauge shows from now on."""

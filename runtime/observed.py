@@ -58,7 +58,8 @@ class Observed:
     def _dispatched(self, unit: Unit, job_id: str, now_ms: int) -> None:
         self._began[job_id] = now_ms
         self._meter.count("troupe_runs_started")
-        self._tell("job.dispatched", unit, job=job_id)
+        if logger.isEnabledFor(logging.DEBUG):
+            self._tell("job.dispatched", unit, job=job_id)
 
     def _ended(self, unit: Unit, now_ms: int) -> None:
         assert unit.heard is not None and unit.heard.message is not None
@@ -79,24 +80,23 @@ class Observed:
             elif job.status is JobStatus.PENDING:
                 action = "job.retried"
                 self._meter.count("troupe_job_retries")
-        self._tell(action, unit, job=job_id, outcome=outcome)
+        if logger.isEnabledFor(OPERATIONS[action]):
+            self._tell(action, unit, job=job_id, outcome=outcome)
 
     def _did(self, unit: Unit) -> None:
         assert unit.heard is not None and unit.heard.message is not None
         kind, content = unit.heard.message.message_type, unit.heard.message.content
-        reply = unit.decision.reply or {}
         if kind in SILENT:
             return
-        if reply.get("ok") is False:
+        reply = unit.decision.reply
+        if reply is not None and reply.get("ok") is False:
             self._tell("scheduler.refused", unit, asked=kind, code=reply.get("code"))
             return
-        about = content if isinstance(content, dict) else {}
-        self._tell(kind, unit, job=unit.heard.job_id, by=about.get("by"))
+        if logger.isEnabledFor(OPERATIONS.get(kind, logging.INFO)):
+            by = content.get("by") if isinstance(content, dict) else None
+            self._tell(kind, unit, job=unit.heard.job_id, by=by)
 
     def _tell(self, action: str, unit: Unit, **more: Any) -> None:
-        level = OPERATIONS.get(action, logging.INFO)
-        if not logger.isEnabledFor(level):
-            return
         job = unit.decision.job
         if job is not None:
             more |= {"agent": job.agent, "organization": job.organization_id}
@@ -105,4 +105,5 @@ class Observed:
             more["organization"] = split(unit.heard.stored.sender)[0]
         said = {name: value for name, value in more.items() if value is not None}
         words = " ".join(f"{name}={value}" for name, value in said.items())
-        logger.log(level, "%s %s", action, words, extra={"action": action, **said})
+        extra = {"action": action, **said}
+        logger.log(OPERATIONS.get(action, logging.INFO), "%s %s", action, words, extra=extra)

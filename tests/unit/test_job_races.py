@@ -215,3 +215,39 @@ async def test_a_job_whose_end_the_scheduler_has_not_read_is_no_orphan(troupe) -
     assert await orphans(troupe.store, [running]) == {"job_1"}
     await client.send("scheduler:main", {"jobId": "job_1"}, message_id="job.ended:job_1:9")
     assert await orphans(troupe.store, [running]) == set()
+
+
+class Meddling(SeenStore):
+    """Somebody writes one of the records just before several jobs are started in one commit."""
+
+    meddled = ""
+
+    async def commit(self, commits: Sequence[Commit]) -> list[Committed | Refused]:
+        for commit in commits:
+            runs = [send for send in commit.sends if send.message_id.startswith("run:")]
+            if commit.agent == SCHEDULER and len(runs) > 1 and not self.meddled:
+                self.meddled = runs[0].message_id.split(":")[1]
+                document = await self.get("job", self.meddled)
+                put = Put("job", self.meddled, document.organization, document.body, document.terms)
+                await super().commit([Commit(document.organization, puts=(put,))])
+        return await super().commit(commits)
+
+
+async def test_what_can_not_be_written_together_is_decided_on_one_by_one() -> None:
+    """One record that has changed would keep all jobs of a round from starting, or its messages."""
+    troupe = await LocalTroupe({"runner": Runner}, Meddling(SystemClock())).start()
+    try:
+        client = troupe.client("default")
+        await client.ask("scheduler:main", {}, "scheduler.pause")
+        for number in range(4):
+            await client.ask(f"runner:boss{number}", {"jobId": f"job_{number}"}, "start")
+        await client.ask("scheduler:main", {}, "scheduler.resume")
+        for number in range(4):
+            record = await until(client, f"job_{number}", "completed")
+            assert record.attempts == 1
+        assert troupe.store.meddled
+        runs = [send for one in troupe.store.accepted for send in one.sends
+                if send.message_id.startswith("run:")]  # fmt: skip
+        assert len(runs) == 4
+    finally:
+        await troupe.stop()

@@ -3,10 +3,11 @@
 Between organizations it is deficit round-robin: each start is charged to its
 organization, and of those that have a job which may start, the one that was
 charged least is next.  Who has had nothing to start, or could not, is owed what it
-has missed, at most `OWED_MAX` starts: a burst of a quiet organization is begun at
-once and then has its share, and nobody saves shares up.  A slot is never taken
-away, so there is always the end of somebody's job to wait for.  One organization's
-priorities are its own: a flood of critical jobs costs the others what any flood does.
+has missed, at most all slots `OWED_ROUNDS` times: a burst of a quiet organization is
+begun at once and then has its share, and nobody saves shares up.  A slot is never
+taken away, so there is always the end of somebody's job to wait for.  One
+organization's priorities are its own: a flood of critical jobs costs the others what
+any flood does.
 
 Within an organization a job's place is `queued_ms + rank * AGEING_MS`, fixed when
 it is queued: among equals the oldest is first, and waiting one AGEING_MS is worth
@@ -32,8 +33,8 @@ from runtime.job import Priority
 
 AGEING_MS = 10 * 60 * 1000
 """Waiting this long outweighs one step of priority."""
-OWED_MAX: Final = 16
-"""Starts an organization may be owed."""
+OWED_ROUNDS: Final = 3
+"""Starts an organization may be owed, as a multiple of the slots."""
 LEFT_MAX: Final = 1_000
 """Organizations without queued jobs whose accounts are kept; an older one is settled."""
 UNLIMITED: Final = 0
@@ -117,6 +118,8 @@ class JobQueue:
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
+        self.owed_max = OWED_ROUNDS * limits.total
+        """Starts an organization may be owed."""
         self._tenants: dict[str, _Tenant] = {}
         """In the order in which they were served last."""
         self._queued: dict[str, Place] = {}
@@ -159,7 +162,7 @@ class JobQueue:
         tenant = self._tenants.get(one.organization)
         if tenant is None:
             charged = self._left.pop(one.organization, 0)
-            tenant = _Tenant(max(charged, self._round - OWED_MAX))
+            tenant = _Tenant(max(charged, self._round - self.owed_max))
             self._tenants[one.organization] = tenant
         name = (one.repository, one.agent, one.key)
         lane = tenant.lanes.get(name)
@@ -234,7 +237,7 @@ class JobQueue:
         del self._queued[chosen.job_id]
         self._offer(tenant, lane)
         self._round = max(self._round, tenant.charged)
-        tenant.charged = max(tenant.charged, self._round - OWED_MAX) + 1
+        tenant.charged = max(tenant.charged, self._round - self.owed_max) + 1
         if tenant.lanes:  # behind those that were served before
             self._tenants[organization] = self._tenants.pop(organization)
         else:

@@ -7,9 +7,10 @@ their own on uvloop; the caller is this one.  `flow` is enqueued while it is wor
 `drain` is what a paused scheduler has gathered; both with an agent for each job
 (`own`, as the department's are) and with 1,000 agents that are there before
 (`standing`).  `pickup` is one job on idle processes, from before its enqueuing to the
-first line of its `process_task`.  `cpuUs` is each process's processor time for a job:
-on a busy machine it says more than the wall's.  Prints `RESULT` lines as the harness of
-several projects reads them, then one line of JSON.
+first line of its `process_task`.  `fairness` is the wait of one organization's bursts
+alone, and beside 10,000 queued jobs of another.  `cpuUs` is each process's processor
+time for a job: on a busy machine it says more than the wall's.  Prints `RESULT` lines
+as the harness of several projects reads them, then one line of JSON.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ import uvloop
 from runtime.agent import AgentState, BaseAgent, job_terms
 from runtime.client import Client, Write
 from runtime.clock import SystemClock
+from runtime.collector import relax
 from runtime.host import Host, HostSettings
 from runtime.ids import Ids
 from runtime.job import AgentJob, Job, JobResult
@@ -44,6 +46,14 @@ AT_ONCE = 50
 CALLERS = 64
 STANDING = 1_000
 PICKUPS = 200
+BURSTS = 10
+BURST = 100
+"""Jobs one organization hands in at once: twice what may run at once."""
+FLOOD = 10_000
+REST_S = 1.0
+"""Between two bursts: alone it needs a third of the slots."""
+TAKES_S = 0.2
+"""Of a job in the measurement of fairness, so that there is a queue."""
 PAUSE_S = 0.01
 """Between two jobs of which each is picked up alone."""
 WITHIN_S = 120
@@ -61,6 +71,8 @@ class Worker(BaseAgent):
 
     async def process_task(self, job: Job) -> JobResult:
         os.write(1, f"{job.record.id} {time.perf_counter()}\n".encode())
+        if takes_s := job.record.payload.get("takesS"):
+            await asyncio.sleep(takes_s)
         return JobResult(outcome="finished", summary="")
 
 
@@ -70,13 +82,16 @@ async def serve_host(socket: str) -> None:
     kinds = Kinds({"worker": Worker}, store)
     host = Host("host-0", store, kinds, clock, Ids(clock), random.random, settings)
     await host.start()
+    relax()  # as the actors do
     await host.watch()
 
 
 async def serve_scheduler(socket: str) -> None:
     clock = SystemClock()
     store, limits = RemoteStore(Path(socket)), Limits(AT_ONCE, AT_ONCE)
-    await Scheduler(store, clock, Ids(clock), random.random, limits).run()
+    scheduler = Scheduler(store, clock, Ids(clock), random.random, limits)
+    relax()
+    await scheduler.run()
 
 
 class Part:
@@ -135,20 +150,24 @@ class Rig:
             "caller": time.process_time(),
         }
 
-    async def enqueue(self, id: str, agent: str | None) -> None:
+    async def enqueue(
+        self, id: str, agent: str | None, takes_s: float = 0.0, client: Client | None = None
+    ) -> None:
+        client = client or self.client
         job = AgentJob.new(
-            id=id, organization_id="default", agent_type="worker", agent_id=agent,
-            now_ms=self.clock.now_ms(), payload={},
+            id=id, organization_id=client.organization, agent_type="worker", agent_id=agent,
+            now_ms=self.clock.now_ms(), payload={"takesS": takes_s},
         )  # fmt: skip
         write = Write("job", job.id, job.to_json(), job_terms(job))
-        await self.client.send("scheduler:main", {"jobId": job.id}, "job.queued", writes=[write])
+        await client.send("scheduler:main", {"jobId": job.id}, "job.queued", writes=[write])
 
-    async def enqueue_all(self, ids: list[str], standing: bool) -> None:
+    async def enqueue_all(self, ids: list[str], standing: bool, takes_s: float = 0.0) -> None:
         waiting = iter(enumerate(ids))
 
         async def caller() -> None:
             for number, id in waiting:
-                await self.enqueue(id, f"worker:{number % STANDING}" if standing else None)
+                agent = f"worker:{number % STANDING}" if standing else None
+                await self.enqueue(id, agent, takes_s)
 
         await asyncio.gather(*(caller() for _ in range(CALLERS)))
 
@@ -229,6 +248,39 @@ async def pickups(rig: Rig, name: str, standing: bool) -> Figures:
     }
 
 
+async def fairness(rig: Rig) -> Figures:
+    """How long a quiet organization's jobs wait alone, and beside a backlog of another."""
+    quiet = Client(rig.store, rig.clock, rig.ids, "quiet", "bench")
+    alone = await bursts(rig, quiet, "alone")
+    await rig.client.ask("scheduler:main", {}, "scheduler.pause")
+    await rig.enqueue_all([f"job_flood{number}" for number in range(FLOOD)], False, TAKES_S)
+    await rig.all_queued(FLOOD)
+    await rig.client.ask("scheduler:main", {}, "scheduler.resume")
+    beside = await bursts(rig, quiet, "beside")
+    left = (await rig.client.ask("scheduler:main", {}, "scheduler.status"))["queued"]
+    return {
+        "aloneP95Ms": alone,
+        "besideP95Ms": beside,
+        "ratio": round(beside / alone, 2),
+        "leftOfTheBacklog": left,
+    }
+
+
+async def bursts(rig: Rig, client: Client, name: str) -> float:
+    """p95 of the milliseconds from before a job's enqueuing until it begins."""
+    took: list[float] = []
+    for number in range(BURSTS):
+        ids = [f"job_{name}{number}x{one}" for one in range(BURST)]
+        before = time.perf_counter()
+        await asyncio.gather(*(rig.enqueue(id, None, TAKES_S, client) for id in ids))
+        async with asyncio.timeout(WITHIN_S):
+            while not all(id in rig.began for id in ids):
+                await asyncio.sleep(0.01)
+        took += [rig.began[id] - before for id in ids]
+        await asyncio.sleep(REST_S)
+    return round(sorted(took)[int(0.95 * len(took))] * 1e3, 1)
+
+
 async def bench(jobs: int = JOBS) -> Figures:
     root = Path(tempfile.mkdtemp(prefix="bench-jobs-"))
     rig = Rig(root)
@@ -242,6 +294,7 @@ async def bench(jobs: int = JOBS) -> Figures:
                 "drain": await drain(rig, f"{kind}_drain", jobs, standing),
                 "pickup": await pickups(rig, f"{kind}_one", standing),
             }
+        found["fairness"] = await fairness(rig)
         return found
     finally:
         await rig.stop()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import pytest
 
 from runtime.job import Priority
-from runtime.schedule.queue import AGEING_MS, LEFT_MAX, OWED_MAX, JobQueue, Limits, Place, place
+from runtime.schedule.queue import AGEING_MS, LEFT_MAX, JobQueue, Limits, Place, place
 
 WIDE = Limits(total=1_000, organization=1_000, agent=0, key=0)
 
@@ -113,7 +113,7 @@ def test_a_flood_of_urgent_jobs_is_its_organizations_own() -> None:
 
 def test_shares_are_not_saved_up() -> None:
     """Who could not start anything for a day would have all slots for hours."""
-    queue = JobQueue(Limits(total=1_000, organization=1_000, key=1))
+    queue = JobQueue(Limits(total=5, organization=5, key=1))
     queued(queue, *many("a", 400), *many("b", 100, key="k"), *many("c", 200))
     holding = next(one for one in iter(queue.next, None) if one.organization == "b")
     queue.start(holding)
@@ -121,8 +121,8 @@ def test_shares_are_not_saved_up() -> None:
         assert queue.next().organization != "b"  # type: ignore[union-attr]
     queue.end(holding.job_id)
     queued(queue, *(place(f"free{n}", "b", n, Priority.NORMAL) for n in range(100)))
-    first = [queue.next().organization for _ in range(OWED_MAX + 40)]  # type: ignore[union-attr]
-    assert first.count("b") <= OWED_MAX + 40 // 3 + 2
+    first = [queue.next().organization for _ in range(queue.owed_max + 40)]  # type: ignore[union-attr]
+    assert first.count("b") <= queue.owed_max + 40 // 3 + 2
 
 
 def test_whatever_happens_limits_hold_and_no_slot_is_left_empty() -> None:

@@ -34,7 +34,8 @@ class JsonFormatter(logging.Formatter):
             "message": record.getMessage(),
         }
         for name, value in vars(record).items():
-            if name not in _STANDARD and name not in _OWN:
+            # what begins with an underscore a library has put there, for itself
+            if name not in _STANDARD and name not in _OWN and name[0] != "_":
                 said[name] = value
         if record.exc_info:
             said["error"] = self.formatException(record.exc_info)

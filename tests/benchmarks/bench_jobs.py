@@ -256,6 +256,7 @@ async def fairness(rig: Rig) -> Figures:
     await rig.enqueue_all([f"job_flood{number}" for number in range(FLOOD)], False, TAKES_S)
     await rig.all_queued(FLOOD)
     await rig.client.ask("scheduler:main", {}, "scheduler.resume")
+    await asyncio.sleep(REST_S)  # who has just come is owed starts; that is over by then
     beside = await bursts(rig, quiet, "beside")
     left = (await rig.client.ask("scheduler:main", {}, "scheduler.status"))["queued"]
     return {

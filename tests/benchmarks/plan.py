@@ -93,6 +93,8 @@ APSCHEDULER: Final = "P3 APScheduler sqlite: 1000 fire in one second, misfire_gr
 EVERYSEC: Final = "P2 bullmq redis-everysec c=50"
 SCHEDULES: Final = "P3 troupe 100000"
 APSCHEDULER: Final = "P3 APScheduler sqlite: 1000 fire in one second, misfire_grace=1"
+PATIENT: Final = "P3 APScheduler sqlite: 1000 fire in one second, misfire_grace=None"
+"""It drops none then, and is late instead."""
 ALWAYS: Final = "P2 bullmq redis-always c=50"
 
 
@@ -129,7 +131,7 @@ ROWS: Final = (
     Row("1,000 due: selection, us", SCHEDULES, "select_1000_us", "<= 1,000", less_is_better=True),
     Row("the same: loop, p99 ms", SCHEDULES, "loop_p99_ms", "<= 20", less_is_better=True),
     Row("1,000 in one second: durable lateness, p99 ms", SCHEDULES, "late_p99_ms", "<= 60",
-        {"APScheduler SQLite": (APSCHEDULER, "late_p99_ms")}, True),
+        {"APScheduler SQLite": (PATIENT, "late_p99_ms")}, True),
     Row("the same: dropped", SCHEDULES, "dropped", "0",
         {"APScheduler SQLite": (APSCHEDULER, "missed")}, True),
     Row("a next due time, weekdays at 9:30 in Berlin, us", "P3 troupe next due time",

@@ -374,7 +374,7 @@ async def test_what_is_redelivered_may_be_mended() -> None:
     api = HttpTroupe()
     world = await populate(api)
     async with await api.client() as ann:
-        url = f"/api/dead-letters/{letters._encode(world.letter)}/redeliver"
+        url = f"/api/dead-letters/{letters.letter_id(world.letter)}/redeliver"
         assert (await ann.post(url, json={"content": 1})).status_code == 422
         assert (await ann.post(url, json={"payload": {"by": 7}})).status_code == 202
     *_, again = await api.store.history(f"acme/{world.agent}", 0, 10)
@@ -386,7 +386,7 @@ async def test_of_many_who_redeliver_at_once_one_does() -> None:
     api = HttpTroupe()
     world = await populate(api)
     async with await api.client() as ann:
-        url = f"/api/dead-letters/{letters._encode(world.letter)}/redeliver"
+        url = f"/api/dead-letters/{letters.letter_id(world.letter)}/redeliver"
         answers = await asyncio.gather(*(ann.post(url) for _ in range(6)))
     assert sorted(answer.status_code for answer in answers) == [202] + [404] * 5
     assert len(await api.store.history(f"acme/{world.agent}", 0, 10)) == 2
@@ -410,7 +410,7 @@ async def test_a_dead_job_is_redelivered_with_another_payload_as_another_job(
     job = await living.job(payload={"fail": True})
     async with await living.api.client() as ann:
         await living.until(ann, f"/api/jobs/{job.id}", "failed")
-        url = f"/api/dead-letters/{letters._encode('job/' + job.id)}/redeliver"
+        url = f"/api/dead-letters/{letters.letter_id('job/' + job.id)}/redeliver"
         wrong = await ann.post(url, json={"payload": "text"})
         assert (wrong.status_code, wrong.json()["errors"][0]["path"]) == (422, "body.payload")
         answer = (await ann.post(url, json={"payload": {}})).json()
@@ -428,11 +428,11 @@ async def test_of_many_who_redeliver_a_job_at_once_one_does(living: Living) -> N
         for job in (one, other):
             await living.until(ann, f"/api/jobs/{job.id}", "failed")
         await root.post("/api/scheduler/pause")
-        url = f"/api/dead-letters/{letters._encode('job/' + one.id)}/redeliver"
+        url = f"/api/dead-letters/{letters.letter_id('job/' + one.id)}/redeliver"
         answers = await asyncio.gather(*(ann.post(url) for _ in range(6)))
         assert sorted(answer.status_code for answer in answers) == [200] + [404] * 5
         assert (await ann.get(f"/api/jobs/{one.id}")).json()["status"] == "pending"
-        url = f"/api/dead-letters/{letters._encode('job/' + other.id)}/redeliver"
+        url = f"/api/dead-letters/{letters.letter_id('job/' + other.id)}/redeliver"
         first, again = [await ann.post(url, headers={"Idempotency-Key": "r"}) for _ in range(2)]
         assert (first.status_code, again.content) == (200, first.content)
         assert (await ann.post(url)).status_code == 404

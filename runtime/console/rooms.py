@@ -30,7 +30,7 @@ COMMON: Final = "scheduler"
 
 _EVERYTHING: Final = "*"  # the key of a whole organization; no room has this name
 _OF_AN_ORGANIZATION: Final = "organization:"
-_ROOM = re.compile(r"(agent|issue|job|review|organization):[\x21-\x7e]{1,250}")
+_ROOM = re.compile(r"(agent|issue|job):[\x21-\x7e]{1,250}")
 
 
 def is_room(organization: str, room: str) -> bool:

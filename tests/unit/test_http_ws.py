@@ -218,6 +218,7 @@ async def test_a_strangers_rooms_say_nothing_and_its_organization_is_none(here: 
     [
         ({"subscribe": ["nowhere"]}, "unknown_room"),
         ({"subscribe": ["job:a", "job:"]}, "unknown_room"),
+        ({"subscribe": ["review:a"]}, "unknown_room"),
         ({"subscribe": [f"job:{n}" for n in range(50)]}, "too_many_rooms"),
         ({"subscribe": [f"job:{n}" for n in range(51)]}, "invalid_request"),
         ({"subscribe": ["job:b"], "cursor": "i:1"}, "cursor_too_late"),

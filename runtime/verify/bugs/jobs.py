@@ -104,6 +104,14 @@ def _hears_no_cancel(load: Any) -> Any:
     return classmethod(loading)
 
 
+def _deaf_to_cancels(tell: Any) -> Any:
+    def telling(self: JobLane, message: Any) -> None:
+        if message.message_type != "job.cancel":
+            tell(self, message)
+
+    return telling
+
+
 def _wakes_nobody(signal: Any) -> Any:
     def signalling(self: JobLane, stored: Any, message: Any) -> dict[str, Any]:
         found: dict[str, Any] = {**signal(self, stored, message), "sends": ()}
@@ -186,7 +194,8 @@ BUGS = (
     Bug("start in two commits", (Plant(Scheduler, "_commit", _starts_in_two),)),
     Bug("end in two commits", (Plant(JobWriter, "_commit_now", _ends_in_two),)),
     Bug("recorded results ignored", (Plant(JobRun, "load", _runs_from_nothing), STEP_CONFLICTS)),
-    Bug("cancel forgotten", (Plant(JobRun, "load", _hears_no_cancel),)),
+    Bug("cancel forgotten",
+        (Plant(JobRun, "load", _hears_no_cancel), Plant(JobLane, "_tell", _deaf_to_cancels))),
     Bug("signal wakes nobody", (Plant(JobLane, "_signal", _wakes_nobody),)),
     Bug("signal overtaken by a wait",
         (Plant(JobRun, "control", _deaf_to_signals),

@@ -25,7 +25,9 @@ class Scribe(BaseAgent):
     class State(AgentState):
         heard: list[str] = []  # noqa: RUF012 - pydantic copies it
 
-    async def receive_message(self, message: Message) -> list[str]:
+    async def receive_message(self, message: Message) -> list[str] | None:
+        if message.message_type == "reply":
+            return None
         if message.message_type == "tell":
             await self.send_message("scribe:b", message.content)
         if message.content == "fail":

@@ -144,14 +144,12 @@ async def test_a_busy_host_is_not_brought_again_what_it_has(monkeypatch) -> None
     monkeypatch.setattr("runtime.host.POLL_EVERY_S", 1.0)
     troupe = await LocalTroupe({"relay": Relay}, CountedPolls()).start()
     await ask(troupe, A, "first")
-    polls = len(troupe.store.after)
     for number in range(50):
         await ask(troupe, A, f"m{number}")
     async with asyncio.timeout(5):
-        while len(troupe.store.after) == polls:
+        while troupe.store.after[-1] < 50:
             await asyncio.sleep(0.01)
     assert len([id for id in troupe.store.brought if id != "first"]) <= 1
-    assert troupe.store.after[-1] >= 50
     await troupe.stop()
 
 

@@ -12,12 +12,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Sequence
 
 from runtime.errors import StoreError, StoreUnavailableError
 from runtime.store.contract import BATCH_MAX, Commit, Committed, Refused, Store
 
 logger = logging.getLogger(__name__)
 
+TOLD_TOGETHER = 16
+"""Answers told at once. If a host heard all of a batch before it sent the next, it and the store
+would wait for each other in turns."""
 RETRY_FIRST_S = 0.05
 RETRY_CAP_S = 1.0
 
@@ -32,6 +36,7 @@ class GroupCommitter:
         self._store = store
         self._waiting: deque[_Waiting] = deque()
         self._pump: asyncio.Task[None] | None = None
+        self._telling: set[asyncio.Task[None]] = set()
         self.refused = 0
         """Commits refused so far."""
 
@@ -63,10 +68,13 @@ class GroupCommitter:
             for one in batch if len(batch) > 1 else ():
                 await self._settle([one])
             return
-        for (_, future), answer in zip(batch, answers, strict=True):
-            self.refused += isinstance(answer, Refused)
-            if not future.done():
-                future.set_result(answer)
+        self.refused += sum(isinstance(answer, Refused) for answer in answers)
+        told = list(zip((future for _, future in batch), answers, strict=True))
+        _answer(told[:TOLD_TOGETHER])
+        if len(told) > TOLD_TOGETHER:
+            task = asyncio.create_task(_answer_rest(told))
+            self._telling.add(task)
+            task.add_done_callback(self._telling.discard)
 
     async def _write(self, commits: list[Commit]) -> list[Answer]:
         wait_s = RETRY_FIRST_S
@@ -86,7 +94,19 @@ class GroupCommitter:
         """Stop; commits not answered yet are left with an unknown outcome."""
         if self._pump is not None:
             self._pump.cancel()
-            await asyncio.gather(self._pump, return_exceptions=True)
+            await asyncio.gather(self._pump, *self._telling, return_exceptions=True)
+
+
+def _answer(told: Sequence[tuple[asyncio.Future[Answer], Answer]]) -> None:
+    for future, answer in told:
+        if not future.done():
+            future.set_result(answer)
+
+
+async def _answer_rest(told: Sequence[tuple[asyncio.Future[Answer], Answer]]) -> None:
+    for first in range(TOLD_TOGETHER, len(told), TOLD_TOGETHER):
+        await asyncio.sleep(0)  # what those before made of it may be on its way meanwhile
+        _answer(told[first : first + TOLD_TOGETHER])
 
 
 def _tell(future: asyncio.Future[Answer], error: Exception) -> None:

@@ -48,6 +48,8 @@ POLL_WAIT_S = 10.0
 
 SWEEP_S = 10.0
 """How often the host looks after callers and handlers that take long."""
+CLAIM_TOGETHER = 16
+"""Agents in one claim: those that are here work while the store gives the next."""
 POLL_EVERY_S = 0.005
 """A busy host polls no more often: most that a poll could bring has been handed over by then."""
 POLL_SOON_S = 0.001
@@ -345,9 +347,16 @@ class Host:
         limit = len(agents) if agents else self._settings.claim_max
         async with self._claims.lock:
             owner = self.owner
-            claimed = await self._claims.take(limit, agents)
-            for one in claimed if owner == self.owner else ():
-                await self._activate(one)
+            for first in range(0, limit, CLAIM_TOGETHER):
+                names = agents[first : first + CLAIM_TOGETHER] if agents else None
+                many = len(names) if names else min(CLAIM_TOGETHER, limit - first)
+                claimed = await self._claims.take(many, names)
+                if owner != self.owner:
+                    return
+                for one in claimed:
+                    await self._activate(one)
+                if names is None and len(claimed) < many:
+                    return
 
     async def _retire(self) -> None:
         """Deactivate agents that have been idle; their state stays in the store."""

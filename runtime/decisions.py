@@ -18,7 +18,16 @@ from runtime.job import AgentJob, JobStatus
 from runtime.jobevents import finished_send, job_rooms, job_send, ms_of, renamed, told_send
 from runtime.message import Message
 from runtime.schedule.queue import Place, place
-from runtime.store.contract import DEAD_LETTERS, Document, FeedEvent, Put, Send
+from runtime.store.contract import (
+    DEAD_LETTERS,
+    Ack,
+    Commit,
+    Document,
+    FeedEvent,
+    Fence,
+    Put,
+    Send,
+)
 from runtime.turn import feed_event, to_json
 
 SENDER = "scheduler:main"
@@ -38,6 +47,18 @@ class Decision:
     reply: dict[str, Any] | None = None
     job: AgentJob | None = None
     """The record that it writes, if it does."""
+
+    def commit(self, fence: Fence, acks: tuple[Ack, ...] = ()) -> Commit:
+        """The commit of the scheduler that writes it and acknowledges what led to it."""
+        return Commit(
+            SYSTEM,
+            SCHEDULER,
+            fence,
+            acks=acks,
+            puts=tuple(self.puts),
+            sends=tuple(self.sends),
+            feed=tuple(self.feed),
+        )
 
 
 def refuse(code: str, detail: str) -> Decision:

@@ -47,7 +47,6 @@ from runtime.store.contract import (
     DEAD_LETTERS,
     Ack,
     Activation,
-    Commit,
     Document,
     FeedEvent,
     Fence,
@@ -425,17 +424,7 @@ class Scheduler:
 
     async def _commit(self, decision: Decision, acks: tuple[Ack, ...] = ()) -> str | None:
         """Write one decision; the reason if it was refused (or had landed already)."""
-        answer = await self._group.commit(
-            Commit(
-                SYSTEM,
-                SCHEDULER,
-                self._fence,
-                acks=acks,
-                puts=tuple(decision.puts),
-                sends=tuple(decision.sends),
-                feed=tuple(decision.feed),
-            )
-        )
+        answer = await self._group.commit(decision.commit(self._fence, acks))
         if not isinstance(answer, Refused):
             return None
         if answer.reason in ("stale_epoch", "stale_incarnation"):

@@ -27,7 +27,7 @@ from runtime.client import Client
 from runtime.decisions import Decision
 from runtime.errors import StoreUnavailableError
 from runtime.group import GroupCommitter
-from runtime.ids import HOME, SCHEDULER, SYSTEM, Ids
+from runtime.ids import HOME, SCHEDULER, Ids
 from runtime.job import AgentJob, JobStatus
 from runtime.message import Message
 from runtime.patience import patiently
@@ -176,17 +176,7 @@ class Life:
                 await self._commit(Decision(), (Ack(stored.message_id),))
 
     async def _commit(self, decision: Decision, acks: tuple[Ack, ...] = ()) -> str | None:
-        answer = await self._group.commit(
-            Commit(
-                SYSTEM,
-                SCHEDULER,
-                self._fence,
-                acks=acks,
-                puts=tuple(decision.puts),
-                sends=tuple(decision.sends),
-                feed=tuple(decision.feed),
-            )
-        )
+        answer = await self._group.commit(decision.commit(self._fence, acks))
         if not isinstance(answer, Refused):
             return None
         if answer.reason in ("stale_epoch", "stale_incarnation"):

@@ -13,7 +13,7 @@ before it, its turn fails) nothing of it has happened, and it is accepted and
 handled like every other.
 
 While there is nothing to do there is no task.  Which agents are live, and
-where, is `host`'s business; jobs run beside the turns in `jobrun`.
+where, is `host`'s business; jobs run beside the turns in `jobs.run`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from runtime.folded import Folded
 from runtime.group import GroupCommitter
 from runtime.ids import Ids, split
 from runtime.inbox import Inbox, whole
-from runtime.joblane import JobLane
+from runtime.jobs.lane import JobLane
 from runtime.journal import State
 from runtime.message import Message
 from runtime.patience import patiently

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from runtime.ids import split
 from runtime.job import JobStatus
-from runtime.jobround import ENDED, Unit
+from runtime.jobs.rounds import ENDED, Unit
 from runtime.metrics import Meter
 
 logger = logging.getLogger(__name__)

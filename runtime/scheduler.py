@@ -8,7 +8,7 @@ the record's writer until `job.ended` comes back.  So nothing is lost between
 the two, and a second scheduler can run but not write.
 
 What it holds in memory is rebuilt from the job records at every start.  Where
-each job is, is `jobtable`'s; what each message about one leads to, `jobdesk`'s.
+each job is, is `jobs.table`'s; what each message about one leads to, `jobs.desk`'s.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from runtime import decisions
 from runtime.backoff import Backoff
 from runtime.clock import Clock, iso
-from runtime.decisions import Decision, refuse
 from runtime.errors import InvalidIdError, InvalidMessageError, StoreError, StoreUnavailableError
 from runtime.group import GroupCommitter
 from runtime.ids import HOME, SCHEDULER, SYSTEM, Ids, address, split
 from runtime.job import AgentJob, JobStatus
-from runtime.jobdesk import ATTEMPTS_MAX, JobDesk
-from runtime.jobholds import HOLDS
-from runtime.joborphans import orphans
-from runtime.jobrecords import JobRecords, Record
-from runtime.jobround import DECIDE_MAX, ENDED, RETRY, Heard, Unit, packed
-from runtime.jobtable import JobTable
+from runtime.jobs import decisions
+from runtime.jobs.decisions import Decision, refuse
+from runtime.jobs.desk import ATTEMPTS_MAX, JobDesk
+from runtime.jobs.holds import HOLDS
+from runtime.jobs.orphans import orphans
+from runtime.jobs.records import JobRecords, Record
+from runtime.jobs.rounds import DECIDE_MAX, ENDED, RETRY, Heard, Unit, packed
+from runtime.jobs.table import JobTable
 from runtime.message import Message, WireModel
 from runtime.metrics import Meter
 from runtime.observed import Observed
 from runtime.patience import patiently
-from runtime.plandesk import PlanDesk
-from runtime.planner import Planner, Queue
+from runtime.plans.desk import PlanDesk
+from runtime.plans.planner import Planner, Queue
 from runtime.schedule.queue import Limits
 from runtime.standing import COLLECTION, Control, Present, read, standing
 from runtime.store.contract import (

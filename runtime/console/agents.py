@@ -25,7 +25,7 @@ from runtime.console.paging import LIMIT_MAX, Page, PageQuery, list_page, number
 from runtime.console.problems import not_found
 from runtime.ids import split
 from runtime.job import AgentJob, JobStatus
-from runtime.jobholds import HOLDS
+from runtime.jobs.holds import HOLDS
 from runtime.journal import decode
 from runtime.message import WireModel
 from runtime.store.contract import Document, JournalEvent, StoredMessage

@@ -16,7 +16,7 @@ from runtime.client import AskTimeoutError, Client, ConflictError
 from runtime.clock import Clock
 from runtime.errors import CommitRefusedError, DeadLetterError, StoreUnavailableError
 from runtime.ids import Ids, address
-from runtime.jobholds import HOLDS, Hold
+from runtime.jobs.holds import HOLDS, Hold
 from runtime.message import Message
 from runtime.store.contract import Store
 from runtime.verify.history import History

@@ -24,15 +24,15 @@ from functools import cache
 from typing import Any, Final
 
 from runtime.client import Client
-from runtime.decisions import Decision
 from runtime.errors import StoreUnavailableError
 from runtime.group import GroupCommitter
 from runtime.ids import HOME, SCHEDULER, Ids
 from runtime.job import AgentJob, JobStatus
+from runtime.jobs.decisions import Decision
 from runtime.message import Message
 from runtime.patience import patiently
-from runtime.plandesk import PlanDesk
-from runtime.planner import Planner, Queue
+from runtime.plans.desk import PlanDesk
+from runtime.plans.planner import Planner, Queue
 from runtime.schedule.audit import Present, Tally, audit
 from runtime.schedule.record import (
     OCCURRENCES,

@@ -13,7 +13,7 @@ from runtime.clock import ManualClock, SystemClock
 from runtime.errors import JobWaiting
 from runtime.ids import SCHEDULER, Ids
 from runtime.job import AgentJob, JobResult, JobStatus
-from runtime.joborphans import orphans
+from runtime.jobs.orphans import orphans
 from runtime.message import Message
 from runtime.scheduler import FencedError, Scheduler
 from runtime.store.contract import Commit, Committed, Put, Refused

@@ -9,8 +9,8 @@ import pytest
 
 from runtime.agent import AgentState, BaseAgent, job_terms
 from runtime.client import Write
-from runtime.decisions import CARRIED_BYTES_MAX
 from runtime.job import AgentJob, JobResult
+from runtime.jobs.decisions import CARRIED_BYTES_MAX
 from runtime.message import Message
 from runtime.schedule.queue import Limits
 from runtime.store.contract import Commit, Committed, Refused

@@ -6,10 +6,10 @@ import pytest
 
 from runtime.backoff import Backoff
 from runtime.clock import ManualClock
-from runtime.decisions import Decision
 from runtime.job import AgentJob, JobStatus
-from runtime.jobdesk import ATTEMPTS_MAX, JobDesk
-from runtime.jobtable import JobTable
+from runtime.jobs.decisions import Decision
+from runtime.jobs.desk import ATTEMPTS_MAX, JobDesk
+from runtime.jobs.table import JobTable
 from runtime.message import Message
 from runtime.schedule.queue import Limits
 

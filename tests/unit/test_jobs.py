@@ -7,12 +7,12 @@ import json
 
 import pytest
 
-from runtime import jobwriter
 from runtime.agent import AgentState, BaseAgent, job_terms
 from runtime.client import Client, Write
 from runtime.errors import JobWaiting
 from runtime.ids import HOME
 from runtime.job import AgentJob, JobResult
+from runtime.jobs import writer as jobwriter
 from runtime.message import Message
 from runtime.store.contract import Document
 from tests.troupe import LocalTroupe, eventually, soon

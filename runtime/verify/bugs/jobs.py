@@ -5,15 +5,16 @@ from __future__ import annotations
 from dataclasses import replace as replaced
 from typing import Any
 
-from runtime import decisions, jobtable
 from runtime.client import Client
-from runtime.decisions import Decision
 from runtime.job import Priority
-from runtime.jobdesk import JobDesk
-from runtime.joblane import JobLane
-from runtime.jobrun import JobRun
-from runtime.jobtable import JobTable
-from runtime.jobwriter import JobWriter
+from runtime.jobs import decisions
+from runtime.jobs import table as jobtable
+from runtime.jobs.decisions import Decision
+from runtime.jobs.desk import JobDesk
+from runtime.jobs.lane import JobLane
+from runtime.jobs.run import JobRun
+from runtime.jobs.table import JobTable
+from runtime.jobs.writer import JobWriter
 from runtime.schedule.queue import JobQueue, Limits
 from runtime.scheduler import Scheduler
 from runtime.store import rules

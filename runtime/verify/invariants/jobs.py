@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from runtime.ids import SCHEDULER, split
-from runtime.jobholds import HOLDS
+from runtime.jobs.holds import HOLDS
 from runtime.store.contract import Commit
 from runtime.verify.history import Fact, Violation
 from runtime.verify.invariants.reading import (

@@ -9,7 +9,7 @@ A handler decides from the job's record as it was read and the message alone,
 notes in the table where the job is from now on, and answers what is to be
 written.  A message may be read late: what the record says has happened by
 then, has.  Reading, committing and dispatching are `scheduler`'s business; what
-a decision looks like in the store is `decisions`'.
+a decision looks like in the store is `jobs.decisions`'.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from runtime import decisions
 from runtime.backoff import Backoff
 from runtime.clock import Clock, iso
-from runtime.decisions import Decision, refuse
 from runtime.ids import address, split
 from runtime.job import LOGS_MAX, AgentJob, JobStatus, LogLine
-from runtime.jobevents import ms_of, renamed
-from runtime.jobholds import Holds
-from runtime.jobtable import JobTable
+from runtime.jobs import decisions
+from runtime.jobs.decisions import Decision, refuse
+from runtime.jobs.events import ms_of, renamed
+from runtime.jobs.holds import Holds
+from runtime.jobs.table import JobTable
 from runtime.message import Message
 from runtime.store.contract import ABSENT, Document, Put
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import heapq
 
-from runtime.decisions import place_of
 from runtime.job import AgentJob, JobStatus
+from runtime.jobs.decisions import place_of
 from runtime.schedule.queue import JobQueue, Limits, Place
 
 

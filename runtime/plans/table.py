@@ -31,7 +31,7 @@ class Entry:
         self.filed_ms: int | None = None
         """The bucket it is in."""
         self.ready: object | None = None
-        """What `planwriter.prepared` has made of its next due time."""
+        """What `writer.prepared` has made of its next due time."""
         self.set(record, doc_revision)
 
     def set(self, record: Schedule, doc_revision: int) -> None:

@@ -11,8 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from runtime.decisions import Decision
 from runtime.errors import InvalidMessageError
+from runtime.jobs.decisions import Decision
 from runtime.message import Message
 from runtime.store.contract import Ack, StoredMessage
 from runtime.turn import to_json

@@ -17,7 +17,7 @@ import msgspec
 from runtime.agent import job_terms
 from runtime.ids import kind_of
 from runtime.job import AgentJob
-from runtime.plantable import Entry
+from runtime.plans.table import Entry
 from runtime.schedule.policy import Fates, drop, extend
 from runtime.schedule.record import (
     OCCURRENCES,

@@ -11,7 +11,7 @@ written; when one is refused (it had landed already, or somebody removed the
 document) the schedule is read again.
 
 What a due time's fate is, is `schedule.policy`'s; what messages ask for,
-`plandesk`'s; what is written, `planwriter`'s.
+`plans.desk`'s; what is written, `plans.writer`'s.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from typing import Final
 import msgspec
 
 from runtime.clock import Clock, iso
-from runtime.decisions import SENDER, Decision
 from runtime.errors import InvalidScheduleError, StoreError
 from runtime.ids import SCHEDULER
 from runtime.job import AgentJob
+from runtime.jobs.decisions import SENDER, Decision
 from runtime.message import Message
-from runtime.pace import Pace
 from runtime.patience import patiently
-from runtime.planclock import ClockWatch
-from runtime.planends import after
-from runtime.plantable import Entry, PlanTable
-from runtime.planwriter import Change, Facts, Ready, fired, prepared, retimed, settled
+from runtime.plans.clock import ClockWatch
+from runtime.plans.ends import after
+from runtime.plans.pace import Pace
+from runtime.plans.table import Entry, PlanTable
+from runtime.plans.writer import Change, Facts, Ready, fired, prepared, retimed, settled
 from runtime.schedule.policy import GRACE_MS, SLICE, Moment, drain, settle
 from runtime.schedule.record import (
     REVISIONS,

@@ -15,10 +15,10 @@ from collections.abc import Iterable
 from typing import Final
 
 from runtime.clock import iso
-from runtime.decisions import Decision, publish
 from runtime.ids import address, split
 from runtime.job import AgentJob
-from runtime.jobtable import JobTable
+from runtime.jobs.decisions import Decision, publish
+from runtime.jobs.table import JobTable
 from runtime.message import WireModel
 from runtime.store.contract import Document, Put
 from runtime.turn import feed_event

@@ -3,7 +3,7 @@
 Each step is durable before and after its call, so the run may be cut anywhere
 and begun again from the top.  While the run lasts, its host owns the job's
 record; before and after, the scheduler does.  What becomes durable with what is
-`jobwriter`'s business.
+`jobs.writer`'s business.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ from runtime.job import (
     StepContext,
     StepKind,
 )
-from runtime.jobevents import finished_send, job_send, ms_of, renamed
-from runtime.jobwriter import UNWRITABLE, JobWriter, LostError
+from runtime.jobs.events import finished_send, job_send, ms_of, renamed
+from runtime.jobs.writer import UNWRITABLE, JobWriter, LostError
 from runtime.message import Message
 from runtime.patience import patiently
 from runtime.sessions import end_of_run

@@ -21,8 +21,8 @@ from runtime.clock import iso
 from runtime.deadletters import burial
 from runtime.errors import told
 from runtime.ids import SCHEDULER
-from runtime.jobrun import JobRun
-from runtime.jobwriter import UNWRITABLE, LostError
+from runtime.jobs.run import JobRun
+from runtime.jobs.writer import UNWRITABLE, LostError
 from runtime.message import Message
 from runtime.store.contract import Ack, Put, Refused, Send, StoredMessage
 from runtime.turn import to_json

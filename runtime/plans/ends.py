@@ -8,8 +8,8 @@ from collections.abc import Mapping
 import msgspec
 
 from runtime.job import AgentJob, JobStatus
-from runtime.plantable import Entry
-from runtime.planwriter import Change, Facts, settled
+from runtime.plans.table import Entry
+from runtime.plans.writer import Change, Facts, settled
 from runtime.schedule.policy import Moment, drain, drop
 from runtime.schedule.record import Outcome, Schedule
 from runtime.schedule.spec import local_day

@@ -4,7 +4,7 @@ A step's result is written at once, in one commit with the intent of the next
 step when that follows without a pause: nothing is called before every earlier
 result is durable.  Progress, money and events gather for a second and go with
 whatever is written first.  One commit is out at a time, and goes on to its end
-when its caller is cancelled.  When to write what is `jobrun`'s business.
+when its caller is cancelled.  When to write what is `jobs.run`'s business.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from runtime.agent import job_terms
 from runtime.errors import StoreError
 from runtime.job import AgentJob, JobStatus
-from runtime.jobevents import job_rooms, told_send
+from runtime.jobs.events import job_rooms, told_send
 from runtime.patience import patiently
 from runtime.store.contract import FeedEvent, Intent, Put, Refused, Result, Send
 from runtime.turn import feed_event

@@ -22,14 +22,14 @@ from typing import Any, Final
 import msgspec
 from pydantic import ValidationError
 
-from runtime.decisions import Decision, refuse
 from runtime.errors import InvalidScheduleError, TroupeError
 from runtime.ids import Ids, agent_id, split
 from runtime.job import JobStatus
+from runtime.jobs.decisions import Decision, refuse
 from runtime.message import Message
-from runtime.planner import HEADS, Planner, commands
-from runtime.plantable import Entry
-from runtime.planwriter import Change, Facts, revision_put, settled
+from runtime.plans.planner import HEADS, Planner, commands
+from runtime.plans.table import Entry
+from runtime.plans.writer import Change, Facts, revision_put, settled
 from runtime.schedule.policy import Fates, drop, settle
 from runtime.schedule.record import (
     DEFAULT_NAME,

@@ -15,7 +15,7 @@ from runtime.agent import job_terms
 from runtime.clock import iso
 from runtime.ids import SCHEDULER, SYSTEM, address
 from runtime.job import AgentJob, JobStatus
-from runtime.jobevents import finished_send, job_rooms, job_send, ms_of, renamed, told_send
+from runtime.jobs.events import finished_send, job_rooms, job_send, ms_of, renamed, told_send
 from runtime.message import Message
 from runtime.schedule.queue import Place, place
 from runtime.store.contract import (

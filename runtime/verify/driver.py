@@ -178,8 +178,15 @@ class Driver(Caller):
         }
 
     async def _control(self) -> None:
-        if self.jobs:
-            await self.control(self.random.choice(self.jobs[-8:]), self.random.choice(CONTROLS))
+        """Half of the time of a job that is at work: what it is told meets what it does."""
+        jobs = await self._at_work() if self.random.random() < 1 / 2 else []
+        if jobs := jobs or self.jobs[-8:]:
+            await self.control(self.random.choice(jobs), self.random.choice(CONTROLS))
+
+    async def _at_work(self) -> list[str]:
+        running = {"status": JobStatus.RUNNING.value}
+        found = await self.repeat("at_work", lambda: self.client.list("job", running))
+        return [document.key for document in found]
 
     async def _pause_all(self) -> None:
         await self.schedule("scheduler.pause")
@@ -331,12 +338,17 @@ class Driver(Caller):
                 continue
             open_jobs.append(record.id)
             if record.status is JobStatus.WAITING and record.reason == "question":
-                await self.control(record.id, "job.signal")
+                await self._answer_once(record.id)
             elif record.status is JobStatus.PAUSED:
                 await self.control(record.id, "job.resume")
             elif record.agent_id:  # also a job whose wait is over says that it waits
                 await self.resume_agent(record.agent_id)
         return open_jobs
+
+    async def _answer_once(self, job: str) -> None:
+        """Nobody answers twice: a job that waits for what is there waits for ever."""
+        if await self.client.get("signal", f"{job}/{SIGNAL}") is None:
+            await self.control(job, "job.signal")
 
     async def _all_jobs(self) -> list[Any]:
         found: list[Any] = []

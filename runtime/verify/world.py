@@ -36,6 +36,8 @@ RESTART_S: Final = 1.0
 """After which a process that ended by itself is started again."""
 GRACE_S: Final = 5.0
 """What dead processes had sent has arrived by then."""
+SETTLE_FACTS_MAX: Final = 10_000
+"""So much happens in peace only if something goes round for ever; usual are five hundred."""
 
 
 @dataclass(frozen=True)
@@ -239,7 +241,8 @@ class World:
 
     async def _settled(self, drivers: list[Driver], deadline_s: float) -> None:
         await drivers[0].schedule("scheduler.resume")
-        while self.loop.time() < deadline_s:
+        facts_max = len(self.history.facts) + SETTLE_FACTS_MAX
+        while self.loop.time() < deadline_s and len(self.history.facts) < facts_max:
             jobs = [job for driver in drivers for job in await driver.settle()]
             if not jobs and not await self.pending():
                 self.history.add("world", "ok", "drained")

@@ -4,18 +4,28 @@ Required are sender, recipient, messageType, content, timestamp and messageId;
 optional are replyTo, metadata and attachments.  On the wire it is JSON in
 camelCase.  A message id is unique per recipient for as long as the message is
 kept: sending the same id again changes nothing, which is what makes a retry safe.
+
+A message is checked where it is made, in memory or of JSON, and written once.  It
+is a struct and no pydantic model, because every turn makes, writes and reads one.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+import msgspec
+from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
+from pydantic_core import to_jsonable_python
 
 from runtime.errors import InvalidMessageError
 
 CONTENT_BYTES_MAX = 1 << 20
+MESSAGE_ID_MAX: Final = 128
+ADDRESS_MAX: Final = 240
+MESSAGE_TYPE_MAX: Final = 64
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 BROADCAST_PREFIX = "role:"
 """A recipient `role:reviewer` means every agent of the organization with that role."""
 
@@ -36,31 +46,77 @@ class WireModel(BaseModel):
         return self.model_dump_json(by_alias=True, exclude_none=True).encode()
 
 
-class Attachment(WireModel):
+class Attachment(
+    msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True
+):
     """A reference to stored content, never the content itself."""
 
-    name: str = Field(max_length=255)
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    name: str
+    """At most 255 characters."""
+    sha256: str
     """Content address of the bytes in the store."""
-    media_type: str = Field(default="application/octet-stream", max_length=127)
-    size_bytes: int = Field(ge=0)
+    media_type: str = "application/octet-stream"
+    """At most 127 characters."""
+    size_bytes: int
+
+    def __post_init__(self) -> None:
+        _check_length("name", self.name, 0, 255)
+        _check_length("mediaType", self.media_type, 0, 127)
+        if not _SHA256.fullmatch(self.sha256):
+            raise ValueError("sha256 is not 64 hexadecimal digits")
+        if self.size_bytes < 0:
+            raise ValueError("sizeBytes is negative")
 
 
-class Message(WireModel):
-    """One message; immutable once made."""
+class Message(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    rename="camel",
+    omit_defaults=True,
+    forbid_unknown_fields=True,
+):
+    """One message; immutable once made. ValueError where a field has not the length it may have."""
 
-    message_id: str = Field(min_length=1, max_length=128)
-    sender: str = Field(min_length=1, max_length=240)
+    message_id: str
+    """1 to 128 characters."""
+    sender: str
     """`kind:key` of the agent, or `client:name`; set by the runtime, never by the payload."""
-    recipient: str = Field(min_length=1, max_length=240)
-    message_type: str = Field(min_length=1, max_length=64)
+    recipient: str
+    """As the sender, 1 to 240 characters."""
+    message_type: str
+    """1 to 64 characters."""
     content: Any = None
     """Any JSON value; by convention an object."""
     timestamp: str
     """When it was made, RFC 3339 UTC with milliseconds."""
-    reply_to: str | None = Field(default=None, max_length=128)
+    reply_to: str | None = None
+    """At most 128 characters."""
     metadata: dict[str, Any] | None = None
     attachments: tuple[Attachment, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < len(self.message_id) <= MESSAGE_ID_MAX:
+            _check_length("messageId", self.message_id, 1, MESSAGE_ID_MAX)
+        if not 0 < len(self.sender) <= ADDRESS_MAX:
+            _check_length("sender", self.sender, 1, ADDRESS_MAX)
+        if not 0 < len(self.recipient) <= ADDRESS_MAX:
+            _check_length("recipient", self.recipient, 1, ADDRESS_MAX)
+        if not 0 < len(self.message_type) <= MESSAGE_TYPE_MAX:
+            _check_length("messageType", self.message_type, 1, MESSAGE_TYPE_MAX)
+        if self.reply_to is not None:
+            _check_length("replyTo", self.reply_to, 0, MESSAGE_ID_MAX)
+        if self.metadata is not None and not isinstance(self.metadata, dict):
+            raise ValueError("metadata is no object")
+
+    def to_wire(self) -> dict[str, Any]:
+        """The message as JSON-able data in camelCase, without absent fields."""
+        wire: dict[str, Any] = msgspec.json.decode(self.to_json())
+        return wire
+
+    def to_json(self) -> bytes:
+        """The message as JSON bytes in camelCase, without absent fields."""
+        return _encode(self)
 
     @classmethod
     def from_json(cls, body: bytes | str) -> Message:
@@ -70,6 +126,20 @@ class Message(WireModel):
             InvalidMessageError: not JSON, a field missing, unknown or of the wrong type.
         """
         try:
-            return cls.model_validate_json(body)
-        except ValidationError as error:
+            return _decode(body)
+        except (ValueError, RecursionError) as error:  # msgspec's own are ValueErrors
             raise InvalidMessageError(str(error)) from error
+
+
+def _check_length(name: str, value: str, least: int, most: int) -> None:
+    if not least <= len(value) <= most:
+        raise ValueError(f"{name} has {len(value)} characters, not {least}..{most}")
+
+
+def _plain(value: Any) -> Any:
+    """What an author's content may hold beside JSON's own values, as JSON."""
+    return to_jsonable_python(value, by_alias=True, exclude_none=True)
+
+
+_encode = msgspec.json.Encoder(enc_hook=_plain).encode
+_decode = msgspec.json.Decoder(Message).decode

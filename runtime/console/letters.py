@@ -15,6 +15,7 @@ import json
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Path, Query
+from msgspec.structs import replace
 from starlette.responses import JSONResponse, Response
 
 from runtime.client import Write
@@ -119,8 +120,7 @@ async def _send_again(
     given_up = Message.from_json(message.body)
     told = {**(given_up.metadata or {}), "redeliveredBy": caller.by}
     content = edited.get("payload", given_up.content)
-    changed = {"message_id": message_id, "metadata": told, "content": content}
-    envelope = given_up.model_copy(update=changed)
+    envelope = replace(given_up, message_id=message_id, metadata=told, content=content)
     send = Send(message_id, message.sender, message.recipient, envelope.to_json(), message.reply_to)
     writes = [
         Write(DEAD_LETTERS, letter.key, None, {}, letter.revision),

@@ -20,6 +20,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import replace
 from pydantic import ValidationError
 
 from runtime.errors import InvalidScheduleError, TroupeError
@@ -124,7 +125,7 @@ class PlanDesk:
         except FieldError as error:
             return _refused("invalid_schedule", f"{error.field}: {error.error}")
         named = {**content, "name": body.name}
-        entry = await self._entry(organization, message.model_copy(update={"content": named}))
+        entry = await self._entry(organization, replace(message, content=named))
         by, wanted = str(content.get("by") or message.sender), content.get("ifRevision")
         if entry is None:
             if wanted is not None:

@@ -165,7 +165,7 @@ def test_the_envelope_is_that_of_adr_1() -> None:
     digest = "a" * 64
     attached = [{"name": "n", "sha256": digest, "mediaType": "text/plain", "sizeBytes": 3}]
     wire = envelope(replyTo="q", metadata={"k": "v"}, attachments=attached)
-    message = Message.model_validate(wire)
+    message = Message.from_json(json.dumps(wire))
     assert message.to_wire() == wire
     assert message.attachments == (
         Attachment(name="n", sha256=digest, media_type="text/plain", size_bytes=3),

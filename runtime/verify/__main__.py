@@ -13,10 +13,10 @@ from collections.abc import Callable, Mapping
 from runtime.verify.conformance import STORES, conformance
 from runtime.verify.crashpoints import crashpoints
 from runtime.verify.cron import verify as verify_cron
+from runtime.verify.month import Size
 from runtime.verify.planted import find_all
 from runtime.verify.powerloss import powerloss
 from runtime.verify.report import Outcome, TooLittleError
-from runtime.verify.schedules import Size
 from runtime.verify.schedules import verify as verify_schedules
 from runtime.verify.simulate import CALM, TROUBLE, run_seed, run_seed_on_sqlite, simulate
 

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from runtime.clock import Clock
 from runtime.ids import split
 from runtime.store.contract import Activation, Commit, Committed, Refused, Store
+from runtime.store.through import Through
 from runtime.verify.history import History, Lease, Written
-from runtime.verify.through import Through
 
 
 class Tap(Through):

@@ -10,6 +10,7 @@ from runtime.clock import ManualClock
 from runtime.errors import StoreUnavailableError
 from runtime.store.contract import Ack, Commit, Event, Fence, Send
 from runtime.store.memory import MemoryStore
+from runtime.store.through import Through
 from runtime.verify.chaos.merge import merge
 from runtime.verify.chaos.notes import Did, Notes, read_notes
 from runtime.verify.chaos.reading import marks
@@ -18,7 +19,6 @@ from runtime.verify.chaos.watch import Watch
 from runtime.verify.history import Fact, History
 from runtime.verify.invariants import violations
 from runtime.verify.reader import read_everything
-from runtime.verify.through import Through
 
 A, B = "acme/thing:0", "acme/thing:1"
 LEASE_S = 3.0

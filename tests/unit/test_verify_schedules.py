@@ -10,7 +10,8 @@ import pytest
 from runtime.schedule import policy
 from runtime.schedule.audit import Present, audit
 from runtime.schedule.record import Occurrence, Outcome, Revision, Spec, encode
-from runtime.verify.schedules import Size, one_month, verify
+from runtime.verify.month import Size
+from runtime.verify.schedules import one_month, verify
 
 SMALL = Size(schedules=24, days=3, outages=10, edits=20, pauses=12, steps=8, handovers=5)
 

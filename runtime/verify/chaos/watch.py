@@ -29,8 +29,8 @@ from runtime.store.contract import (
     Store,
     Swept,
 )
+from runtime.store.through import Through
 from runtime.verify.chaos.notes import Answered, Asked, Notes
-from runtime.verify.through import Through
 
 WATCH: Final = "runtime.verify.chaos.watch:watch"
 MARK: Final = "chaos:commit"

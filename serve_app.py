@@ -3,7 +3,8 @@
     serve run serve_app:app
 
 `troupe up` does the same on a Ray head of its own.  Everything that a process
-of Troupe is made of is put together here, and only here.
+of Troupe is made of is put together here, and only here; of a host that is
+`actors.department`, which knows nothing of HTTP.
 """
 
 from __future__ import annotations
@@ -11,22 +12,14 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from actors.department import kinds
 from actors.intake.routes import routers
-from actors.settings import DepartmentSettings
 from runtime import logs
 from runtime.clock import SystemClock
 from runtime.cluster import http, stores
 from runtime.console.app import create_app
 from runtime.ids import Ids
-from runtime.kinds import Factory
 
-AGENTS = "serve_app:agents"
-
-
-def agents() -> dict[str, Factory]:
-    """The factories of the department's agents, for a host."""
-    return dict(kinds(DepartmentSettings.from_env(os.environ)))
+AGENTS = "actors.department:agents"
 
 
 def build() -> Any:

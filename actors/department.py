@@ -2,11 +2,13 @@
 
 `kinds` is all that the runtime is given.  It is called once in each process
 that hosts agents, because what they share (connections, the sandbox, the
-upkeep of the disk) stays there.
+upkeep of the disk) stays there.  Such a process is to be up again soon after a
+kill, so nothing here imports what only HTTP or a model's SDK needs.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 from actors.code import CodeAgent
@@ -19,6 +21,11 @@ from actors.settings import DepartmentSettings
 from actors.triage import TriageAgent
 from runtime.agent import BaseAgent
 from runtime.ids import AgentId
+
+
+def agents() -> dict[str, Callable[[AgentId], BaseAgent]]:
+    """The factories for a host, as the environment wants them: `ClusterSettings.agents`."""
+    return kinds(DepartmentSettings.from_env(os.environ))
 
 
 def kinds(settings: DepartmentSettings) -> dict[str, Callable[[AgentId], BaseAgent]]:

@@ -297,6 +297,7 @@ class Host:
             try:
                 poll = await self._next_poll(owner, after)
             except StoreUnavailableError:
+                self._doubtful.set()  # the lease may have gone with the connection
                 await asyncio.sleep(RETRY_S * (0.5 + self.random()))
                 await self._claim_and_activate(None)  # a lost answer may have told of work
                 continue

@@ -14,7 +14,7 @@ from pathlib import Path
 from actors.models.settings import ModelSettings
 from runtime.cluster import ClusterSettings, Companion
 
-AGENTS = "serve_app:agents"
+AGENTS = "actors.department:agents"
 APPLICATION = "serve_app:app"
 SCRIPTED = Companion(
     "scripted-model", (sys.executable, "-m", "actors.models.scripted"), "TROUPE_SCRIPTED_URL"

@@ -15,9 +15,7 @@ import logging
 import math
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import NoReturn
-
-import anthropic
+from typing import TYPE_CHECKING, NoReturn
 
 from actors.models.errors import (
     BudgetSpentError,
@@ -44,6 +42,9 @@ from actors.models.stream import AnswerBuilder
 from actors.models.transport import make_sdk, read_stream
 from actors.models.wire import to_wire
 from runtime.clock import Clock
+
+if TYPE_CHECKING:
+    import anthropic
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +74,8 @@ class ModelClient:
         self._sleep = sleep
         self._call_timeout_s = call_timeout_s
         self._breakers: dict[str, Breaker] = {}
-        self._sdk = make_sdk(settings) if settings.configured else None
+        self._sdk: anthropic.AsyncAnthropic | None = None
+        """There after the first call."""
 
     async def aclose(self) -> None:
         """Close the connections; the client is not to be used after."""
@@ -99,7 +101,7 @@ class ModelClient:
             ModelRequestError: the request was refused.
             ModelAnswerError: answers came that can't be used.
         """
-        if self._sdk is None:
+        if not self.settings.configured:
             raise ModelNotConfiguredError()
         call = _Call(request, self.settings.price(request.model), budget_usd)
         breaker = self._breakers.setdefault(request.model, Breaker(self._clock))
@@ -108,13 +110,20 @@ class ModelClient:
             if (until_ms := breaker.open_until_ms()) is not None:
                 raise ModelUnavailableError("circuit_open", until_ms, call.spent_usd)
             builder = AnswerBuilder()
-            outcome = await self._try(self._sdk, call.body, builder)
+            outcome = await self._try(await self._connected(), call.body, builder)
             if not isinstance(outcome, Failure):
                 breaker.succeeded()
                 return call.answer(builder, *outcome)
             if outcome.verdict == "again":
                 breaker.failed(outcome.retry_after_s)
             await self._after_failure(call, builder, outcome)
+
+    async def _connected(self) -> anthropic.AsyncAnthropic:
+        """The SDK, made by the first call; beside the loop, whose other agents go on meanwhile."""
+        if self._sdk is None:
+            made = await asyncio.to_thread(make_sdk, self.settings)
+            self._sdk = self._sdk or made  # another call may have been quicker
+        return self._sdk
 
     async def _try(
         self, sdk: anthropic.AsyncAnthropic, body: Json, builder: AnswerBuilder

@@ -13,9 +13,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import anthropic
-import httpx2
-
 from actors.models.stream import MalformedAnswerError, StreamError
 from runtime.backoff import Backoff
 from runtime.clock import Clock
@@ -67,24 +64,24 @@ class Failure:
 
 def classify(error: Exception, clock: Clock) -> Failure | None:
     """What an exception of a try means; None: it is no failure of the model call."""
+    import anthropic  # noqa: PLC0415 - `transport` says why it is not loaded before it is used
+    import httpx2  # noqa: PLC0415
+
     if isinstance(error, anthropic.APIStatusError):
         return _of_response(error.status_code, error.response.headers, error.body, clock)
     if isinstance(error, StreamError):
         return _of_stream_error(error)
     if isinstance(error, MalformedAnswerError):
         return Failure("unusable", error.reason)
-    for kinds, reason in _BROKEN_CONNECTIONS:
-        if isinstance(error, kinds):
-            return Failure("again", reason)
-    return None
-
-
-_BROKEN_CONNECTIONS: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
-    ((TimeoutError, anthropic.APITimeoutError, httpx2.TimeoutException), "timeout"),
-    ((anthropic.APIConnectionError,), "connection"),
+    if isinstance(error, (TimeoutError, anthropic.APITimeoutError, httpx2.TimeoutException)):
+        return Failure("again", "timeout")
+    if isinstance(error, anthropic.APIConnectionError):
+        return Failure("again", "connection")
     # The SDK leaves errors in the middle of a body as its HTTP library raised them.
-    ((httpx2.HTTPError, httpx2.StreamError), "truncated_stream"),
-)
+    broken = isinstance(error, (httpx2.HTTPError, httpx2.StreamError))
+    return TRUNCATED if broken else None
+
+
 TRUNCATED = Failure("again", "truncated_stream")
 """The stream ended in good order, before the message did."""
 

@@ -2,7 +2,8 @@
 
 Nothing is left to the environment that decides where a prompt goes: key and
 base URL are passed, redirects are not followed, the SDK neither retries nor
-traces nor logs requests.
+traces nor logs requests.  It is loaded with the first call and not before: that takes
+a second of a processor, and a host that was killed is to be back sooner.
 """
 
 from __future__ import annotations
@@ -12,15 +13,16 @@ import contextlib
 import ipaddress
 import logging
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
-
-import anthropic
-import httpx2
 
 from actors.models.request import Json
 from actors.models.settings import ModelSettings
 from actors.models.stream import AnswerBuilder, EventReader, MalformedAnswerError
+
+if TYPE_CHECKING:
+    import anthropic
+    import httpx2
 
 SILENCE_TIMEOUT_S = 300.0
 """Without a byte; local servers are silent while they read a long prompt."""
@@ -32,6 +34,9 @@ _OLD_VERSION = "2023-06-01"
 
 def make_sdk(settings: ModelSettings) -> anthropic.AsyncAnthropic:
     """A client of the Messages API for these settings; bound to the loop that first uses it."""
+    import anthropic  # noqa: PLC0415 - see the module
+    import httpx2  # noqa: PLC0415
+
     # At DEBUG the SDK logs whole requests, prompts included.
     for name in ("anthropic", "httpx2", "httpcore2"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -55,6 +60,8 @@ def _headers(settings: ModelSettings) -> dict[str, str]:
 
 
 def _http_client(base_url: str, timeout: httpx2.Timeout) -> httpx2.AsyncClient:
+    import anthropic  # noqa: PLC0415 - see the module
+
     options: dict[str, Any] = {"timeout": timeout, "follow_redirects": False}
     if _loopback(base_url):
         # A proxy of the environment can't reach our own machine.
@@ -96,6 +103,8 @@ async def _drain(chunks: AsyncIterator[bytes]) -> None:
 
     The answer is whole and paid for: what goes wrong after it takes nothing away.
     """
+    import httpx2  # noqa: PLC0415 - see the module
+
     with contextlib.suppress(TimeoutError, httpx2.HTTPError):
         async with asyncio.timeout(DRAIN_TIMEOUT_S):
             async for _ in chunks:

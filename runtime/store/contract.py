@@ -159,7 +159,10 @@ class Store(Protocol):
         """
 
     async def renew(self, owner: str, lease_s: float) -> bool:
-        """Extend the owner's lease; False when it is unknown or superseded by its name."""
+        """Extend the owner's lease; False when it is unknown or superseded by its name.
+
+        A lease of 0 s gives it up: what the owner holds can be claimed from then on.
+        """
 
     async def claim(
         self, owner: str, limit: int, agents: Sequence[str] | None = None

@@ -225,6 +225,8 @@ class MemoryStore:
 
     async def renew(self, owner: str, lease_s: float) -> bool:
         self._parking.check_open()
+        if not lease_s:  # a lapse that no alarm is set to
+            self._parking.ring("poll")
         return self._roster.renew(owner, self._lease_end(lease_s))
 
     async def claim(

@@ -2,8 +2,10 @@
 
 The socket is the owner's alone (mode 0600): who can open it may do everything.
 Each call is a task of its own, so a parked poll holds up nobody, and it ends
-with its connection.  Commits of all connections meet in the store's own group
-commit.  The store is not the server's to close.
+with its connection.  So does the lease of a host: a process that was killed is known
+to be gone at once, and one that lives renews when it is back.  Commits of all
+connections meet in the store's own group commit.  The store is not the server's
+to close.
 """
 
 from __future__ import annotations
@@ -11,20 +13,24 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from runtime.errors import StoreError
 from runtime.store.contract import Store
 from runtime.store.frames import Answer, Frames, Request, decode_request, socket_address
-from runtime.store.wire import answer
+from runtime.store.wire import REGISTER, RENEW, answer
 
 logger = logging.getLogger(__name__)
 
 CALLS_MAX: Final = 10_000
 """Calls in flight on one connection; with more it is not read from."""
 BACKLOG: Final = 128
+LEASES: Final = {one.name: one for one in (REGISTER, RENEW)}
+"""Calls by which a connection is known to be an owner's, their first argument."""
 
 
 class StoreServer:
@@ -78,15 +84,24 @@ class _Connection(Frames):
         self._store = store
         self._connections = connections
         self._calls: set[asyncio.Task[None]] = set()
+        self._owner: str | None = None
+        """Whose lease goes with this connection."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self._connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._connections.discard(self)
         for call in self._calls:
             call.cancel()
+        self._leaving = self._loop.create_task(self._leave())
+
+    async def _leave(self) -> None:
+        """Give the lease up: whoever is asked for the owner's agents need not wait for it."""
+        if self._owner is not None:
+            with suppress(StoreError):  # a store that is closing has no more use for leases
+                await self._store.renew(self._owner, 0.0)
+        self._connections.discard(self)
 
     def frame_received(self, body: bytes) -> None:
         try:
@@ -95,6 +110,9 @@ class _Connection(Frames):
             logger.warning("a frame on the store's socket is no request")
             self.transport.abort()
             return
+        if method := LEASES.get(request.method):
+            with suppress(msgspec.MsgspecError):  # told to the caller with its answer
+                self._owner = method.arguments.decode(request.payload)[0]
         call = self._loop.create_task(self._answer(request))
         self._calls.add(call)
         call.add_done_callback(self._ended)

@@ -223,6 +223,8 @@ class Book:
         if not self.roster.renew(owner, until_ms):
             return False
         self.cursor.execute(QUERIES["owner_set"], (owner, self.roster.owners[owner].name, until_ms))
+        if not lease_s:  # a lapse that no alarm is set to
+            self.rings.add("poll")
         return True
 
     def claim(self, owner: str, limit: int, named: Sequence[str] | None) -> list[Activation]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import serve_app
+import os
+
+from actors import department
 from runtime.agent import AgentState, BaseAgent
 from runtime.kinds import Factory
 from runtime.message import Message
@@ -18,10 +20,12 @@ class Counter(BaseAgent):
         n: int = 0
 
     async def receive_message(self, message: Message) -> object:
+        if message.message_type == "pid":
+            return os.getpid()
         self.state.n += message.content["by"]
         return self.state.n
 
 
 def agents() -> dict[str, Factory]:
     """The factories, for a host."""
-    return {**serve_app.agents(), "counter": Counter}
+    return {**department.agents(), "counter": Counter}

@@ -165,6 +165,18 @@ async def test_a_parked_poll_wakes_when_a_lease_lapses(store, desk, clock):
     assert (await soon(waiting)).ready == 2
 
 
+async def test_a_parked_poll_wakes_when_a_lease_is_given_up(store, desk):
+    """The agents of a host whose process is known to be gone would wait for its lease."""
+    await desk.take(A)
+    await desk.give("m")
+    rival = await Desk(store, "o2", "host-2").register()
+    waiting = await started(store, store.poll("o2", 0, 10, LONG_S))
+    assert await store.renew(desk.owner, 0.0)
+    assert (await soon(waiting)).ready == 1
+    await rival.take(A)
+    assert await store.renew(desk.owner, 10.0), "it is still known, and may hold others"
+
+
 async def test_ready_agents_end_a_poll_once(store, desk):
     """A host that is full would spin."""
     await desk.give("m")

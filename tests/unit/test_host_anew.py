@@ -10,7 +10,9 @@ from runtime.agent import AgentState, BaseAgent, DeactivationReason
 from runtime.clock import SystemClock
 from runtime.message import Message
 from runtime.store.memory import MemoryStore
-from tests.troupe import LocalTroupe
+from runtime.store.remote import RemoteStore
+from runtime.store.server import StoreServer
+from tests.troupe import LocalTroupe, eventually
 
 A = "acme/counter:a"
 
@@ -103,3 +105,27 @@ async def test_a_claim_of_before_brings_nobody_to_life(troupe) -> None:
         assert await client.answer("counter:a", sent) == 1
     assert host._active[A].fence.epoch == 2
     assert Counter.living == 1
+
+
+async def test_a_host_whose_connection_broke_has_its_lease_again_at_once(tmp_path) -> None:
+    """Its agents would be taken from a host that lives, one after the other."""
+    store = MemoryStore(SystemClock())
+    served = StoreServer(store, tmp_path / "store.sock")
+    await served.start()
+    troupe = LocalTroupe({"counter": Counter}, RemoteStore(tmp_path / "store.sock"))
+    await troupe.start(1)
+    host = troupe.hosts["host-0"]
+    for connection in served._connections:
+        connection.transport.abort()
+
+    async def lost() -> bool:
+        return host.owner not in (await store.health()).owners
+
+    async def back() -> bool:
+        return not await lost()
+
+    assert await eventually(lost)
+    assert await eventually(back)
+    await troupe.stop()
+    await served.close()
+    await store.close()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -125,3 +127,12 @@ def _catches_everything(handler: ast.ExceptHandler) -> bool:
     kind = ast.unparse(handler.type) if handler.type else "BaseException"
     again = any(isinstance(node, ast.Raise) and node.exc is None for node in handler.body)
     return kind in ("Exception", "BaseException") and not again
+
+
+def test_a_host_loads_neither_http_nor_a_models_sdk():
+    """A killed host would be back seconds later: each is a second of a processor."""
+    looked = "import actors.department, sys; print(*sys.modules)"
+    told = subprocess.run([sys.executable, "-c", looked], capture_output=True, text=True, cwd=ROOT)
+    loaded = set(told.stdout.split())
+    assert "actors.department" in loaded, told.stderr
+    assert not loaded & {"anthropic", "fastapi", "starlette", "uvicorn", "ray", "git"}

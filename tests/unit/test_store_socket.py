@@ -134,6 +134,20 @@ async def test_a_frame_may_come_byte_by_byte(served, path):
     writer.close()
 
 
+async def test_a_lease_ends_with_its_connection(memory, served, remote, path):
+    """The agents of a killed host would wait for ten seconds although another is there."""
+    other = RemoteStore(path)
+    await other.register("o2", "host-2", LONG_S)
+    await remote.register("o1", "host-1", LONG_S)
+    await remote.commit([message("m")])
+    assert await remote.claim("o1", 1)
+    waiting = asyncio.create_task(other.poll("o2", 0, 10, LONG_S))
+    await remote.close()
+    assert (await asyncio.wait_for(waiting, 5.0)).ready == 1
+    assert (await memory.health()).owners == ("o2",)
+    await other.close()
+
+
 async def test_an_unknown_method_is_an_error_of_its_call(remote):
     """A newer client would kill the connection of an older store."""
     method = wire.Method("no_such", False, None, wire.HEALTH.arguments, wire.HEALTH.result)
@@ -342,7 +356,7 @@ async def test_a_repeated_wait_waits_only_for_what_is_left(memory):
             return await super().call(method, payload, wait_s)
 
     remote = CodedStore(Slow(memory, breaks=1))
-    await remote.poll("o", 0, 10, 0.05)
+    await remote.tail(0, 10, 0.05)
     assert waits[0] == 0.05 and waits[1] < 0.01
 
 
@@ -429,6 +443,6 @@ def test_every_method_of_the_contract_is_on_the_wire():
 
 
 def test_what_may_not_be_done_twice_is_not_repeated():
-    """A retried commit or claim would look refused to the one who made it."""
+    """A retried commit or claim would look refused, a retried poll hide that a lease has gone."""
     once = {name for name, method in wire.METHODS.items() if not method.repeatable}
-    assert once == {"commit", "claim"}
+    assert once == {"commit", "claim", "poll"}

@@ -21,7 +21,7 @@ import msgspec
 
 from runtime.clock import iso
 from runtime.errors import StoreError
-from runtime.store.sqlite_file import SCHEMA_VERSION
+from runtime.store.sqlite_file import READABLE, SCHEMA_VERSION
 
 MANIFEST: Final = "backup"
 """Its name in `meta`."""
@@ -102,7 +102,7 @@ def _check(connection: sqlite3.Connection, file: Path, on_progress: Callable[[],
     connection.set_progress_handler(alive, CHECK_STEPS)
     try:
         version = _value(connection, "PRAGMA user_version")
-        if version != SCHEMA_VERSION:
+        if version not in READABLE:
             raise BadBackupError(str(file), f"its schema is {version}, not {SCHEMA_VERSION}")
         said = _value(connection, "PRAGMA quick_check(1)")
     except sqlite3.Error as error:
@@ -118,7 +118,7 @@ def _manifest(connection: sqlite3.Connection, taken_ms: int) -> Manifest:
     last_seq = _value(connection, "SELECT max(seq) FROM message") or 0
     last_cursor = _value(connection, "SELECT max(cursor) FROM feed") or 0
     return Manifest(
-        SCHEMA_VERSION,
+        int(str(_value(connection, "PRAGMA user_version"))),
         meta["incarnation"],
         max(int(meta.get("head_seq", 0)), int(str(last_seq))),
         max(int(meta.get("feed_head", 0)), int(str(last_cursor))),

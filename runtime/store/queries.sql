@@ -187,15 +187,22 @@ SELECT d.key, d.organization, d.revision, d.body, d.terms, d.updated_ms
 FROM wanted CROSS JOIN document d ON d.collection = wanted.collection AND d.key = wanted.key
 WHERE d.body IS NOT NULL
 
--- name: document_page
-SELECT d.key, d.organization, d.revision, d.body, d.terms, d.updated_ms
-FROM term t CROSS JOIN document d ON d.collection = t.collection AND d.key = t.key
-WHERE t.collection = ? AND t.term = ?
+-- name: unindexed_all
+SELECT id, collection, key, organization, terms FROM unindexed ORDER BY id
 
--- name: document_count
+-- name: unindexed_new
+INSERT INTO unindexed VALUES {rows}
+
+-- name: unindexed_drop
+DELETE FROM unindexed WHERE id IN (VALUES {rows})
+
+-- name: term_page
+SELECT t.key FROM term t WHERE t.collection = ? AND t.term = ?
+
+-- name: term_count
 SELECT count(*) FROM term t WHERE t.collection = ? AND t.term = ?
 
--- name: document_has_term
+-- name: term_other
  AND EXISTS (SELECT 1 FROM term x WHERE x.collection = t.collection
              AND x.organization = t.organization AND x.term = ? AND x.key = t.key)
 

@@ -7,17 +7,18 @@
 -- message, and why message ids, which begin with their time, come first in
 -- the index that makes them unique.
 --
--- Two tables follow behind: `delivered` (whose messages are where) and `pending`
+-- Three tables follow behind.  `delivered` (whose messages are where) and `pending`
 -- (which have no outcome yet) know only messages up to `meta.settled`.  A few
 -- thousand at a time are settled together, sorted, so that most messages are
 -- finished before they would have entered `pending`, and pages of `delivered`
 -- are written once for many rows.  What is newer is found by walking the end
 -- of `message`.  Pending messages are read when the store opens and kept in
--- memory from then on.
+-- memory from then on.  `term`, the index of documents, has those that are noted
+-- in `unindexed` still under the terms that are noted there.
 --
 -- The version of an agent is the greatest in its journal, or its snapshot's when
--- the journal was forgotten.  `term` is the index of documents; each document has
--- the empty term too, so that listing without terms is the same walk.
+-- the journal was forgotten.  Each document has the empty term too, so that
+-- listing without terms is the same walk.
 --
 -- Rows are removed by `prune` and `purge` alone.  An agent that is being purged
 -- has the address `~/<id>`, which no name can reach, until all it had is gone.

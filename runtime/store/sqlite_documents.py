@@ -1,46 +1,39 @@
 """Documents in SQLite: what a group of commits needs of them, what it changes, lists.
 
 `load` reads the documents a group names, the rules look at them here, `flush`
-writes each changed one once, with the difference of its terms.  A deleted
-document stays as a row without a body, so that its revisions never come twice,
-until it is forgotten.
-Between two groups nothing is kept.
+writes each changed one once.  A deleted document stays as a row without a body,
+so that its revisions never come twice, until it is forgotten.  Between two
+groups nothing is kept; how documents are found by their terms is `Terms`'.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from sqlite3 import Cursor
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from runtime.store.contract import Document, Put
-from runtime.store.sqlite_bulk import QUERIES, Bulk, Row, first
+from runtime.store.sqlite_bulk import Bulk, Row, first
+from runtime.store.sqlite_terms import KNOWN, Indexed, Terms, encode, indexed
 
-KNOWN: Final = Bulk("document_known", 2)
 MANY: Final = Bulk("document_many", 2)
 WRITE: Final = Bulk("document_set", 7)
 ROW: Final = Bulk("document_row", 2)
 DROP: Final = Bulk("document_drop", 1)
-ADD_TERMS: Final = Bulk("term_new", 4)
-EVERY_TERM: Final = ""
-"""The term that each document has."""
 
 _decode_terms = msgspec.msgpack.Decoder(tuple[str, ...]).decode
-_encode_terms = msgspec.msgpack.Encoder().encode
-_Terms = set[tuple[str, str]]
-"""(organization, term)"""
 
 
 class _State:
-    __slots__ = ("now_ms", "put", "revision", "terms_before", "there")
+    __slots__ = ("before", "now_ms", "put", "revision", "there")
 
-    def __init__(self, revision: int, there: bool, terms_before: _Terms) -> None:
+    def __init__(self, revision: int, there: bool, before: Indexed) -> None:
         self.revision = revision
         self.there = there
-        self.terms_before = terms_before
-        """As the table has them."""
+        self.before = before
+        """How it is found."""
         self.put: Put | None = None
         """The latest in this group."""
         self.now_ms = 0
@@ -50,13 +43,15 @@ class Documents:
     def __init__(self, cursor: Cursor) -> None:
         self._cursor = cursor
         self._states: dict[tuple[str, str], _State] = {}
+        self.terms = Terms(cursor)
+        self.count = self.terms.count
 
     def load(self, keys: Iterable[tuple[str, str]]) -> None:
         """Read the documents that are about to be judged."""
         for collection, key, organization, revision, there, terms in KNOWN.read(
             self._cursor, list(set(keys))
         ):
-            before = _indexed(organization, _decode_terms(terms)) if there else set()
+            before = indexed(organization, _decode_terms(terms)) if there else frozenset()
             self._states[collection, key] = _State(revision, bool(there), before)
 
     def last(self, collection: str, key: str) -> tuple[int, bool]:
@@ -70,7 +65,7 @@ class Documents:
         if put.body is None and (state is None or not state.there):
             return
         if state is None:
-            state = self._states[where] = _State(0, False, set())
+            state = self._states[where] = _State(0, False, frozenset())
         state.revision += 1
         state.there = put.body is not None
         state.put, state.now_ms = put, now_ms
@@ -78,37 +73,27 @@ class Documents:
     def flush(self) -> None:
         """Write what changed and forget what was loaded."""
         written: list[Row] = []
-        added: list[Row] = []
-        dropped: list[Row] = []
-        for (collection, key), state in self._states.items():
+        for where, state in self._states.items():
             put = state.put
             if put is None:
                 continue
             terms = put.terms if state.there else ()
-            after = _indexed(put.organization, terms) if state.there else set()
             written.append(
-                (collection, key, put.organization, state.revision, put.body,
-                 _encode_terms(terms), state.now_ms)
-            )  # fmt: skip
-            added += [(collection, *term, key) for term in after - state.terms_before]
-            dropped += [(collection, *term, key) for term in state.terms_before - after]
+                (*where, put.organization, state.revision, put.body, encode(terms), state.now_ms)
+            )
+            now = indexed(put.organization, terms) if state.there else frozenset()
+            self.terms.moved(where, state.before, now)
         self._states = {}
         WRITE.run(self._cursor, written)
-        if dropped:
-            self._cursor.executemany(QUERIES["term_drop"], dropped)
-        ADD_TERMS.run(self._cursor, added)
+        self.terms.flush()
 
     # forgetting
 
     def drop(self, keys: Sequence[tuple[str, str]]) -> None:
         """Remove documents that are there, and their terms."""
         found = ROW.read(self._cursor, keys)
-        gone = [
-            (collection, organization, term, key)
-            for _, collection, key, organization, terms in found
-            for organization, term in _indexed(organization, _decode_terms(terms))
-        ]
-        self._cursor.executemany(QUERIES["term_drop"], gone)
+        for _, collection, key, organization, terms in found:
+            self.terms.gone(collection, key, indexed(organization, _decode_terms(terms)))
         self.drop_rows([(rowid,) for rowid, *_ in found])
 
     def drop_rows(self, found: Sequence[Row]) -> None:
@@ -134,47 +119,8 @@ class Documents:
         limit: int,
         descending: bool,
     ) -> list[Document]:
-        text, values = list_query(collection, organization, terms, after, limit, descending)
-        return [_document(row) for row in self._cursor.execute(text, values).fetchall()]
-
-    def count(self, collection: str, organization: str | None, terms: Sequence[str]) -> int:
-        more, values = _narrowed(collection, organization, terms)
-        found = self._cursor.execute(QUERIES["document_count"] + more, values)
-        return int(found.fetchall()[0][0])
-
-
-def list_query(
-    collection: str,
-    organization: str | None,
-    terms: Sequence[str],
-    after: str | None,
-    limit: int,
-    descending: bool,
-) -> tuple[str, list[Any]]:
-    """The query of one page: a walk along the first term, in order of the keys."""
-    more, values = _narrowed(collection, organization, terms)
-    if after is not None:
-        more += " AND t.key " + ("< ?" if descending else "> ?")
-        values.append(after)
-    more += " ORDER BY t.key " + ("DESC" if descending else "ASC") + " LIMIT ?"
-    return QUERIES["document_page"] + more, [*values, limit]
-
-
-def _narrowed(
-    collection: str, organization: str | None, terms: Sequence[str]
-) -> tuple[str, list[Any]]:
-    """What to add to a query of one term for the organization and the other terms."""
-    first, *others = list(dict.fromkeys(terms)) or [EVERY_TERM]
-    more, values = "", [collection, first]
-    if organization is not None:
-        more += " AND t.organization = ?"
-        values.append(organization)
-    more += QUERIES["document_has_term"] * len(others)
-    return more, [*values, *others]
-
-
-def _indexed(organization: str, terms: Iterable[str]) -> _Terms:
-    return {(organization, term) for term in (EVERY_TERM, *terms)}
+        keys = self.terms.page(collection, organization, terms, after, limit, descending)
+        return self.get_many(collection, keys)
 
 
 def _document(row: Row) -> Document:

@@ -27,7 +27,9 @@ from runtime.errors import StoreError, StoreLockedError
 
 Durability = Literal["power loss", "process kill"]
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
+READABLE: Final = (1, SCHEMA_VERSION)
+"""Schemas that become the present one when a file is opened."""
 STATEMENTS_MAX: Final = 512
 """Prepared statements kept; all there are."""
 CACHE_KIB: Final = 64 << 10
@@ -155,9 +157,11 @@ def _pragma(connection: sqlite3.Connection, name: str) -> str:
 
 def _create(connection: sqlite3.Connection) -> None:
     version = int(_pragma(connection, "user_version"))
-    if version != SCHEMA_VERSION:
+    if version not in READABLE:
         _create_tables(connection, version)
-    connection.executescript(f"BEGIN; {_script('indexes.sql')}; COMMIT")
+    connection.executescript(
+        f"BEGIN; {_script('later.sql')}; PRAGMA user_version={SCHEMA_VERSION}; COMMIT"
+    )
 
 
 def _create_tables(connection: sqlite3.Connection, version: int) -> None:

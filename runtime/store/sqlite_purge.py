@@ -87,6 +87,7 @@ class Purger:
         return done
 
     def _documents(self, organization: str, limit: int) -> int:
+        self._book.documents.terms.catch_up()
         done = 0
         collection = number(self._cursor, "purge_collection", "")
         while collection is not None and done < limit:

@@ -3,9 +3,17 @@ from __future__ import annotations
 import pytest
 
 from runtime.clock import ManualClock
+from runtime.store import sqlite_terms
 
 from .kit import Desk
 from .stores import FORGETTING, STORES, Opened
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    """A few documents are enough for some to enter SQLite's index and some to be behind it."""
+    monkeypatch.setattr(sqlite_terms, "BEHIND_MAX", 4)
+    monkeypatch.setattr(sqlite_terms, "TOGETHER", 2)
 
 
 @pytest.fixture

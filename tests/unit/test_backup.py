@@ -24,6 +24,7 @@ from runtime.store.contract import Commit, Committed, Event, FeedEvent, Fence, R
 from runtime.store.restore import restore
 from runtime.store.server import StoreServer
 from runtime.store.sqlite import SqliteStore
+from runtime.store.sqlite_file import SCHEMA_VERSION
 from tests.troupe import LocalTroupe, soon
 from tests.unit.test_jobs import STEPS, World, start, until, worker
 
@@ -92,7 +93,7 @@ async def test_a_backup_says_what_it_is(path, tmp_path):
     """Whoever finds the file later could not tell how old it is, or whose."""
     store = await filled(path, 5)
     made = await backed_up(store, tmp_path / "b.db")
-    assert (made.head_seq, made.head_cursor, made.schema_version) == (5, 5, 1)
+    assert (made.head_seq, made.head_cursor, made.schema_version) == (5, 5, SCHEMA_VERSION)
     assert made.incarnation == (await store.health()).incarnation
     assert made.taken_at == "2027-01-15T08:00:00.000Z"
     assert inspect(tmp_path / "b.db", quiet) == made
@@ -289,7 +290,7 @@ async def test_only_a_whole_backup_is_restored(path, tmp_path, kind):
             file.write_bytes(path.read_bytes())
         case "newer":
             with closing(sqlite3.connect(file)) as connection:
-                connection.execute("PRAGMA user_version = 2")
+                connection.execute("PRAGMA user_version = 3")
     before = path.read_bytes()
     with pytest.raises(BadBackupError):
         restore(file, path, NOW_MS)

@@ -1,0 +1,202 @@
+"""The index of documents in SQLite, which follows behind them.
+
+A job's record is written three times within milliseconds, each time under
+another status.  So a document whose terms have changed is noted (`unindexed`,
+an appended row, in the same transaction) and enters the index when it is among
+those that were noted longest ago: with the terms that it has by then.  What is
+noted is known in memory, so lists are never behind.
+
+At most about BEHIND_MAX documents are noted; of more, some enter the index in
+each transaction, more of them the more there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from sqlite3 import Cursor
+from typing import Any, Final
+
+import msgspec
+
+from runtime.store.sqlite_bulk import QUERIES, Bulk, Row, rows
+
+KNOWN: Final = Bulk("document_known", 2)
+NOTE: Final = Bulk("unindexed_new", 5)
+UNNOTE: Final = Bulk("unindexed_drop", 1)
+ADD: Final = Bulk("term_new", 4)
+
+BEHIND_MAX: Final = 2_048
+TOGETHER: Final = 64
+"""Documents that enter the index together; sorted, they share its pages."""
+EVERY: Final = ""
+"""The term that each document has."""
+
+Indexed = frozenset[tuple[str, str]]
+"""(organization, term) under which a document is found; empty when it is not there."""
+
+_decode: Final = msgspec.msgpack.Decoder(tuple[str, ...]).decode
+encode: Final = msgspec.msgpack.Encoder().encode
+
+
+def indexed(organization: str, terms: Iterable[str]) -> Indexed:
+    return frozenset((organization, term) for term in (EVERY, *terms))
+
+
+class _Noted:
+    """A document that is not in the index as it is now."""
+
+    __slots__ = ("before", "id", "now")
+
+    def __init__(self, id: int, before: Indexed, now: Indexed) -> None:
+        self.id = id
+        self.before = before
+        """As the index has it."""
+        self.now = now
+
+
+class Terms:
+    def __init__(self, cursor: Cursor) -> None:
+        self._cursor = cursor
+        self._noted: dict[tuple[str, str], _Noted] = {}
+        """(collection, key) -> what became of it, in the order in which they were noted."""
+        self._new: list[Row] = []
+        self._last = 0
+        self._load()
+
+    def _load(self) -> None:
+        found = rows(self._cursor, "unindexed_all")
+        now = {
+            (collection, key): indexed(organization, _decode(terms))
+            for collection, key, organization, _, there, terms in KNOWN.read(
+                self._cursor, [(collection, key) for _, collection, key, _, _ in found]
+            )
+            if there
+        }
+        for id, collection, key, organization, terms in found:
+            where = (collection, key)
+            before = frozenset((organization, term) for term in _decode(terms))
+            self._noted[where] = _Noted(id, before, now.get(where, frozenset()))
+            self._last = id
+
+    def moved(self, where: tuple[str, str], before: Indexed, now: Indexed) -> None:
+        """A document (collection, key) is found under other terms from now on."""
+        noted = self._noted.get(where)
+        if noted is not None:
+            noted.now = now
+        elif before != now:
+            self._last += 1
+            self._noted[where] = _Noted(self._last, before, now)
+            organization = next(iter(before))[0] if before else ""
+            terms = encode([term for _, term in before])
+            self._new.append((self._last, *where, organization, terms))
+
+    def flush(self) -> None:
+        """Note what has moved; let some of it into the index if there is much."""
+        NOTE.run(self._cursor, self._new)
+        self._new = []
+        excess = len(self._noted) - BEHIND_MAX
+        if excess >= TOGETHER:
+            self.catch_up(max(TOGETHER, excess // 4))
+
+    def catch_up(self, many: int | None = None) -> None:
+        """Let those into the index that were noted longest ago; default: all."""
+        first = list(islice(self._noted, many))
+        self._enter([(where, self._noted.pop(where)) for where in first])
+
+    def gone(self, collection: str, key: str, now: Indexed) -> None:
+        """The row of a document is removed: its terms go at once."""
+        noted = self._noted.pop((collection, key), None) or _Noted(0, now, now)
+        noted.now = frozenset()
+        self._enter([((collection, key), noted)])
+
+    def _enter(self, found: Sequence[tuple[tuple[str, str], _Noted]]) -> None:
+        added = [
+            (collection, *term, key)
+            for (collection, key), noted in found
+            for term in noted.now - noted.before
+        ]
+        dropped = [
+            (collection, *term, key)
+            for (collection, key), noted in found
+            for term in noted.before - noted.now
+        ]
+        if dropped:
+            self._cursor.executemany(QUERIES["term_drop"], sorted(dropped))
+        ADD.run(self._cursor, sorted(added))
+        UNNOTE.run(self._cursor, [(noted.id,) for _, noted in found if noted.id])
+
+    # reading
+
+    def page(
+        self,
+        collection: str,
+        organization: str | None,
+        terms: Sequence[str],
+        after: str | None,
+        limit: int,
+        descending: bool,
+    ) -> list[str]:
+        """Keys of documents that carry all the terms, in order, beyond `after`."""
+        more, fewer = self._behind(collection, organization, terms)
+        if after is not None:
+            more = {key for key in more if (key < after if descending else key > after)}
+        text, values = page_query(
+            collection, organization, terms, after, limit + len(fewer), descending
+        )
+        found = {key for (key,) in self._cursor.execute(text, values).fetchall()}
+        return sorted((found - fewer) | more, reverse=descending)[:limit]
+
+    def count(self, collection: str, organization: str | None, terms: Sequence[str]) -> int:
+        more, fewer = self._behind(collection, organization, terms)
+        text, values = _narrowed(collection, organization, terms)
+        found = self._cursor.execute(QUERIES["term_count"] + text, values).fetchall()
+        return int(found[0][0]) + len(more) - len(fewer)
+
+    def _behind(
+        self, collection: str, organization: str | None, terms: Sequence[str]
+    ) -> tuple[set[str], set[str]]:
+        """Keys that carry the terms, unknown to the index, and those it has that do not."""
+        wanted = {EVERY, *terms}
+        more: set[str] = set()
+        fewer: set[str] = set()
+        for (of, key), noted in self._noted.items():
+            if of == collection:
+                was = _carries(noted.before, organization, wanted)
+                if was is not _carries(noted.now, organization, wanted):
+                    (fewer if was else more).add(key)
+        return more, fewer
+
+
+def _carries(found: Indexed, organization: str | None, wanted: set[str]) -> bool:
+    return wanted <= {term for of, term in found if organization in (None, of)}
+
+
+def page_query(
+    collection: str,
+    organization: str | None,
+    terms: Sequence[str],
+    after: str | None,
+    limit: int,
+    descending: bool,
+) -> tuple[str, list[Any]]:
+    """The query of one page of keys: a walk along the first term, in their order."""
+    more, values = _narrowed(collection, organization, terms)
+    if after is not None:
+        more += " AND t.key " + ("< ?" if descending else "> ?")
+        values.append(after)
+    more += " ORDER BY t.key " + ("DESC" if descending else "ASC") + " LIMIT ?"
+    return QUERIES["term_page"] + more, [*values, limit]
+
+
+def _narrowed(
+    collection: str, organization: str | None, terms: Sequence[str]
+) -> tuple[str, list[Any]]:
+    """What to add to a query of one term for the organization and the other terms."""
+    first, *others = list(dict.fromkeys(terms)) or [EVERY]
+    more, values = "", [collection, first]
+    if organization is not None:
+        more += " AND t.organization = ?"
+        values.append(organization)
+    more += QUERIES["term_other"] * len(others)
+    return more, [*values, *others]

@@ -1,0 +1,132 @@
+"""The index of documents in SQLite follows behind them; what is listed never does."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from runtime.clock import ManualClock
+from runtime.store import sqlite_terms
+from runtime.store.contract import Commit, Put
+from runtime.store.memory import MemoryStore
+from runtime.store.sqlite import SqliteStore
+from tests.unit.test_store_sqlite import in_thread
+
+ORGANIZATIONS = ("acme", "beta")
+TERMS = ("a=1", "a=2", "b=1", "b=2")
+KEYS = [f"k{number}" for number in range(12)]
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "store.db"
+
+
+async def opened(path):
+    return await SqliteStore.open(path, ManualClock(), boot_id="boot 1")
+
+
+def put(key, *terms, body=b"1", organization="acme"):
+    return Commit(organization, puts=(Put("job", key, organization, body, terms),))
+
+
+def drawn(dice):
+    body = None if dice.random() < 0.2 else b"1"
+    terms = dice.sample(TERMS, dice.randrange(len(TERMS)))
+    return put(dice.choice(KEYS), *terms, body=body, organization=dice.choice(ORGANIZATIONS))
+
+
+async def looks(store, dice):
+    """What some lists and counts answer."""
+    found = []
+    for _ in range(6):
+        terms = dice.sample(TERMS, dice.randrange(3))
+        organization = dice.choice((None, *ORGANIZATIONS))
+        after = dice.choice((None, *KEYS))
+        page = await store.list_documents(
+            "job", organization, terms, after, dice.randrange(1, 6), dice.random() < 0.5
+        )
+        found.append([(one.key, one.organization, one.terms) for one in page])
+        found.append(await store.count("job", organization, terms))
+    return found
+
+
+@pytest.mark.parametrize("seed", range(30))
+async def test_lists_know_what_the_index_does_not(path, monkeypatch, seed):
+    """A job would be listed under the status it had before, or not at all."""
+    dice = random.Random(seed)
+    monkeypatch.setattr(sqlite_terms, "BEHIND_MAX", dice.choice((0, 3, 1_000)))
+    monkeypatch.setattr(sqlite_terms, "TOGETHER", dice.choice((1, 2)))
+    memory, store = MemoryStore(ManualClock()), await opened(path)
+    for _ in range(40):
+        commits = [drawn(dice) for _ in range(dice.randrange(1, 4))]
+        assert len(await memory.commit(commits)) == len(await store.commit(commits))
+        if dice.random() < 0.15:  # what is noted must be known again
+            await store.close()
+            store = await opened(path)
+        asked = dice.random()
+        assert await looks(store, random.Random(asked)) == await looks(memory, random.Random(asked))
+    await store.close()
+
+
+async def test_a_document_enters_the_index_once_however_often_it_moves(path, monkeypatch):
+    """A job's three statuses would be written into the index and two of them out of it again."""
+    monkeypatch.setattr(sqlite_terms, "BEHIND_MAX", 2)
+    monkeypatch.setattr(sqlite_terms, "TOGETHER", 1)
+    store = await opened(path)
+    written = []
+    await in_thread(store, lambda c: c.set_trace_callback(written.append))
+    for status in ("pending", "running", "completed"):
+        await store.commit([put("k", f"status={status}")])
+    assert not [sql for sql in written if " term " in sql]
+    for key in ("l", "m"):  # they take its place among those that are behind
+        await store.commit([put(key)])
+    touched = [sql for sql in written if " term " in sql]
+    assert len(touched) == 2 and all("'k'" in sql and "INSERT" in sql for sql in touched)
+    assert any("status=completed" in sql for sql in touched)
+    await store.close()
+
+
+async def test_only_the_terms_that_changed_are_written(path, monkeypatch):
+    """A status change would rewrite every index entry of a job."""
+    monkeypatch.setattr(sqlite_terms, "BEHIND_MAX", 0)
+    monkeypatch.setattr(sqlite_terms, "TOGETHER", 1)
+    store = await opened(path)
+    await store.commit([put("k", "a=1", "b=1")])
+    written = []
+    await in_thread(store, lambda c: c.set_trace_callback(written.append))
+    await store.commit([put("k", "a=1", "b=2")])
+    touched = [sql for sql in written if " term " in sql]
+    assert len(touched) == 2 and "'b=1'" in touched[0] and "'b=2'" in touched[1]
+    await store.close()
+
+
+async def test_what_is_behind_the_index_is_bounded(path, monkeypatch):
+    """Each list would walk all that was ever written."""
+    monkeypatch.setattr(sqlite_terms, "BEHIND_MAX", 8)
+    monkeypatch.setattr(sqlite_terms, "TOGETHER", 4)
+    store = await opened(path)
+    for first in range(0, 400, 8):
+        await store.commit([put(f"k{number}", "a=1") for number in range(first, first + 8)])
+    behind = await in_thread(
+        store, lambda c: c.execute("SELECT count(*) FROM unindexed").fetchall()[0][0]
+    )
+    assert 0 < behind < 8 + 4 + 8 * 4
+    assert await store.count("job", None, ["a=1"]) == 400
+    await store.close()
+
+
+async def test_a_file_of_the_first_schema_becomes_one_of_this(path):
+    """An upgrade would refuse the file, or list nothing that was written before it."""
+    store = await opened(path)
+    await store.commit([put("k", "a=1")])
+    await in_thread(store, lambda _: store._worker.book.documents.terms.catch_up())
+    for statement in ("DROP TABLE unindexed", "PRAGMA user_version = 1"):
+        await in_thread(store, lambda c, statement=statement: c.execute(statement))
+    await store.close()
+    store = await opened(path)
+    await store.commit([put("k", "a=2")])
+    assert await store.count("job", "acme", ["a=1"]) == 0
+    assert [one.key for one in await store.list_documents("job", "acme", ["a=2"])] == ["k"]
+    await store.close()

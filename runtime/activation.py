@@ -20,10 +20,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, Protocol
 
-from runtime.agent import BaseAgent, DeactivationReason, is_client
+from runtime.agent import BaseAgent, DeactivationReason, enter, is_client
 from runtime.answers import Answers
 from runtime.backoff import Backoff
 from runtime.calling import Calling
@@ -38,7 +38,6 @@ from runtime.inbox import Inbox, whole
 from runtime.jobs.lane import JobLane
 from runtime.journal import State
 from runtime.message import Message
-from runtime.patience import patiently
 from runtime.store import contract
 from runtime.store.contract import (
     Ack,
@@ -52,7 +51,7 @@ from runtime.store.contract import (
     Store,
     StoredMessage,
 )
-from runtime.turn import Turn, to_json
+from runtime.turn import Place, Turn, to_json
 
 logger = logging.getLogger(__name__)
 
@@ -81,8 +80,11 @@ class HostServices(Protocol):
     finished: dict[Activation, None]
     """Activations that have finished messages which a poll might bring again."""
 
-    def delivered(self, commit: Commit, seqs: tuple[int, ...]) -> None:
-        """The commit's sends are durable: hand those for this host's agents over."""
+    def handled(self, seq: int) -> None:
+        """A message was handled at once, durably: no poll will bring it."""
+
+    def delivered(self, sender: str | None, sends: Sequence[Send], seqs: tuple[int, ...]) -> None:
+        """What an agent has sent is durable: hand over what is for this host's agents."""
 
     def lost(self, activation: Activation) -> None:
         """The activation is worthless: forget it and let the agent be claimed anew."""
@@ -95,8 +97,8 @@ class Activation:
     """One agent, one epoch."""
 
     __slots__ = (
-        "_asked", "_calling", "_in_turn", "_lent", "_stopped", "_task", "address", "agent",
-        "agent_id", "fence", "folded", "host", "inbox", "jobs", "last_active_s", "organization",
+        "_asked", "_calling", "_is_lent", "_returned", "_stopped", "_task", "address", "agent",
+        "agent_id", "fence", "folded", "host", "inbox", "jobs", "organization", "place", "used",
     )  # fmt: skip
 
     def __init__(
@@ -107,17 +109,20 @@ class Activation:
         self.agent = agent
         self.fence = Fence(incarnation, claimed.epoch)
         self.host = host
-        self.last_active_s = 0.0
+        self.used = True
+        """Whether it has worked since the host looked last."""
         self.jobs = JobLane(self)
         self.folded: Folded
+        self.place: Place
         self.inbox = Inbox()
         self._asked: list[_Asked] = []
         """Asked here and not accepted yet, in their order."""
         self._task: asyncio.Task[Any] | None = None
         """What does the work: a task of its own, or that of whoever asks."""
-        self._lent: asyncio.Future[None] | None = None
-        """Done when the task of whoever asks is theirs again."""
-        self._in_turn = False
+        self._is_lent = False
+        """Whether that is the task of whoever asks."""
+        self._returned: asyncio.Future[None] | None = None
+        """Done when that task is theirs again, if anybody waits for it."""
         self._calling = Calling()
         self._stopped = True
 
@@ -126,7 +131,9 @@ class Activation:
     async def start(self, claimed: contract.Activation) -> None:
         """Load the state, call `activate`, begin to handle the inbox."""
         self.folded = Folded(claimed, self.agent)
-        self._set_context()
+        host = self.host
+        self.place = Place(self.address, self.folded, host.clock, host.ids, host.store)
+        enter(Turn(self.place))
         await self.agent.activate()
         waiting = await whole(self.address, claimed.inbox, self.host.store)
         self.inbox.claimed(waiting, claimed.epoch)
@@ -139,8 +146,11 @@ class Activation:
         await self.jobs.stop()
         if self._task is not None and self._task is not asyncio.current_task():
             self._task.cancel()
-            ended = self._lent or asyncio.gather(self._task, return_exceptions=True)
-            await ended
+            if self._is_lent:
+                self._returned = asyncio.get_running_loop().create_future()
+                await self._returned
+            else:
+                await asyncio.gather(self._task, return_exceptions=True)
         self._decline()
         try:
             await self.agent.deactivate(reason)
@@ -150,7 +160,7 @@ class Activation:
     @property
     def idle(self) -> bool:
         """Nothing to do and nothing being done."""
-        return not (self.inbox or self._asked or self._in_turn or self.jobs.busy)
+        return not (self.inbox or self._asked or self._task or self.jobs.busy)
 
     @property
     def version(self) -> int:
@@ -167,10 +177,10 @@ class Activation:
         self.inbox.done(seq)
         self.host.finished[self] = None
 
-    async def ask(self, send: Send) -> bytes | None:
+    def ask(self, send: Send) -> Awaitable[bytes | None] | None:
         """Handle a message that nobody has accepted yet, before it is accepted.
 
-        Returns the answer's JSON when acceptance and turn are durable. None: it
+        Answers the answer's JSON when acceptance and turn are durable. None: it
         must be accepted first; nothing of it has happened, or it had been
         accepted before, and the store knows what became of it.
         """
@@ -180,30 +190,34 @@ class Activation:
             UNACCEPTED, send.message_id, send.sender, send.recipient, send.body, 0, send.reply_to
         )
         if self._task is None:
-            return await self._handle_here(stored)
+            return self._handle_here(stored)
         answer: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
         self._asked.append((stored, answer))
-        return await answer
+        return answer
 
     async def _handle_here(self, stored: StoredMessage) -> bytes | None:
         """Handle what is asked in the task of whoever asks: no other is needed.
 
         When that is cancelled its commit may be on its way: memory is worthless then.
         """
+        message = self._readable(stored)
+        if message is None:
+            return None
         self._task = task = asyncio.current_task()
         assert task is not None
-        self._lent = lent = asyncio.get_running_loop().create_future()
+        self._is_lent = self.used = True
         try:
-            return await self._handle_asked(stored)
+            return await self._turn(stored, message)
         except asyncio.CancelledError:
             if self._stopped and not task.uncancel():
                 return None  # it was this activation that was to end
             self.host.lost(self)
             raise
         finally:
-            self._task = self._lent = None
-            self.last_active_s = asyncio.get_running_loop().time()
-            lent.set_result(None)
+            self._task = None
+            self._is_lent = False
+            if self._returned is not None:
+                self._returned.set_result(None)
             self._wake()
 
     # The loop
@@ -221,14 +235,16 @@ class Activation:
                 continue
             self._decline()
             message = self.inbox.take()
-            wait_s = (message.not_before_ms - self.host.clock.now_ms()) / 1000
-            self._in_turn = True
-            if wait_s > 0:
-                await asyncio.sleep(wait_s)
+            if message.not_before_ms:
+                await self._not_before(message.not_before_ms)
             await self._handle(message)
-            self._in_turn = False
-        self.last_active_s = asyncio.get_running_loop().time()
+        self.used = True
         self._task = None
+
+    async def _not_before(self, at_ms: int) -> None:
+        wait_s = (at_ms - self.host.clock.now_ms()) / 1000
+        if wait_s > 0:
+            await asyncio.sleep(wait_s)
 
     async def _handle(self, stored: StoredMessage) -> None:
         try:
@@ -244,23 +260,20 @@ class Activation:
     async def _answer(self, stored: StoredMessage, answer: asyncio.Future[bytes | None]) -> None:
         reply = None
         try:
-            reply = await self._handle_asked(stored)
+            message = self._readable(stored)
+            if message is not None:
+                reply = await self._turn(stored, message)
         finally:
             if not answer.done():
                 answer.set_result(reply)
 
-    async def _handle_asked(self, stored: StoredMessage) -> bytes | None:
+    def _readable(self, stored: StoredMessage) -> Message | None:
+        """What is asked, if it may be handled at once."""
         try:
             message = Message.from_json(stored.body)
         except InvalidMessageError:
             return None  # it becomes a dead letter once it is accepted
-        if self.inbox.is_open or self.jobs.takes(message):
-            return None
-        self._in_turn = True
-        try:
-            return await self._turn(stored, message)
-        finally:
-            self._in_turn = False
+        return None if self.inbox.is_open or self.jobs.takes(message) else message
 
     def _decline(self) -> None:
         """Have what is asked accepted first: it would overtake what waits."""
@@ -271,11 +284,20 @@ class Activation:
 
     async def _turn(self, stored: StoredMessage, message: Message) -> bytes | None:
         """One turn, one commit; the answer's JSON once that is durable, None when it failed."""
-        turn = self._set_context()
+        turn = Turn(self.place)
+        enter(turn)
         folded = self.folded
         first = folded.version == 0
         try:
-            reply = await self._calling.call(self.agent, message, first)
+            self._calling.begin()
+            try:
+                if first:
+                    await self.agent.initialize()
+                reply = await self.agent.receive_message(message)
+            except asyncio.CancelledError as cancelled:
+                raise self._calling.why(cancelled) from None
+            finally:
+                self._calling.end()
             ack = Ack(stored.message_id, to_json(reply) if reply is not None else None)
             if reply is not None and _is_answered(message):
                 turn.send(message.sender, reply, "reply", reply_to=message.message_id)
@@ -304,9 +326,14 @@ class Activation:
             await self._refused(stored, answer)
             return None
         folded.advance(after, answer.version, snapshot is not None)
-        if stored.seq != UNACCEPTED:
+        sends, seqs = commit.sends, answer.seqs
+        if stored.seq == UNACCEPTED:
+            self.host.handled(seqs[0])
+            sends, seqs = sends[1:], seqs[1:]
+        else:
             self.done(stored.seq)
-        self.host.delivered(commit, answer.seqs)
+        if sends:
+            self.host.delivered(self.address, sends, seqs)
         self.host.answers.processed(self.address, stored.message_id, ack.reply)
         return ack.reply or b"null"
 
@@ -376,7 +403,7 @@ class Activation:
         commit = Commit(self.organization, self.address, self.fence, **fields)  # type: ignore[arg-type]
         answer = await self.host.group.commit(commit)
         if isinstance(answer, Committed):
-            self.host.delivered(commit, answer.seqs)
+            self.host.delivered(self.address, commit.sends, answer.seqs)
         return answer
 
     async def save(self) -> None:
@@ -396,32 +423,12 @@ class Activation:
     @property
     def state_is_committed(self) -> bool:
         """Whether memory holds just what is durable; never during a turn."""
-        return self._in_turn or self.folded.is_clean
+        return self._task is not None or self.folded.is_clean
 
     def _snapshot(self, after: State, new_events: int, wanted: bool) -> Snapshot | None:
         if not new_events or not (wanted or self.folded.is_due(new_events)):
             return None
         return self.folded.snapshot(after)
-
-    def _set_context(self) -> Turn:
-        turn = Turn(
-            self.organization,
-            self.agent_id,
-            self.host.clock,
-            self.host.ids,
-            self._state_at,
-            self._read,
-        )
-        self.agent.context = turn
-        return turn
-
-    async def _state_at(self, version: int | None) -> State:
-        return await self.folded.at(version, self.host.store)
-
-    async def _read(self, collection: str, key: str) -> bytes | None:
-        document = await patiently(lambda: self.host.store.get(collection, key))
-        visible = document is not None and document.organization == self.organization
-        return document.body if document is not None and visible else None
 
     def description(self) -> Put:
         """The agent's public record, written with the first thing it does."""

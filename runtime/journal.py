@@ -31,30 +31,46 @@ class Recorded(msgspec.Struct, omit_defaults=True):
     data: Any = None
 
 
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Recorded).decode
+_LEAF = frozenset({str, int, float, bool, type(None)})
+
+
 def encode(patch: Patch, data: Any = None) -> bytes:
-    return msgspec.json.encode(Recorded(patch, data))
+    return _encode(Recorded(patch, data))
 
 
 def decode(body: bytes) -> Recorded:
-    return msgspec.json.decode(body, type=Recorded)
+    return _decode(body)
 
 
 def diff(before: State, after: State) -> Patch:
     """The patch that turns `before` into `after`; empty when they are equal."""
     patch: Patch = []
-    _diff(before, after, [], patch)
+    _diff_object(before, after, [], patch)
     return patch
+
+
+def _diff_object(before: State, after: State, path: list[Any], patch: Patch) -> None:
+    first, kept = len(patch), 0
+    for key, value in after.items():
+        if key not in before:
+            patch.append(["set", [*path, key], value])
+            continue
+        kept += 1
+        if before[key] == value:
+            continue
+        if type(value) in _LEAF:
+            patch.append(["set", [*path, key], value])
+        else:
+            _diff(before[key], value, [*path, key], patch)
+    if kept < len(before):
+        patch[first:first] = [["del", [*path, key]] for key in before if key not in after]
 
 
 def _diff(before: Any, after: Any, path: list[Any], patch: Patch) -> None:
     if isinstance(before, dict) and isinstance(after, dict):
-        if not before.keys() <= after.keys():
-            patch.extend(["del", [*path, key]] for key in before if key not in after)
-        for key, value in after.items():
-            if key not in before:
-                patch.append(["set", [*path, key], value])
-            elif before[key] != value:
-                _diff(before[key], value, [*path, key], patch)
+        _diff_object(before, after, path, patch)
     elif _grew(before, after):
         patch.append(["add", path, after[len(before) :]])
     elif before != after:

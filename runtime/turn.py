@@ -6,13 +6,14 @@ Nothing here touches the store.  A turn that is dropped has done nothing.
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 from runtime.clock import Clock, iso
-from runtime.ids import SYSTEM, AgentId, Ids, address
+from runtime.ids import SYSTEM, AgentId, Ids, address, split
 from runtime.journal import State, encode
 from runtime.message import BROADCAST_PREFIX, Attachment, Message
+from runtime.patience import patiently
 from runtime.store.contract import (
     ABSENT,
     ANY,
@@ -25,11 +26,8 @@ from runtime.store.contract import (
     Remind,
     Send,
     Snapshot,
+    Store,
 )
-
-ReadState = Callable[[int | None], Awaitable[State]]
-ReadDocument = Callable[[str, str], Awaitable[bytes | None]]
-
 
 _to_text = json.JSONEncoder(separators=(",", ":"), allow_nan=False, ensure_ascii=False).encode
 
@@ -47,30 +45,46 @@ def feed_event(
     return FeedEvent(organization, event, rooms, at_ms, body)
 
 
+class Past(Protocol):
+    """What an agent's state has been; `Folded` is it."""
+
+    async def at(self, version: int | None, store: Store) -> State: ...
+
+
+class Place:
+    """What is the same for all turns of an activation: who it is, and what a turn can ask."""
+
+    __slots__ = ("address", "agent", "clock", "ids", "organization", "past", "store")
+
+    def __init__(self, where: str, past: Past, clock: Clock, ids: Ids, store: Store) -> None:
+        self.address = where
+        self.organization, self.agent = split(where)
+        self.clock = clock
+        self.ids = ids
+        self.store = store
+        self.past = past
+
+    async def state_at(self, version: int | None) -> State:
+        return await self.past.at(version, self.store)
+
+    async def get(self, collection: str, key: str) -> bytes | None:
+        """A document of the agent's organization."""
+        document = await patiently(lambda: self.store.get(collection, key))
+        visible = document is not None and document.organization == self.organization
+        return document.body if document is not None and visible else None
+
+
 class Turn:
     """Collects one handler's doing; implements `AgentContext`."""
 
     __slots__ = (
-        "_address", "_clock", "_feed", "_ids", "_named", "_read_document", "_read_state",
-        "_reminders", "agent", "broadcasts", "organization", "puts", "sends", "wants_snapshot",
+        "_feed", "_named", "_place", "_reminders", "broadcasts", "organization", "puts", "sends",
+        "wants_snapshot",
     )  # fmt: skip
 
-    def __init__(
-        self,
-        organization: str,
-        agent: AgentId,
-        clock: Clock,
-        ids: Ids,
-        read_state: ReadState,
-        read_document: ReadDocument,
-    ) -> None:
-        self.organization = organization
-        self.agent = agent
-        self._address = f"{organization}/{agent}"
-        self._clock = clock
-        self._ids = ids
-        self._read_state = read_state
-        self._read_document = read_document
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self.organization = place.organization
         self.sends: list[Send] = []
         self.broadcasts: list[Message] = []
         """Messages to a role; the host expands them before the commit."""
@@ -80,11 +94,15 @@ class Turn:
         self._feed: list[FeedEvent] = []
         self.wants_snapshot = False
 
+    @property
+    def agent(self) -> AgentId:
+        return self._place.agent
+
     def now_ms(self) -> int:
-        return self._clock.now_ms()
+        return self._place.clock.now_ms()
 
     def new_id(self, prefix: str) -> str:
-        return self._ids.new(prefix)
+        return self._place.ids.new(prefix)
 
     def send(
         self,
@@ -98,12 +116,12 @@ class Turn:
         message_id: str | None = None,
     ) -> str:
         message = Message(
-            message_id=message_id or self._ids.ulid(),
+            message_id=message_id or self._place.ids.ulid(),
             sender=self.agent,
             recipient=recipient,
             message_type=message_type,
             content=content,
-            timestamp=iso(self._clock.now_ms()),
+            timestamp=iso(self.now_ms()),
             reply_to=reply_to,
             metadata=metadata,
             attachments=attachments,
@@ -119,7 +137,7 @@ class Turn:
         self.sends.append(
             Send(
                 message.message_id,
-                self._address,
+                self._place.address,
                 address(self.organization, recipient),
                 message.to_json(),
                 message.reply_to,
@@ -136,7 +154,7 @@ class Turn:
             recipient=self.agent,
             message_type="reminder",
             content={"key": key, "content": content},
-            timestamp=iso(at_ms if at_ms is not None else self._clock.now_ms()),
+            timestamp=iso(at_ms if at_ms is not None else self.now_ms()),
         )
         self._reminders.append(Remind(key, at_ms, message.to_json()))
 
@@ -147,16 +165,16 @@ class Turn:
         self.puts.append(Put(collection, key, self.organization, body, pairs, expect))
 
     def publish(self, event: str, data: dict[str, Any], rooms: tuple[str, ...]) -> None:
-        self._feed.append(feed_event(self.organization, event, data, rooms, self._clock.now_ms()))
+        self._feed.append(feed_event(self.organization, event, data, rooms, self.now_ms()))
 
     def snapshot(self) -> None:
         self.wants_snapshot = True
 
     async def state_at(self, version: int | None) -> State:
-        return await self._read_state(version)
+        return await self._place.state_at(version)
 
     async def get(self, collection: str, key: str) -> bytes | None:
-        return await self._read_document(collection, key)
+        return await self._place.get(collection, key)
 
     def events(self, patch: list[list[Any]], schema: int, first: bool) -> tuple[Event, ...]:
         """The journal events: one a name, the last with the patch; none when nothing happened.
@@ -164,11 +182,11 @@ class Turn:
         `first`: the agent's first turn always leaves an event, so that
         `initialize` runs once in its life.
         """
-        named = self._named or (
-            [("initialized" if first else "changed", None)] * bool(patch or first)
-        )
+        named = self._named
         if not named:
-            return ()
+            if not (patch or first):
+                return ()
+            return (Event("initialized" if first else "changed", encode(patch), schema),)
         name, data = named[-1]
         before = [Event(name, encode([], data), schema) for name, data in named[:-1]]
         return (*before, Event(name, encode(patch, data), schema))
@@ -184,7 +202,7 @@ class Turn:
         """Everything the handler did, as one atomic write."""
         return Commit(
             organization=self.organization,
-            agent=self._address,
+            agent=self._place.address,
             fence=fence,
             expected_version=version,
             acks=(ack,) if ack else (),
@@ -197,4 +215,4 @@ class Turn:
         )
 
 
-__all__ = ["ABSENT", "ANY", "SYSTEM", "Turn", "feed_event", "to_json"]
+__all__ = ["ABSENT", "ANY", "SYSTEM", "Place", "Turn", "feed_event", "to_json"]

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from itertools import count
+import random
 from typing import Any
 
 from runtime.agent import BaseAgent
 from runtime.clock import ManualClock, iso
 from runtime.ids import Ids
+from runtime.journal import State
 from runtime.message import Message
-from runtime.store.contract import ABSENT, Commit, Fence
-from runtime.turn import Turn
+from runtime.store.contract import ABSENT, Commit, Fence, Store
+from runtime.store.memory import MemoryStore
+from runtime.turn import Place, Turn
 
 ORGANIZATION = "acme"
 
@@ -27,12 +28,12 @@ class Turns:
         self.sent: list[Message] = []
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.commits: list[Commit] = []
-        numbers = count(1)
-        self._ids = Ids(self.clock, lambda size: next(numbers).to_bytes(size, "big"))
+        self._ids = Ids(self.clock, random.Random(1).randbytes)
+        self._place = _Alone(self)
 
     async def deliver(self, message_type: str, content: Any, sender: str = "client:http") -> Any:
         """Handle one message and commit; the state goes through JSON, as in the journal."""
-        turn = Turn(ORGANIZATION, self.agent.agent_id, self.clock, self._ids, _no_state, self._read)
+        turn = Turn(self._place)
         self.agent.context = turn
         message = Message(
             message_id=self._ids.ulid(),
@@ -71,9 +72,19 @@ class Turns:
     def messages(self, message_type: str) -> list[Message]:
         return [message for message in self.sent if message.message_type == message_type]
 
-    async def _read(self, collection: str, key: str) -> bytes | None:
-        return self.documents.get((collection, key))
+
+class _Alone(Place):
+    """No store behind it: what was put is what can be read, and there is no past."""
+
+    def __init__(self, turns: Turns) -> None:
+        where = f"{ORGANIZATION}/{turns.agent.agent_id}"
+        super().__init__(where, _NoPast(), turns.clock, turns._ids, MemoryStore(turns.clock))
+        self._turns = turns
+
+    async def get(self, collection: str, key: str) -> bytes | None:
+        return self._turns.documents.get((collection, key))
 
 
-async def _no_state(version: int | None) -> Mapping[str, Any]:
-    return {}
+class _NoPast:
+    async def at(self, version: int | None, store: Store) -> State:
+        return {}

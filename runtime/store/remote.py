@@ -5,7 +5,7 @@ the Unix socket of this machine's store.  A commit whose outcome is unknown, or
 a claim, raises StoreUnavailableError; what may be done twice is repeated here,
 a few times.  A commit goes out at once when no other is on its way; those that
 are made in one turn of the event loop meanwhile travel as one call, and each
-still has its own answer.
+still has its own answer.  What a call means is judged where it arrives.
 """
 
 from __future__ import annotations
@@ -36,7 +36,6 @@ from runtime.store.contract import (
     Swept,
 )
 from runtime.store.copies import Copied
-from runtime.store.rules import check_call
 from runtime.store.wire import Method, Transport, encode, read_answer
 
 T = TypeVar("T")
@@ -64,16 +63,15 @@ class CodedStore:
 
     async def commit(self, commits: Sequence[Commit]) -> list[Committed | Refused]:
         self._check_open()
-        check_call(commits)
-        call = _Call([msgspec.Raw(encode(commit)) for commit in commits])
-        if call.size_bytes > COMMIT_BYTES_MAX:
-            raise ValueError(f"{call.size_bytes} bytes in one call, at most {COMMIT_BYTES_MAX}")
         if not self._on_their_way:
-            await self._send([call])
-        else:
-            if not self._gathered:
-                asyncio.get_running_loop().call_soon(self._send_gathered)
-            self._gathered.append(call)
+            payload = encode((commits,))
+            _check_size(len(payload))
+            return await self._write(payload)
+        call = _Call([msgspec.Raw(encode(commit)) for commit in commits])
+        _check_size(call.size_bytes)
+        if not self._gathered:
+            asyncio.get_running_loop().call_soon(self._send_gathered)
+        self._gathered.append(call)
         return await call.future
 
     async def register(self, owner: str, name: str, lease_s: float) -> str:
@@ -191,12 +189,10 @@ class CodedStore:
             task.add_done_callback(self._sending.discard)
 
     async def _send(self, calls: list[_Call]) -> None:
-        payload = encode(([commit for call in calls for commit in call.commits],))
-        self._on_their_way += 1
         try:
-            self._check_open()
-            body = await self._transport.call(wire.COMMIT.name, payload, 0.0)
-            answers = read_answer(wire.COMMIT, body)
+            answers = await self._write(
+                encode(([commit for call in calls for commit in call.commits],))
+            )
         except StoreUnavailableError as error:
             for call in calls:
                 call.fail(StoreUnavailableError(*error.args))
@@ -209,8 +205,20 @@ class CodedStore:
             for call in calls:
                 call.succeed(answers[: len(call.commits)])
                 del answers[: len(call.commits)]
+
+    async def _write(self, payload: bytes) -> _Answers:
+        self._check_open()
+        self._on_their_way += 1
+        try:
+            body = await self._transport.call(wire.COMMIT.name, payload, 0.0)
         finally:
             self._on_their_way -= 1
+        return read_answer(wire.COMMIT, body)
+
+
+def _check_size(size_bytes: int) -> None:
+    if size_bytes > COMMIT_BYTES_MAX:
+        raise ValueError(f"{size_bytes} bytes in one call, at most {COMMIT_BYTES_MAX}")
 
 
 class _Call:

@@ -279,9 +279,8 @@ def codes_of_the_source() -> set[str]:
             found |= set(re.findall(r'ProblemError\(\s*\d+,\s*"(\w+)"', text))
             found |= set(re.findall(r'unavailable\(\s*"(\w+)"', text))
             found |= set(re.findall(r'invalid\(\s*[^,()]+,\s*"(\w+)"', text))
-    for name in ("scheduler.py", "jobdesk.py"):
-        text = (ROOT / "runtime" / name).read_text()
-        found |= set(re.findall(r'refuse\(\s*"(\w+)"', text))
+    for path in (ROOT / "runtime" / "scheduler.py", *(ROOT / "runtime" / "jobs").glob("*.py")):
+        found |= set(re.findall(r'refuse\(\s*"(\w+)"', path.read_text()))
     return found | {"not_found", "method_not_allowed"}
 
 

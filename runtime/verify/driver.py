@@ -163,6 +163,13 @@ class Driver(Caller):
         self.jobs.append(job)
         await self.send(f"boss:{self.random.randrange(BOSSES)}", content, "hire")
 
+    async def rush(self, jobs: int) -> None:
+        """Hire so many for nothing, one after the other, that there is a queue."""
+        payload = {"steps": [], "hopeless": False, "artifact": None}
+        for _ in range(jobs):
+            job = {"id": self.ids.new("job"), "agent_type": "worker", "payload": payload}
+            await self.send(f"boss:{self.random.randrange(BOSSES)}", job, "hire")
+
     def _step(self, number: int) -> dict[str, Any]:
         chance = self.random.random
         return {

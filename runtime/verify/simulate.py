@@ -25,7 +25,7 @@ from runtime.store.contract import Store
 from runtime.store.sqlite import SqliteStore
 from runtime.verify import network
 from runtime.verify.history import Fact, Violation, neighbours
-from runtime.verify.invariants import violations
+from runtime.verify.invariants import INVARIANTS, unjudged, violations
 from runtime.verify.invariants.jobs import starts
 from runtime.verify.loop import LoopClock, run
 from runtime.verify.nemesis import Nemesis
@@ -66,6 +66,8 @@ class Run:
     counts: Counter[str]
     violations: list[Violation]
     facts: list[Fact]
+    unjudged: frozenset[str] = frozenset()
+    """Rules that had nothing to judge."""
 
     def explain(self) -> list[str]:
         """The first violation with the facts around it, as lines."""
@@ -83,6 +85,8 @@ class Report:
     counts: Counter[str] = field(default_factory=Counter)
     failed: list[Run] = field(default_factory=list)
     digests: list[str] = field(default_factory=list)
+    unjudged: set[str] = field(default_factory=lambda: set(INVARIANTS))
+    """Rules that had nothing to judge in any seed."""
     virtual_s: float = 0.0
     took_s: float = 0.0
     cpu_s: float = 0.0
@@ -92,6 +96,7 @@ class Report:
         self.seeds += 1
         self.counts += one.counts
         self.digests.append(one.digest)
+        self.unjudged &= one.unjudged
         self.virtual_s += virtual_s
         if one.violations:
             self.failed.append(one)
@@ -105,6 +110,11 @@ class Report:
         ]
 
     @property
+    def silent(self) -> list[str]:
+        """The rules that no seed has judged."""
+        return [rule for rule in INVARIANTS if rule in self.unjudged]
+
+    @property
     def good(self) -> bool:
         return not self.failed and not self.too_little()
 
@@ -116,6 +126,8 @@ class Report:
             "first": self.first,
             "virtualHours": round(self.virtual_s / 3600, 2),
             **{name: self.counts[name] for name in dict.fromkeys(names)},
+            "rules": len(INVARIANTS),
+            "rulesNotJudged": self.silent,
             "violations": sum(len(one.violations) for one in self.failed),
             "failedSeeds": [one.seed for one in self.failed],
             "tooLittle": self.too_little(),
@@ -136,7 +148,8 @@ class Report:
             f"{self.seeds} seeds, {self.virtual_s / 3600:.1f} virtual hours: "
             f"{counts['turns']} turns and {counts['jobs']} job runs under {counts['kills']} kills "
             f"and {counts['partitions']} partitions, {counts['staleCommitsRefused']} stale commits "
-            f"refused, no rule broken."
+            f"refused; {len(INVARIANTS) - len(self.unjudged)} of {len(INVARIANTS)} rules judged, "
+            f"none broken (not judged: {', '.join(self.silent)})."
         )
 
 
@@ -186,7 +199,8 @@ async def _simulated(seed: int, plan: Plan, open_store: OpenStore | None) -> tup
     counts["outsideDuplicates"] = world.outside.duplicates
     digest = world.history.digest()
     kept = facts if found else []
-    return Run(seed, digest, counts, found, kept), world.loop.time()
+    silent = frozenset(unjudged(facts))
+    return Run(seed, digest, counts, found, kept, silent), world.loop.time()
 
 
 async def _live(world: World) -> Counter[str]:

@@ -86,6 +86,10 @@ class Load:
     async def close(self) -> None:
         await self._http.aclose()
 
+    async def request(self, method: str, path: str, body: dict[str, Any] | None) -> None:
+        """Make a request until it is answered 2xx; what is to be deleted may be gone already."""
+        await self._until_answered(method, path, self._ids.ulid(), body)
+
     async def _client(self, name: str, pause_s: float) -> None:
         while not self._stopping:
             await (self._hire(name) if self._chance.random() < 1 / 5 else self._transfer(name))
@@ -121,37 +125,41 @@ class Load:
         where = address(HOME, to)
         self._live.add(name, "invoke", "send", org=HOME, agent=where, key=kind)
         path = f"/api/agents/{to}/messages"
-        message_id = await self._until_answered(path, key, body)
+        message_id = await self._sent(path, key, body)
         self._live.add(name, "ok", "send", org=HOME, agent=where, key=kind, msg=message_id)
         self.promises.messages += 1
         if self._chance.random() < AGAIN:
             self._submitted(name, key, body, message_id)
-            self._submitted(name, key, body, await self._until_answered(path, key, body))
+            self._submitted(name, key, body, await self._sent(path, key, body))
             await self._another(name, path, key, {**body, "content": {**content, "more": 1}})
 
     def _submitted(self, name: str, key: str, body: Any, message_id: str) -> None:
         value = {"body": str(body), "result": message_id}
         self._live.add(name, "ok", "submit", org=HOME, key=key, value=value)
 
-    async def _until_answered(self, path: str, key: str, body: Any) -> str:
+    async def _sent(self, path: str, key: str, body: Any) -> str:
+        return str((await self._until_answered("POST", path, key, body)).json()["messageId"])
+
+    async def _until_answered(self, method: str, path: str, key: str, body: Any) -> Any:
         while True:
-            answer = await self._post(path, key, body)
-            if answer is not None and answer.is_success:
-                return str(answer.json()["messageId"])
+            answer = await self._ask(method, path, key, body)
+            if answer is not None and (answer.is_success or _is_gone(method, answer)):
+                return answer
             self.promises.failures += 1
             await asyncio.sleep(RETRY_S)
 
     async def _another(self, name: str, path: str, key: str, body: Any) -> None:
         """The same key with another body must be refused."""
-        answer = await self._post(path, key, body)
+        answer = await self._ask("POST", path, key, body)
         if answer is not None and answer.is_success:
             self._submitted(name, key, body, str(answer.json()["messageId"]))
 
-    async def _post(self, path: str, key: str, body: Any) -> Any:
+    async def _ask(self, method: str, path: str, key: str, body: Any) -> Any:
         """The answer; None: whether it was accepted is unknown."""
         self.promises.requests += 1
+        headers = {"Idempotency-Key": key}
         try:
-            return await self._http.post(path, json=body, headers={"Idempotency-Key": key})
+            return await self._http.request(method, path, json=body, headers=headers)
         except httpx2.HTTPError:
             return None
 
@@ -164,7 +172,7 @@ class Load:
         body = {"messageType": "read", "content": {}}
         while not self._stopping:
             asked_ms = now_ms()
-            answer = await self._post(path, self._ids.ulid(), body)
+            answer = await self._ask("POST", path, self._ids.ulid(), body)
             if answer is not None and answer.status_code == httpx2.codes.OK:
                 self.promises.probes.append((asked_ms, now_ms()))
                 told = answer.json()
@@ -215,6 +223,10 @@ class Load:
                     common = data.get("organizationId", HOME) != HOME
                     yield "" if common else block.get("event", ""), block["id"]
                 block = {}
+
+
+def _is_gone(method: str, answer: Any) -> bool:
+    return method == "DELETE" and bool(answer.status_code == httpx2.codes.NOT_FOUND)
 
 
 def now_ms() -> int:

@@ -10,13 +10,15 @@ from runtime.verify.chaos.load import Promises
 from runtime.verify.chaos.plan import Plan
 from runtime.verify.chaos.strikes import Strike
 from runtime.verify.history import Fact, Violation, neighbours
-from runtime.verify.invariants import INVARIANTS, violations
+from runtime.verify.invariants import INVARIANTS, unjudged, violations
 from runtime.verify.report import Outcome
 from runtime.verify.simulate import count
 
+ELSEWHERE: Final = ("I12", "I20", "I22 budgets")
+"""Rules about reviews, sandboxes and models' budgets, which this workload has none of."""
 SHOWN_MAX: Final = 10
 FLOORS: Final = {
-    "strikes": 3, "jobs": 15, "messages": 100, "turns": 150, "calls": 30, "clientOk": 100,
+    "strikes": 3, "jobs": 30, "messages": 100, "turns": 150, "calls": 30, "clientOk": 100,
 }  # fmt: skip
 """A minute of a run must have exercised at least this, or it shows nothing."""
 SEEN: Final = ("commits", "reminders", "deadLetters", "staleCommitsRefused")
@@ -44,6 +46,8 @@ def report(
         for name, floor in FLOORS.items()
         if done.get(name, 0) < floor * plan.minutes
     ]
+    silent = unjudged(facts)
+    short += [f"nothing was there to judge by {rule}" for rule in silent if rule not in ELSEWHERE]
     resumed = sorted(_resumed(strikes, promises))
     figure: dict[str, Any] = {
         "verification": "chaos", "store": plan.store, "seed": plan.seed, "minutes": plan.minutes,
@@ -53,7 +57,8 @@ def report(
         "callsRepeated": _repeated(facts),
         "requests": promises.requests, "requestsFailed": promises.failures,
         "resumeMs": {"p50": _percentile(resumed, 0.5), "p95": _percentile(resumed, 0.95)},
-        "rules": len(INVARIANTS), "facts": len(facts),
+        "rules": len(INVARIANTS), "rulesJudged": len(INVARIANTS) - len(silent),
+        "rulesNotJudged": silent, "facts": len(facts),
         "violations": len(found), "tooLittle": short,
     }  # fmt: skip
     details = [f"{one.rule}: {one.text}" for one in found[:SHOWN_MAX]]
@@ -93,6 +98,7 @@ def _sentence(figure: dict[str, Any], found: list[Violation], short: list[str]) 
         return f"{told}: nothing is wrong, but too little was done to say so: {'; '.join(short)}."
     p50, p95 = figure["resumeMs"]["p50"], figure["resumeMs"]["p95"]
     return (
-        f"{told}, no rule of {figure['rules']} broken; an agent answered again after {p50} ms "
-        f"(p50), {p95} ms (p95)."
+        f"{told}: {figure['rulesJudged']} of {figure['rules']} rules judged, none broken "
+        f"(not judged: {', '.join(figure['rulesNotJudged'])}); an agent answered again after "
+        f"{p50} ms (p50), {p95} ms (p95)."
     )

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,7 +31,7 @@ from runtime.store.contract import Store
 from runtime.store.redis import RedisStore
 from runtime.store.sqlite import SqliteStore
 from runtime.turn import to_json
-from runtime.verify.chaos import target
+from runtime.verify.chaos import scheduled, target
 from runtime.verify.chaos.live import Client as Person
 from runtime.verify.chaos.live import Live
 from runtime.verify.chaos.load import Load, Promises
@@ -70,6 +70,10 @@ WHOLE_EVERY_S: Final = 150.0
 WHOLE_FIRST_S: Final = 25.0
 WHOLE_WAIT_S: Final = 120.0
 """After every second of them nothing else is struck until an agent answers, or so long."""
+RUSH_JOBS: Final = 100
+"""Hired by each organization while the scheduler is paused; then they take turns: rule I18."""
+RUSH_FIRST_S: Final = 8.0
+RUSH_EVERY_S: Final = 120.0
 
 
 def chaos(plan: Plan) -> Outcome:
@@ -114,6 +118,7 @@ class _Run:
             self._data, self._node.root if plan.whole else None, self._chance, restart
         )
         self._drivers: list[Driver] = []
+        self._calm = asyncio.Event()
 
     async def run(self) -> Outcome:
         if self._redis:
@@ -151,12 +156,16 @@ class _Run:
         load = Load(running.url, key, random.Random(self._plan.seed), self._live)  # noqa: S311
         store = local_client(self._settings)
         working = asyncio.gather(load.run(CLIENTS, PAUSE_S), *self._drive(store))
+        planning = asyncio.create_task(scheduled.begin(load.request))
+        rushing = asyncio.create_task(self._rush())
         try:
             await self._strike_for(self._plan.minutes * 60, load)
             self._say("calm: waiting until everything has come to its end")
             self._live.add("nemesis", "info", "calm")
+            self._calm.set()
             async with asyncio.timeout(CALM_S):
-                await load.answered()
+                await asyncio.gather(load.answered(), planning, rushing)
+                await scheduled.end(load.request)
                 load.stop()
                 for driver in self._drivers:
                     driver.stopping = True
@@ -166,8 +175,9 @@ class _Run:
         except TimeoutError:
             self._say("it has not come to its end")
         finally:
-            working.cancel()
-            await asyncio.gather(working, return_exceptions=True)
+            for task in (working, planning, rushing):
+                task.cancel()
+            await asyncio.gather(working, planning, rushing, return_exceptions=True)
             await load.close()
             await store.close()
         return load.promises
@@ -182,6 +192,16 @@ class _Run:
                 Driver(organization, others, person, store, self._live, _asking(store))
             )
         return [driver.run(ACT_S) for driver in self._drivers]
+
+    async def _rush(self) -> None:
+        """Now and then every organization has more to start than there are slots."""
+        await asyncio.sleep(RUSH_FIRST_S)
+        while not self._calm.is_set():
+            await self._drivers[0].schedule("scheduler.pause")
+            await asyncio.gather(*(driver.rush(RUSH_JOBS) for driver in self._drivers))
+            await self._drivers[0].schedule("scheduler.resume")
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._calm.wait(), RUSH_EVERY_S)
 
     async def _strike_for(self, seconds: float, load: Load) -> None:
         began = time.monotonic()
@@ -235,6 +255,7 @@ class _Run:
             history = History()
             history.facts = merge(noted, await marks(store), self._live.timed)
             await read_everything(store, history)
+            scheduled.tell(history)
         return history.facts
 
     @asynccontextmanager

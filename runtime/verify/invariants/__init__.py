@@ -9,7 +9,11 @@
     retries    I16 retries
     public     I14 feed, I15 isolation, I17 idempotency keys, I21 read your writes,
                IUnits what the workload itself keeps: units
-    plans      I8 occurrences, I12 reviews, I18 queue order and fairness, I20 orphans, I22 money
+    plans      I8 occurrences, I12 reviews, I18 queue order, I20 orphans, I22 money
+    shares     I18 fairness
+
+A history that has nothing of what a rule is about breaks it never: `unjudged`
+names those.
 
 Source: research/reliability.md 3.2, whose numbers are kept.
 """
@@ -17,6 +21,7 @@ Source: research/reliability.md 3.2, whose numbers are kept.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from runtime.verify.history import Fact, Violation
 from runtime.verify.invariants import (
@@ -27,6 +32,7 @@ from runtime.verify.invariants import (
     public,
     reminders,
     retries,
+    shares,
     steps,
     turns,
 )
@@ -51,15 +57,35 @@ INVARIANTS: dict[str, Invariant] = {
     "I15": public.organizations_apart,
     "I16": retries.retries_bounded,
     "I17": public.idempotency_keys_kept,
-    "I18": plans.queue_in_order,
+    "I18 order": plans.queue_in_order,
+    "I18 shares": shares.fair_shares,
     "I19": jobs.everything_ends,
     "I20": plans.no_orphans,
     "I21": public.own_writes_read,
-    "I22": plans.money_bounded,
+    "I22 budgets": plans.budgets_kept,
+    "I22 costs": plans.costs_recorded,
     "IAnswer": messages.answers_durable,
     "ICancel": jobs.cancelled_stays_cancelled,
     "IUnits": public.units_conserved,
 }
+
+NEEDS: Final = {
+    "I8": "due", "I12": "effect", "I14": "tail", "I15": "look", "I17": "submit",
+    "I18 shares": "window", "I20": "sandbox", "I21": "read", "I22 budgets": "charge",
+    "IAnswer": "ask",
+}  # fmt: skip
+"""Rules -> a fact without which they have nothing to judge; the others judge every commit.
+
+`window` is no fact: there is a window of `shares`.
+"""
+
+
+def unjudged(facts: Sequence[Fact]) -> list[str]:
+    """The rules that a history says nothing about, in their order."""
+    there = {fact.f for fact in facts}
+    if next(shares.windows(facts), None) is not None:
+        there.add("window")
+    return [rule for rule in INVARIANTS if NEEDS.get(rule, "commit") not in there]
 
 
 def violations(facts: Sequence[Fact]) -> list[Violation]:

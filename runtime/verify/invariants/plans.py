@@ -1,12 +1,11 @@
-"""Rules about plans and permissions: I8, I12 reviews, I18 the queue, I20 orphans, I22 money.
+"""Rules about plans and permissions: I8, I12 reviews, I18 its order, I20 orphans, I22 money.
 
 f           key            value                                       written by
 due         schedule       due times that a brute-force scan finds     the test
-occurrence  schedule       {"dueMs" | "fromMs", "toMs", "outcome"}     the ledger's reader
+occurrence  schedule       {"dueMs" | "fromMs", "toMs", "count"; "outcome"}  the ledger's reader
 approval    artifact hash  {"by", "author", "role", "untilMs"}         org; the reviewer
 revoked     artifact hash                                              org; the reviewer
 effect      artifact hash  what was done                               org; the fake target
-dispatch                   organizations with queued jobs              org; the scheduler's reader
 sandbox     its owner      process ids still there                     the scanner of /proc
 budget      job            dollars it may spend                        the test
 charge      job            dollars, at the call's beginning            the fake model
@@ -31,9 +30,6 @@ OUTCOMES: Final = frozenset({
     "skipped_budget", "missed", "superseded",
 })  # fmt: skip
 ORPHAN_GRACE_MS: Final = 2_000
-WINDOW: Final = 100
-"""Dispatches an organization in a window of fairness."""
-SHARE_TOLERANCE: Final = 0.2
 APPROVERS: Final = frozenset({"operator", "admin"})
 
 
@@ -55,6 +51,9 @@ def occurrences_accounted(facts: Sequence[Fact]) -> list[Violation]:
         times = _times(fact.value, due[fact.key])
         seen[fact.key].update(times)
         where[fact.key] = fact.i
+        if "count" in fact.value and len(times) != fact.value["count"]:
+            text = f"{fact.key} tells of {fact.value['count']}, {len(times)} were due"
+            found.append(Violation("I8", fact.i, text))
         for at in set(times) - due[fact.key]:
             found.append(Violation("I8", fact.i, f"{fact.key} was not due at {at}"))
     for schedule, expected in due.items():
@@ -109,9 +108,8 @@ def queue_in_order(facts: Sequence[Fact]) -> list[Violation]:
     starts of one round, which nothing else of the scheduler interrupts, may
     come in any order; a round that its scheduler did not live to end is not
     judged.
-    With several organizations waiting, each gets its share: see `fair_shares`.
     """
-    return _Queue().go(facts) + fair_shares(facts)
+    return _Queue().go(facts)
 
 
 class _Queue:
@@ -170,28 +168,6 @@ def _place(record: JobView) -> Place:
     )  # fmt: skip
 
 
-def fair_shares(facts: Sequence[Fact]) -> list[Violation]:
-    """Of WINDOW times k dispatches with k organizations waiting, each has its share +- 20 %."""
-    dispatches = [fact for fact in facts if fact.f == "dispatch"]
-    found = []
-    at = 0
-    while at < len(dispatches):
-        waiting = set(dispatches[at].value)
-        size = WINDOW * len(waiting)
-        window = dispatches[at : at + size]
-        steady = len(window) == size and all(set(fact.value) == waiting for fact in window)
-        if len(waiting) < 2 or not steady:
-            at += 1
-            continue
-        served = Counter(fact.org for fact in window)
-        for organization in sorted(waiting):
-            if abs(served[organization] - WINDOW) > SHARE_TOLERANCE * WINDOW:
-                text = f"{organization} had {served[organization]} of {size}"
-                found.append(Violation("I18", window[-1].i, text))
-        at += size
-    return found
-
-
 def no_orphans(facts: Sequence[Fact]) -> list[Violation]:
     """I20: two seconds after its owner's death nothing of a sandbox is left."""
     killed: dict[str, int] = {}
@@ -207,16 +183,8 @@ def no_orphans(facts: Sequence[Fact]) -> list[Violation]:
     return found
 
 
-def money_bounded(facts: Sequence[Fact]) -> list[Violation]:
-    """I22: no call is begun once the budget is spent; the record says what was spent.
-
-    A job's recorded cost is at least that of its recorded steps, each once, and
-    at most that of all calls that answered.
-    """
-    return _budgets(facts) + _recorded_costs(facts)
-
-
-def _budgets(facts: Sequence[Fact]) -> list[Violation]:
+def budgets_kept(facts: Sequence[Fact]) -> list[Violation]:
+    """I22: no call is begun once the budget is spent."""
     limits: dict[str, float] = {}
     spent: dict[str, float] = defaultdict(float)
     found = []
@@ -231,7 +199,12 @@ def _budgets(facts: Sequence[Fact]) -> list[Violation]:
     return found
 
 
-def _recorded_costs(facts: Sequence[Fact]) -> list[Violation]:
+def costs_recorded(facts: Sequence[Fact]) -> list[Violation]:
+    """I22: the record says what was spent.
+
+    A job's recorded cost is at least that of its recorded steps, each once, and
+    at most that of all calls that answered.
+    """
     answered: dict[str, float] = defaultdict(float)
     each: dict[str, float] = {}
     recorded: dict[str, float] = defaultdict(float)

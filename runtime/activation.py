@@ -28,7 +28,7 @@ from runtime.answers import Answers
 from runtime.backoff import Backoff
 from runtime.calling import Calling
 from runtime.clock import Clock
-from runtime.deadletters import burial
+from runtime.deadletters import FAILED, burial
 from runtime.directory import described, expand
 from runtime.errors import InvalidMessageError, told
 from runtime.folded import Folded
@@ -36,6 +36,7 @@ from runtime.group import GroupCommitter
 from runtime.ids import Ids, split
 from runtime.inbox import Inbox, whole
 from runtime.jobs.lane import JobLane
+from runtime.jobs.writer import LostError
 from runtime.journal import State
 from runtime.message import Message
 from runtime.store import contract
@@ -43,6 +44,7 @@ from runtime.store.contract import (
     Ack,
     Commit,
     Committed,
+    FeedEvent,
     Fence,
     Put,
     Retry,
@@ -51,6 +53,7 @@ from runtime.store.contract import (
     Store,
     StoredMessage,
 )
+from runtime.suspects import REASON, Mark, Suspects, first_in_line
 from runtime.turn import Place, Turn, to_json
 
 logger = logging.getLogger(__name__)
@@ -77,6 +80,10 @@ class HostServices(Protocol):
     random: Callable[[], float]
     backoff: Backoff
     answers: Answers
+    alone: asyncio.Lock
+    """Held by what must not be under way beside its like; see `suspects`."""
+    quarantined: int
+    """Messages and runs given up so far because hosts had died of them."""
     finished: dict[Activation, None]
     """Activations that have finished messages which a poll might bring again."""
 
@@ -98,7 +105,8 @@ class Activation:
 
     __slots__ = (
         "_asked", "_calling", "_is_lent", "_returned", "_stopped", "_task", "address", "agent",
-        "agent_id", "fence", "folded", "host", "inbox", "jobs", "organization", "place", "used",
+        "agent_id", "fence", "folded", "host", "inbox", "jobs", "organization", "place", "suspects",
+        "used",
     )  # fmt: skip
 
     def __init__(
@@ -114,6 +122,8 @@ class Activation:
         self.jobs = JobLane(self)
         self.folded: Folded
         self.place: Place
+        self.suspects: Suspects | None = None
+        """What the last holder may have died of, if it did."""
         self.inbox = Inbox()
         self._asked: list[_Asked] = []
         """Asked here and not accepted yet, in their order."""
@@ -137,6 +147,8 @@ class Activation:
         await self.agent.activate()
         waiting = await whole(self.address, claimed.inbox, self.host.store)
         self.inbox.claimed(waiting, claimed.epoch)
+        if claimed.abandoned and waiting:
+            self.suspects = Suspects(self, first_in_line(waiting))
         self._stopped = False
         self._wake()
 
@@ -254,8 +266,21 @@ class Activation:
             return
         if self.jobs.takes(message):
             await self.jobs.handle(stored, message)
+        elif self.suspects is not None:
+            await self._suspected(stored, message, self.suspects)
         else:
             await self._turn(stored, message)
+
+    async def _suspected(self, stored: StoredMessage, message: Message, among: Suspects) -> None:
+        try:
+            async with among.begun(stored) as mark:
+                if mark is not None and mark.is_enough:
+                    await self._quarantine(stored, mark, among)
+                else:
+                    await self._turn(stored, message)
+        except LostError:
+            self.host.lost(self)
+            await asyncio.Event().wait()  # the host ends this task; nothing of it may go on
 
     async def _answer(self, stored: StoredMessage, answer: asyncio.Future[bytes | None]) -> None:
         reply = None
@@ -303,8 +328,8 @@ class Activation:
                 turn.send(message.sender, reply, "reply", reply_to=message.message_id)
             if turn.broadcasts:
                 await expand(turn, self.host.store)
-            if first:
-                turn.puts.append(self.description())
+            if first or self.suspects is not None:
+                turn.puts.extend(self._added(stored, first))
             after, patch = folded.change()
             events = turn.events(patch, self.agent.schema_version, first)
             snapshot = self._snapshot(after, len(events), turn.wants_snapshot)
@@ -336,6 +361,13 @@ class Activation:
             self.host.delivered(self.address, sends, seqs)
         self.host.answers.processed(self.address, stored.message_id, ack.reply)
         return ack.reply or b"null"
+
+    def _added(self, stored: StoredMessage, first: bool) -> list[Put]:
+        """What the runtime itself writes with a turn."""
+        puts = [self.description()] if first else []
+        if self.suspects is not None:
+            puts += self.suspects.settled(stored)
+        return puts
 
     def check(self, now_s: float) -> None:
         """End a handler that takes too long; the host looks now and then."""
@@ -381,14 +413,29 @@ class Activation:
         )  # fmt: skip
         self.inbox.put_back(again)
 
-    async def _bury(self, stored: StoredMessage, error: str) -> None:
+    async def _quarantine(self, stored: StoredMessage, mark: Mark, among: Suspects) -> None:
+        """Give a message up that hosts have died of; it is handled no more."""
+        event = among.told(stored, mark)
+        await self._bury(stored, mark.error, reason=REASON, feed=(event,))
+        self.host.quarantined += 1
+
+    async def _bury(
+        self,
+        stored: StoredMessage,
+        error: str,
+        reason: str = FAILED,
+        feed: tuple[FeedEvent, ...] = (),
+    ) -> None:
         now_ms = self.host.clock.now_ms()
-        answer = await self.write(**burial(self.address, stored, error, now_ms))
+        fields = burial(self.address, stored, error, now_ms, reason)
+        if self.suspects is not None:
+            fields["puts"] += self.suspects.settled(stored)
+        answer = await self.write(**fields, feed=feed)
         logger.error(
             "a message of %s became a dead letter: %s",
             self.address,
             error,
-            extra={"action": "message.dead", "agent": self.address},
+            extra={"action": "message.dead", "agent": self.address, "reason": reason},
         )
         if not isinstance(answer, Committed):
             await self._refused(stored, answer)

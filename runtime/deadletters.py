@@ -7,7 +7,7 @@ good, so that no job stays running with nobody at it.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from runtime.clock import iso
 from runtime.errors import InvalidMessageError
@@ -16,14 +16,20 @@ from runtime.message import Message
 from runtime.store.contract import DEAD_LETTERS, Bury, Put, Send, StoredMessage
 from runtime.turn import to_json
 
+FAILED: Final = "error"
+"""Why most are given up: the handler raised as often as it was tried."""
 
-def burial(agent: str, stored: StoredMessage, error: str, now_ms: int) -> dict[str, Any]:
+
+def burial(
+    agent: str, stored: StoredMessage, error: str, now_ms: int, reason: str = FAILED
+) -> dict[str, Any]:
     """The fields of the commit by which `agent` (an address) gives `stored` up."""
     organization, agent_id = split(agent)
     letter = {
         "id": stored.message_id,
         "agent": agent_id,
         "sender": split(stored.sender)[1],
+        "reason": reason,
         "error": error,
         "attempts": stored.attempts + 1,
         "at": iso(now_ms),

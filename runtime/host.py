@@ -95,6 +95,8 @@ class Host:
         self._incarnation = ""
         self._active: dict[str, Activation] = {}
         self.answers = Answers()
+        self.alone = asyncio.Lock()
+        self.quarantined = 0
         self.finished: dict[Activation, None] = {}
         self._parked: asyncio.Timeout | None = None
         """Ends the poll that waits at the store."""
@@ -154,6 +156,7 @@ class Host:
             "jobs": jobs,
             "commitsRefused": self.group.refused,
             "moved": self.moved,
+            "quarantined": self.quarantined,
             "draining": self._draining.is_set(),
         }
 

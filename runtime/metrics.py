@@ -59,6 +59,7 @@ METRICS: Final = (
     ),
     Metric("troupe_agents", "gauge", "Agents in memory of a host"),
     Metric("troupe_host_jobs", "gauge", "Jobs that run in a host"),
+    Metric("troupe_quarantined", "counter", "Messages and runs given up as deadly to hosts"),
     Metric("troupe_store_commits", "counter", "Commits the store has accepted"),
     Metric("troupe_store_refused", "counter", "Commits the store has refused", "reason"),
 )  # fmt: skip

@@ -28,6 +28,7 @@ from runtime.errors import StoreError
 from runtime.ids import SYSTEM, ulid_time, ulid_time_of
 from runtime.job import JobStatus
 from runtime.store.contract import BATCH_MAX, Commit, Document, Put, Store, Upkeep
+from runtime.suspects import COLLECTION as SUSPECTS
 
 logger = logging.getLogger(__name__)
 
@@ -92,6 +93,7 @@ class Retention:
         """Forget what is old enough now, and go on along the jobs; how many rows went."""
         before_ms = self._clock.now_ms() - self._settings.days * DAY_MS
         rows = await self._prune(before_ms, ())
+        await self._forget_suspects(before_ms)
         for _ in range(PAGES_A_ROUND):
             ended = await self._ended(before_ms)
             if ended is None:
@@ -111,6 +113,17 @@ class Retention:
             if more:
                 await asyncio.sleep((clock() - begun_s) * (1 / SHARE - 1))
         return rows
+
+    async def _forget_suspects(self, before_ms: int) -> None:
+        """Remove marks of messages that have long left their inbox in a life without suspects."""
+        found = await self._store.list_documents(SUSPECTS, None, (), None, BATCH_MAX)
+        puts = [
+            Put(SUSPECTS, one.key, one.organization, None, (), one.revision)
+            for one in found
+            if one.updated_ms < before_ms
+        ]
+        if puts:
+            await self._store.commit([Commit(SYSTEM, puts=tuple(puts))])
 
     # jobs
 

@@ -4,15 +4,17 @@
     the host's commit that ends it             -> its acknowledgement, with `end_of_run`
 
 So there is one record a run and no second truth: a run that has no end here has
-none.  A run that goes on elsewhere after its host died is one session; so is
-each attempt, and each stretch between two waits.  A look at a wait that goes on
-is none.  Sessions are kept as long as messages are (`TROUPE_RETENTION_DAYS`).
+none.  A run that goes on elsewhere after its host died is one session, whose
+stretches that were cut are `interrupted`; so is each attempt, and each stretch
+between two waits.  A look at a wait that goes on is none.  Sessions are kept as
+long as messages are (`TROUPE_RETENTION_DAYS`).
 """
 
 from __future__ import annotations
 
 import json
 import traceback
+from collections.abc import Sequence
 from typing import Any, Final, Literal, cast
 
 from runtime.clock import iso
@@ -30,6 +32,16 @@ FRAMES_MAX: Final = 30
 Status = Literal[
     "running", "completed", "failed", "cancelled", "waiting", "paused", "given_up", "skipped"
 ]
+
+
+class Stretch(WireModel):
+    """A part of a run that the end of its host has cut off."""
+
+    attempt: int
+    """The first stretch of the run is 1."""
+    started_at: str
+    ended_at: str
+    """When another host took the run up; of the death itself nobody took the time."""
 
 
 class Session(WireModel):
@@ -51,22 +63,31 @@ class Session(WireModel):
     error: str | None = None
     trace: tuple[str, ...] | None = None
     """`file:line in function`, the innermost last; of a failed run."""
+    interrupted: tuple[Stretch, ...] | None = None
+    """Told once the run has ended; at most the latest 16."""
 
 
 def end_of_run(
-    outcome: str, record: AgentJob, error: BaseException | None = None, still: bool = False
+    outcome: str,
+    record: AgentJob,
+    error: BaseException | None = None,
+    still: bool = False,
+    cuts: Sequence[int] = (),
 ) -> bytes:
     """The reply with which a run's message is acknowledged.
 
     Args:
         record: as the run leaves it; its cost is the whole job's.
         still: the run only looked, and the job waits on.
+        cuts: when another host took the run up after one had died, in ms.
     """
     said: dict[str, Any] = {"outcome": outcome}
     if still:
         said["still"] = True
     if record.cost_usd or record.tokens:
         said["spent"] = [record.cost_usd, record.tokens]
+    if cuts:
+        said["cuts"] = list(cuts)
     if error is not None:
         said |= {"error": told(error), "trace": frames(error)}
     return to_json(said)
@@ -103,6 +124,18 @@ def session_of(stored: StoredMessage) -> Session | None:
         tokens=max(0, tokens - began_tokens),
         error=reply.get("error") or stored.error,
         trace=reply.get("trace"),
+        interrupted=_stretches(stored.accepted_ms, reply.get("cuts", ())),
+    )
+
+
+def _stretches(began_ms: int, cuts: Sequence[int]) -> tuple[Stretch, ...] | None:
+    starts = (began_ms, *cuts)
+    return (
+        tuple(
+            Stretch(attempt=number, started_at=iso(start), ended_at=iso(cut))
+            for number, (start, cut) in enumerate(zip(starts, cuts, strict=False), 1)
+        )
+        or None
     )
 
 

@@ -14,12 +14,14 @@ from pathlib import Path
 
 import uvloop
 
+from runtime import suspects
 from runtime.agent import BaseAgent
 from runtime.clock import SystemClock
 from runtime.host import Host, HostSettings
 from runtime.ids import Ids
-from runtime.job import Job, JobResult
+from runtime.job import AgentJob, Job, JobResult
 from runtime.kinds import Kinds
+from runtime.message import Message
 from runtime.schedule.queue import Limits
 from runtime.scheduler import Scheduler
 from runtime.store.remote import RemoteStore
@@ -33,6 +35,37 @@ class Worker(BaseAgent):
 
     async def process_task(self, job: Job) -> JobResult:
         await asyncio.sleep(0.05)
+        return JobResult(outcome="finished", summary="")
+
+
+class Deadly(BaseAgent):
+    """Takes its process with it, in a turn or in a run, when it is told to."""
+
+    kind = "deadly"
+
+    async def receive_message(self, message: Message) -> object:
+        match message.message_type:
+            case "exit":
+                os._exit(1)
+            case "segfault":
+                os.kill(os.getpid(), signal.SIGSEGV)
+            case "start":
+                self.enqueue(
+                    AgentJob.new(
+                        id=message.content["jobId"],
+                        organization_id=self.context.organization,
+                        agent_type="deadly",
+                        agent_id=self.agent_id,
+                        now_ms=self.context.now_ms(),
+                        payload=message.content,
+                    )
+                )
+        return "here"
+
+    async def process_task(self, job: Job) -> JobResult:
+        if job.record.payload["deadly"]:
+            os._exit(1)
+        await asyncio.sleep(job.record.payload["takes"])
         return JobResult(outcome="finished", summary="")
 
 
@@ -55,6 +88,10 @@ class QueueProcess:
     def alive(self) -> bool:
         return self._process.returncode is None
 
+    async def died(self) -> int:
+        """Wait until it is gone by itself; how it went."""
+        return await self._process.wait()
+
     async def kill(self) -> None:
         """SIGKILL: no handler runs, nothing is let go of."""
         if self.alive:
@@ -71,7 +108,8 @@ async def _work(socket: str, what: str, cap: str) -> None:
         limits = Limits(int(cap), int(cap))
         await Scheduler(store, clock, ids, random.random, limits).run()
         return
-    kinds = Kinds({"worker": Worker}, store)
+    suspects.HOLD_S = 1.0
+    kinds = Kinds({"worker": Worker, "deadly": Deadly}, store)
     host = Host("host-0", store, kinds, clock, ids, random.random, HostSettings(10.0, 600.0))
     await host.start()
     await host.watch()

@@ -243,10 +243,13 @@ class AgentHost(Shell[Host]):
         )
         await core.start()
         self.made(core)
-        meter = Meter()
+        meter, quarantined = Meter(), 0
 
         async def look() -> None:
+            nonlocal quarantined
             status: dict[str, Any] = core.status()
+            meter.count("troupe_quarantined", status["quarantined"] - quarantined)
+            quarantined = status["quarantined"]
             meter.set("troupe_agents", status["agents"])
             meter.set("troupe_host_jobs", len(status["jobs"]))
 

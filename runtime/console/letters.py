@@ -44,6 +44,8 @@ class DeadLetter(WireModel):
     agent: str
     """Whom the message was for, or whose job it was."""
     sender: str
+    reason: str | None = None
+    """`error`: every try failed. `killed_its_host`: three hosts have died of it."""
     error: str
     attempts: int
     at: str

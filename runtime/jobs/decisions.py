@@ -228,6 +228,7 @@ def _dead_letter(job: AgentJob, now_ms: int) -> Put:
         "id": job.id,
         "agent": job.agent,
         "sender": SENDER,
+        "reason": job.reason,
         "error": job.error or job.reason or "",
         "attempts": job.attempts,
         "at": iso(now_ms),

@@ -128,7 +128,7 @@ class JobLane:
             stored, message = self._queued.popleft()
             try:
                 self._current = await self._load(stored, message)
-                await self._current.run()
+                await self._go(self._current, stored)
                 self._activation.done(stored.seq)
             except LostError as lost:
                 logger.warning(
@@ -144,10 +144,26 @@ class JobLane:
             finally:
                 self._current = None
 
+    async def _go(self, run: JobRun, stored: StoredMessage) -> None:
+        """Have it run, unless hosts have died of it."""
+        suspects = self._activation.suspects
+        if suspects is None:
+            await run.run()
+            return
+        async with suspects.begun(stored, run.results, run.had_begun) as mark:
+            if mark is None or not mark.is_enough:
+                await run.run(mark)
+            else:
+                await run.quarantine(mark, suspects.told(stored, mark, run.record.id))
+                self._activation.host.quarantined += 1
+
     async def _give_up(self, stored: StoredMessage, error: Exception) -> None:
         """Not even the run's failure can be written: it ends as a message that was given up."""
         now_ms = self._activation.host.clock.now_ms()
-        await self._write(**burial(self._activation.address, stored, told(error), now_ms))
+        fields = burial(self._activation.address, stored, told(error), now_ms)
+        if self._activation.suspects is not None:
+            fields["puts"] += self._activation.suspects.settled(stored)
+        await self._write(**fields)
         self._activation.done(stored.seq)
 
     async def _load(self, stored: StoredMessage, message: Message) -> JobRun:

@@ -51,6 +51,7 @@ from runtime.store.contract import (
     Step,
     StoredMessage,
 )
+from runtime.suspects import REASON, Mark
 from runtime.turn import to_json
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ class JobRun(JobWriter):
         self._signalled = False
         self._missed: dict[str, None] = {}
         """Keys of the signals this run has looked for in vain."""
+        self._mark: Mark | None = None
         self._work: asyncio.Task[Any] | None = None
         """The task that is in process_task."""
 
@@ -132,8 +134,38 @@ class JobRun(JobWriter):
 
     # Running
 
-    async def run(self) -> None:
-        """Run process_task to one of its ends and commit that end."""
+    @property
+    def results(self) -> int:
+        """Steps that have a result."""
+        return sum(step.result is not None for step in self._steps.values())
+
+    @property
+    def had_begun(self) -> bool:
+        """Whether an earlier activation has left a trace of this run."""
+        _, _, handed_at = self._stored.message_id.rpartition(":")  # the record's revision then
+        written = handed_at.isdecimal() and self._revision > int(handed_at) + 1
+        return written or any(s.at_ms >= self._stored.accepted_ms for s in self._steps.values())
+
+    async def quarantine(self, mark: Mark, event: FeedEvent) -> None:
+        """End it without running: hosts have died of it, and no further one may."""
+        self._mark = mark
+        logger.error(
+            "job %s is given up: %s",
+            self._record.id,
+            mark.error,
+            extra={"action": "job.quarantined", "agent": self._activation.address},
+        )
+        self._feed.append(event)
+        changed = {"error": mark.error, "reason": REASON}
+        await self._write_end("failed", changed, {"final": True, "error": mark.error})
+
+    async def run(self, mark: Mark | None = None) -> None:
+        """Run process_task to one of its ends and commit that end.
+
+        Args:
+            mark: what is known of it, if a host may have died of it.
+        """
+        self._mark = mark
         logger.info(
             "job %s runs",
             self._record.id,
@@ -232,10 +264,14 @@ class JobRun(JobWriter):
                     record, activation.agent_id, activation.address, self._stored.seq, now_ms
                 )
             )
-        reply = end_of_run(outcome, record, error, bool(more.get("still")))
+        cuts = self._mark.cuts if self._mark is not None else ()
+        reply = end_of_run(outcome, record, error, bool(more.get("still")), cuts)
+        puts = self._still_missed() if record.status is JobStatus.WAITING else ()
+        if self._activation.suspects is not None:
+            puts += self._activation.suspects.settled(self._stored)
         await self._commit_now(  # cut off by the host's end it may land or not: both are whole
             end=record,
-            puts=self._still_missed() if record.status is JobStatus.WAITING else (),
+            puts=puts,
             feed=() if more.get("still") else self._end_events(record, outcome),
             acks=(Ack(self._stored.message_id, reply),),
             sends=tuple(sends),

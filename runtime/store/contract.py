@@ -174,6 +174,7 @@ class Store(Protocol):
         (the scheduler) only by name. With `agents`: those of them that
         nobody else with a live lease holds, whether or not they have messages
         or ever existed. One that `owner` already holds is not returned again.
+        Each says whether its last holder had left it without giving it up (`abandoned`).
         An owner without a live lease gets nothing.
         """
 

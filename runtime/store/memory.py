@@ -245,6 +245,7 @@ class MemoryStore:
 
     def _activate(self, agent: Agent, owner: str) -> Activation:
         self._tables.agents[agent.address] = agent
+        abandoned = agent.owner is not None
         self._roster.take(agent, owner)
         version, snapshot = self._tables.snapshots.get(agent.address, (0, None))
         return Activation(
@@ -255,6 +256,7 @@ class MemoryStore:
             snapshot,
             tuple(self._tables.events(agent.address, version)),
             cut(self._pending(agent, 0, page_limit(1 << 30))),
+            abandoned,
         )
 
     async def release(self, owner: str, agents: Sequence[str]) -> None:

@@ -245,6 +245,8 @@ class Activation(Record, frozen=True):
     """The journal after the snapshot, in order."""
     inbox: tuple[StoredMessage, ...]
     """Pending messages in order of seq, at most BATCH_MAX or 32 MiB; `inbox` has the rest."""
+    abandoned: bool = False
+    """Its last holder never gave it up: it died, or was silent for longer than its lease."""
 
 
 class Poll(Record, frozen=True):

@@ -36,14 +36,14 @@ local function ready()
   return addresses
 end
 
-local function activation(one)
+local function activation(one, abandoned)
   local kept = call('GET', of_agent('snapshot', one.address)) or pack(0) .. NIL
   local _, version = unpack_one(kept)
   local from = math.max(version - one.forgotten, 0)
   local events = call('LRANGE', of_agent('journal', one.address), from, -1)
   local messages = waiting_messages(one.address, 0, tonumber(ARGV[9]), tonumber(ARGV[8]))
-  local row = '\151' .. pack(one.address, one.epoch, version_of(one)) .. kept
-    .. array(events) .. array(messages)
+  local row = '\152' .. pack(one.address, one.epoch, version_of(one)) .. kept
+    .. array(events) .. array(messages) .. pack(abandoned)
   return row, 1 + #events + #messages
 end
 
@@ -55,8 +55,9 @@ if limit > 0 and is_live(owner) then
     seen = seen + 1
     local one = agent_at(address)
     if one.owner ~= owner and not is_live(one.owner) then
+      local abandoned = not not one.owner
       move(one, owner)
-      local row, size = activation(one)
+      local row, size = activation(one, abandoned)
       taken[#taken + 1] = row
       rows = rows + size
     end

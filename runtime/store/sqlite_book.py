@@ -243,6 +243,7 @@ class Book:
     def _activate(self, agent: Agent, owner: str) -> Activation:
         if not agent.row:
             agent = self.agents.create(agent.address)
+        abandoned = agent.owner is not None
         self.roster.take(agent, owner)
         self.agents.hold(agent)
         version, snapshot = self.agents.snapshot(agent)
@@ -250,8 +251,9 @@ class Book:
         waiting = list(agent.pending.values())[:BATCH_MAX]
         messages = cut(self.inbox.by_seq(waiting))
         return Activation(
-            agent.address, agent.epoch, agent.version, version, snapshot, tuple(tail), messages
-        )
+            agent.address, agent.epoch, agent.version, version, snapshot, tuple(tail), messages,
+            abandoned,
+        )  # fmt: skip
 
     def release(self, owner: str, named: Sequence[str]) -> None:
         risen = self.roster.risen

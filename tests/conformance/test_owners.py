@@ -239,3 +239,18 @@ async def test_health_names_the_owners_whose_lease_is_live(store, desk, clock):
     assert await store.renew("o1", 10.0)
     await other(store, "o3")  # of the same name as o2
     assert (await store.health()).owners == ("o1", "o3")
+
+
+async def test_a_claim_says_whether_its_last_holder_had_left_the_agent(store, desk, clock):
+    """A message that kills its host would look like any other that waits."""
+    await desk.give("m")
+    [first] = await desk.take(A)
+    await store.release("o1", [A])
+    [given_up] = await desk.take(A)
+    clock.advance(11)
+    [left] = await (await other(store)).take(A)
+    [taken_over] = await (await other(store, "o3", "host-2")).take(A)
+    await store.release("o3", [A])
+    [at_last] = await (await other(store, "o4", "host-4")).take(A)
+    told = [one.abandoned for one in (first, given_up, left, taken_over, at_last)]
+    assert told == [False, False, True, True, False]

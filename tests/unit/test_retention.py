@@ -12,7 +12,7 @@ from runtime import retention
 from runtime.agent import AgentState, BaseAgent
 from runtime.clock import ManualClock
 from runtime.errors import DeadLetterError, HistoryForgottenError, StoreUnavailableError
-from runtime.ids import Ids
+from runtime.ids import SYSTEM, Ids
 from runtime.job import AgentJob, JobStatus
 from runtime.retention import DAY_MS, Retention, RetentionSettings
 from runtime.store.contract import (
@@ -30,6 +30,7 @@ from runtime.store.contract import (
 )
 from runtime.store.memory import MemoryStore
 from runtime.store.sqlite import SqliteStore
+from runtime.suspects import COLLECTION as SUSPECTS
 from tests.troupe import LocalTroupe
 
 DAY_S = DAY_MS / 1000
@@ -338,3 +339,14 @@ async def test_the_process_that_has_the_store_forgets_by_itself(tmp_path, clock)
     actor._work.cancel()
     await asyncio.gather(actor._work, return_exceptions=True)
     await (await actor.core()).close()
+
+
+async def test_marks_of_suspects_that_nobody_settled_go(store, clock):
+    """One document would stay for each message that a drained host had been suspected with."""
+    for name, days in (("old", 40), ("young", 0)):
+        put = Put(SUSPECTS, f"{AGENT}/{name}", "acme", b"{}", ("agent=code:a",))
+        await store.commit([Commit(SYSTEM, puts=(put,))])
+        clock.advance(days * DAY_S)
+    await Retention(store, clock).round()
+    left = await store.list_documents(SUSPECTS)
+    assert [one.key for one in left] == [f"{AGENT}/young"]

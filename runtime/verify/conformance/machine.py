@@ -145,6 +145,7 @@ class StoreMachine(RuleBasedStateMachine):
                 one.snapshot,
                 list(one.events),
                 [as_dict(message) for message in one.inbox],
+                one.abandoned,
             )
             for one in found
         ] == expected

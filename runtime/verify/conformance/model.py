@@ -284,12 +284,13 @@ class Model:
 
     def activate(self, address: str, owner: str) -> tuple[Any, ...]:
         agent = self.agent(address)
+        abandoned = agent["owner"] is not None
         agent["owner"] = owner
         agent["epoch"] = (agent["epoch"] or self.epoch_floor) + 1
         at, snapshot = agent["snapshot"]
         tail = [event for event in agent["journal"] if event.version > at]
         inbox = self.inbox(address)
-        return (address, agent["epoch"], agent["version"], at, snapshot, tail, inbox)
+        return (address, agent["epoch"], agent["version"], at, snapshot, tail, inbox, abandoned)
 
     def release(self, owner: str, agents: list[str]) -> None:
         for address in agents:

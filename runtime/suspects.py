@@ -1,0 +1,211 @@
+"""Suspects: what a host may have died of, and when it has killed enough of them.
+
+A message whose handler ends the process, or whose job's run does, would be
+claimed anew after each death for ever, and take everybody else of its host
+along each time.  So an activation whose agent was left behind by its last
+holder (`abandoned`) marks what that one can have been at, before it begins
+with it under its own epoch:
+
+    document  (`suspect`, recipient's address/message id) -> Mark
+
+Messages are handled in their order, so that can only be the first in line and
+the first run of a job before it: what waits behind, and an agent without
+messages, is never suspected.  A mark of the epoch just before, found after
+another death, says that this host, too, died while it was at the message.  The
+third death ends it.
+
+Hosts die of other things, and of other messages.  So what has two deaths to its
+name is held back for HOLD_S and begun while nothing else like it is under way
+in its host; a host that dies without having begun with it takes one death off
+it again.  And a run that has recorded a step since the last death is suspected
+anew.  Who was not left behind by a dead host pays nothing for any of this.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+from msgspec.structs import replace
+
+from runtime.errors import InvalidMessageError
+from runtime.ids import SCHEDULER, split
+from runtime.jobs.writer import LostError
+from runtime.message import Message
+from runtime.patience import patiently
+from runtime.store.contract import FeedEvent, Put, Refused, StoredMessage
+from runtime.turn import feed_event
+
+if TYPE_CHECKING:
+    from runtime.activation import Activation
+
+COLLECTION: Final = "suspect"
+REASON: Final = "killed_its_host"
+"""Of the dead letter, and of the job that has failed so."""
+DEATHS_MAX: Final = 3
+"""Hosts that may die of one message."""
+HOLD_S = 30.0
+"""How long a host must have lived without what has two deaths to its name."""
+ALONE_S: Final = 60.0
+"""No suspect keeps the others waiting for longer."""
+CUTS_MAX: Final = 16
+"""Cuts of one run that are kept, the latest."""
+
+
+class Mark(msgspec.Struct, frozen=True):
+    """What is known of one suspect."""
+
+    deaths: int
+    """Hosts that have died, as far as is known, while they were at it."""
+    epoch: int
+    """The one under which it was begun last."""
+    results: int = 0
+    """Steps of the run that had a result by then."""
+    cuts: tuple[int, ...] = ()
+    """When a run that had begun was taken up again, in ms."""
+
+    @property
+    def is_enough(self) -> bool:
+        return self.deaths >= DEATHS_MAX
+
+    @property
+    def error(self) -> str:
+        return f"{REASON}: {self.deaths} hosts have died while they were at it"
+
+
+def judged(known: Mark | None, epoch: int, results: int) -> Mark:
+    """What is to be thought of a suspect under `epoch`; the same as before under the same one."""
+    if known is None:
+        return Mark(1, epoch, results)
+    if known.epoch == epoch:
+        return known
+    if results > known.results:
+        return replace(known, deaths=1, epoch=epoch, results=results)
+    died_of_it = known.epoch == epoch - 1
+    deaths = known.deaths + 1 if died_of_it else max(1, known.deaths - 1)
+    return replace(known, deaths=deaths, epoch=epoch)
+
+
+def first_in_line(inbox: Iterable[StoredMessage]) -> frozenset[int]:
+    """Seqs of what a holder can have been at: the first message, and a run that goes before it."""
+    found: list[int] = []
+    for stored in inbox:
+        runs = _is_run(stored)
+        if not (runs and found):
+            found.append(stored.seq)
+        if not runs:
+            break
+    return frozenset(found)
+
+
+def _is_run(stored: StoredMessage) -> bool:
+    if stored.sender != SCHEDULER:
+        return False
+    try:
+        return Message.from_json(stored.body).message_type == "job.run"
+    except InvalidMessageError:
+        return False
+
+
+class Suspects:
+    """Of one activation, whose agent was left by a holder that is gone."""
+
+    def __init__(self, activation: Activation, seqs: frozenset[int]) -> None:
+        self._activation = activation
+        self._seqs = seqs
+        self._marked: set[int] = set()
+
+    @asynccontextmanager
+    async def begun(
+        self, stored: StoredMessage, results: int = 0, has_run: bool = False
+    ) -> AsyncIterator[Mark | None]:
+        """During the block the message is being handled, and the store knows so.
+
+        It gives the mark, which is enough when nothing may be begun any more;
+        None: the message is no suspect.
+
+        Args:
+            results: steps of the run that have a result.
+            has_run: the last holder is known to have begun with it.
+
+        Raises:
+            LostError: somebody else has the agent.
+        """
+        if stored.seq not in self._seqs:
+            yield None
+            return
+        known = await self._known(stored)
+        mark = judged(known, self._activation.fence.epoch, results)
+        if mark is not known and (has_run or (known and mark.deaths > known.deaths)):
+            now_ms = self._activation.host.clock.now_ms()
+            mark = replace(mark, cuts=(*mark.cuts, now_ms)[-CUTS_MAX:])
+        if mark.is_enough:
+            self._marked.add(stored.seq)
+            yield mark
+        elif mark.deaths == 1:
+            await self._write(stored, mark)
+            yield mark
+        else:
+            if stored.seq not in self._marked:
+                await asyncio.sleep(HOLD_S)
+            async with _alone(self._activation.host.alone):
+                await self._write(stored, mark)
+                yield mark
+
+    def settled(self, stored: StoredMessage) -> tuple[Put, ...]:
+        """What goes with the commit by which a message leaves the inbox."""
+        if stored.seq not in self._marked:
+            return ()
+        return (Put(COLLECTION, self._key(stored), self._activation.organization, None),)
+
+    def told(self, stored: StoredMessage, mark: Mark, job_id: str | None = None) -> FeedEvent:
+        """The event by which everybody learns that a suspect is given up."""
+        activation, rooms = self._activation, [f"agent:{self._activation.agent_id}"]
+        data = {"agentId": activation.agent_id, "messageId": stored.message_id, "error": mark.error}
+        if job_id is not None:
+            data["jobId"] = job_id
+            rooms.append(f"job:{job_id}")
+        now_ms = activation.host.clock.now_ms()
+        return feed_event(activation.organization, "agent:quarantined", data, tuple(rooms), now_ms)
+
+    def _key(self, stored: StoredMessage) -> str:
+        return f"{self._activation.address}/{stored.message_id}"
+
+    async def _known(self, stored: StoredMessage) -> Mark | None:
+        store, key = self._activation.host.store, self._key(stored)
+        document = await patiently(lambda: store.get(COLLECTION, key))
+        return msgspec.json.decode(document.body, type=Mark) if document is not None else None
+
+    async def _write(self, stored: StoredMessage, mark: Mark) -> None:
+        if stored.seq in self._marked:
+            return
+        organization, agent_id = split(self._activation.address)
+        body, terms = msgspec.json.encode(mark), (f"agent={agent_id}",)
+        put = Put(COLLECTION, self._key(stored), organization, body, terms)
+        answer = await self._activation.write(puts=(put,))
+        if isinstance(answer, Refused):
+            raise LostError(f"{answer.reason} {answer.detail}")
+        self._marked.add(stored.seq)
+
+
+@asynccontextmanager
+async def _alone(lock: asyncio.Lock) -> AsyncIterator[None]:
+    """Hold the lock during the block, though no longer than ALONE_S."""
+    await lock.acquire()
+    held = True
+
+    def let_go() -> None:
+        nonlocal held
+        if held:
+            held = False
+            lock.release()
+
+    timer = asyncio.get_running_loop().call_later(ALONE_S, let_go)
+    try:
+        yield
+    finally:
+        timer.cancel()
+        let_go()

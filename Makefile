@@ -28,10 +28,12 @@ check: $(VENV)/.checks ## lint, format, strict types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Exposure, secrets and a short chaos are among the slow tests.
 verify: packages $(VENV)/.tests ## the larger kill and fault tests
 	$(BIN)/python -m pytest -m "slow and not live"
+	$(BIN)/troupe verify conformance
 	$(BIN)/troupe verify simulate
-	$(BIN)/troupe verify planted
+	$(BIN)/troupe verify planted --alone
 	$(BIN)/troupe verify crashpoints
 	$(BIN)/troupe verify powerloss
 	$(BIN)/troupe verify authorization

@@ -9,11 +9,13 @@ from actors.commands.base import Session, TroupeCommand
 
 @click.command(
     cls=TroupeCommand,
-    context_settings={"ignore_unknown_options": True},
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+    no_args_is_help=True,
     examples=[
+        "troupe verify simulate --help",
         "troupe verify simulate --seeds 20",
-        "troupe verify planted",
-        "troupe verify crashpoints",
+        'troupe verify planted "limit off by one"',
+        "troupe verify conformance --runs 20 --stores memory sqlite",
         "troupe verify powerloss --points 100",
         "troupe verify schedules --days 3 --schedules 30",
         "troupe verify cron --cases 1000",
@@ -35,6 +37,9 @@ def verify(session: Session, name: str, options: tuple[str, ...]) -> int:
     secrets      canaries, searched for in all that a deployment writes and tells
     schedules    a month of schedules under kills, edits and clock steps; its books
     cron         due times of schedules beside a scan of every minute
+
+    `troupe verify NAME --help` lists the options of one. Each needs no running
+    Troupe: what it tries, it starts itself.
 
     A failing simulation names the seed and the first fact that shows it; the
     same seed does the same again.

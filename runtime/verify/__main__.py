@@ -10,6 +10,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping
 
+from runtime.verify.bugs import BUGS
 from runtime.verify.conformance import STORES, conformance
 from runtime.verify.crashpoints import crashpoints
 from runtime.verify.cron import verify as verify_cron
@@ -31,6 +32,13 @@ def _simulate(options: argparse.Namespace) -> Outcome:
 
 def _planted(options: argparse.Namespace) -> Outcome:
     return find_all(options.seeds, options.first, alone=options.alone, names=options.bugs)
+
+
+def _bug(name: str) -> str:
+    names = [bug.name for bug in BUGS]
+    if name not in names:
+        raise argparse.ArgumentTypeError(f"no bug is called {name!r}; there are: {names}")
+    return name
 
 
 def _crashpoints(_: argparse.Namespace) -> Outcome:
@@ -66,38 +74,41 @@ def parser(program: str, more: Mapping[str, Verification] | None = None) -> argp
     def verification(
         name: str, run: Callable[[argparse.Namespace], Outcome], about: str
     ) -> argparse.ArgumentParser:
-        one = names.add_parser(name, help=about, description=about)
+        one = names.add_parser(
+            name, help=about, description=about,
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        )  # fmt: skip
         one.set_defaults(run=run)
         one.add_argument("--json", action="store_true", help="print the figure only")
         return one
 
     one = verification("simulate", _simulate, "the runtime under seeded trouble, on virtual time")
-    one.add_argument("--seeds", type=int, default=200)
-    one.add_argument("--first", type=int, default=1)
-    one.add_argument("--store", choices=("memory", "sqlite"), default="memory")
+    one.add_argument("--seeds", type=int, default=200, help="how many")
+    one.add_argument("--first", type=int, default=1, help="the first of them")
+    one.add_argument("--store", choices=("memory", "sqlite"), default="memory", help="under it")
     one.add_argument("--calm", action="store_true", help="the same work without any trouble")
     one = verification("planted", _planted, "bugs put into the runtime; each must be found")
     one.add_argument("--seeds", type=int, default=200, help="at most so many for each bug")
-    one.add_argument("--first", type=int, default=1)
+    one.add_argument("--first", type=int, default=1, help="the first seed")
     one.add_argument("--alone", action="store_true", help="also try the halves of pairs alone")
-    one.add_argument("bugs", nargs="*", help="names; default: all")
+    one.add_argument("bugs", nargs="*", type=_bug, help="names; without one, all")
     verification("crashpoints", _crashpoints, "kills at every durable boundary of one job")
     one = verification("powerloss", _powerloss, "power cuts of the SQLite file")
-    one.add_argument("--points", type=int, default=1000)
-    one.add_argument("--seed", type=int, default=1)
+    one.add_argument("--points", type=int, default=1000, help="of power cuts, each durability")
+    one.add_argument("--seed", type=int, default=1, help="draws them")
     one = verification("cron", _cron, "due times of cron beside a scan of every minute")
-    one.add_argument("--cases", type=int, default=5000)
-    one.add_argument("--seed", type=int, default=1)
+    one.add_argument("--cases", type=int, default=5000, help="beside the published vectors")
+    one.add_argument("--seed", type=int, default=1, help="draws them")
     one = verification("schedules", _schedules, "a month of schedules, and its books")
-    one.add_argument("--seed", type=int, default=1)
-    one.add_argument("--schedules", type=int, default=200)
-    one.add_argument("--days", type=int, default=30)
-    one.add_argument("--outages", type=int, default=40)
+    one.add_argument("--seed", type=int, default=1, help="draws everything")
+    one.add_argument("--schedules", type=int, default=200, help="how many")
+    one.add_argument("--days", type=int, default=30, help="of virtual time")
+    one.add_argument("--outages", type=int, default=40, help="of the scheduler")
     one.add_argument("--once", action="store_true", help="do not live it again to compare")
     one = verification("conformance", _conformance, "random work on every store and on a model")
-    one.add_argument("--runs", type=int, default=200)
+    one.add_argument("--runs", type=int, default=200, help="of each store")
     one.add_argument("--steps", type=int, default=50, help="of each run")
-    one.add_argument("--stores", nargs="+", choices=STORES, default=STORES)
+    one.add_argument("--stores", nargs="+", choices=STORES, default=STORES, help="which")
     for added, (about, run) in (more or {}).items():
         verification(added, lambda _, run=run: run(), about)  # type: ignore[misc]
     return top

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from runtime.verify.bugs import BUGS
 from runtime.verify.bugs.bug import Bug
 from runtime.verify.report import Outcome
 from runtime.verify.simulate import run_seed
+
+MASKED_MIN: Final = 6
+"""Pairs of which a half alone must be hidden by another layer, or pairs would say nothing."""
 
 
 @dataclass
@@ -52,11 +55,13 @@ def find_all(
     chosen = [bug for bug in BUGS if not names or bug.name in names]
     entries = [_entry(bug, seeds, first, alone) for bug in chosen]
     missed = [entry["bug"] for entry in entries if entry["foundAt"] is None]
+    masked = [entry["bug"] for entry in entries if None in entry.get("alone", ())]
     figure = {
         "bugs": len(entries),
         "pairs": sum(bug.is_pair for bug in chosen),
         "found": len(entries) - len(missed),
         "missed": missed,
+        **({"masked": len(masked)} if alone else {}),
         "seedsAtMost": max((entry["seeds"] for entry in entries if entry["seeds"]), default=0),
         "seconds": round(time.monotonic() - began, 1),
         "each": entries,
@@ -65,7 +70,10 @@ def find_all(
     sentence += (
         f", each within {figure['seedsAtMost']} seeds." if not missed else f"; not: {missed}."
     )
-    return Outcome(figure, sentence, bool(entries) and not missed)
+    if alone:
+        sentence += f" Of {len(masked)} pairs a half alone was found in no seed."
+    enough = not alone or bool(names) or len(masked) >= MASKED_MIN
+    return Outcome(figure, sentence, bool(entries) and not missed and enough)
 
 
 def _entry(bug: Bug, seeds: int, first: int, alone: bool) -> dict[str, Any]:

@@ -65,6 +65,7 @@ async def run() -> None:
         await rig.start()
         start_s = time.perf_counter() - opened
         took = []
+        host_s, store_s = time.process_time(), rig.process.cpu_s()
         for key in random.Random(7).sample(range(N), min(ASKED, N)):
             before = time.perf_counter()
             n = await rig.ask(key)
@@ -73,6 +74,8 @@ async def run() -> None:
         result("P7 troupe agents on disk", {
             "n": N, "registered_s": round(N / wrote_s, 1), "disk_bytes_each": round(size_bytes / N),
             "open_s": round(start_s, 3), **latency(took, "cold_"),
+            "cold_host_cpu_ms": round((time.process_time() - host_s) / len(took) * 1e3, 3),
+            "cold_store_cpu_ms": round((rig.process.cpu_s() - store_s) / len(took) * 1e3, 3),
         })  # fmt: skip
         await rig.stop()
     finally:

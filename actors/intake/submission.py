@@ -34,7 +34,6 @@ from actors.records import AgentIssue, IssueSubmission
 from runtime.client import ConflictError, expect_absent
 from runtime.clock import iso
 from runtime.console.caller import Caller, Operator
-from runtime.console.load import current_load
 from runtime.console.once import TRIES_MAX, Idempotent, Once, busy
 from runtime.console.problems import ProblemError, invalid
 
@@ -124,10 +123,11 @@ class Desk:
             writes=writes,
             events=[caller.event("issue:created", data, f"issue:{issue.id}")],
         )
+        caller.console.gauge.accepted(caller.client)
         return told
 
     async def _wait(self, caller: Caller) -> str:
-        return estimated_wait(await current_load(caller), self._settings.jobs_at_once)
+        return estimated_wait(await caller.console.gauge.load(), self._settings.jobs_at_once)
 
 
 def _check_words(caller: Caller, body: IssueSubmission) -> None:
@@ -143,7 +143,7 @@ def _check_words(caller: Caller, body: IssueSubmission) -> None:
 
 
 async def _check_room(caller: Caller) -> None:
-    if await caller.client.count("issue", {"status": "queued"}) >= QUEUED_MAX:
+    if not await caller.console.gauge.has_room(caller.client, QUEUED_MAX):
         raise ProblemError(
             429,
             "too_many_issues",

@@ -1,4 +1,8 @@
-"""The HTTP application on Ray Serve: stateless replicas over the store."""
+"""The HTTP application on Ray Serve: stateless replicas over the store.
+
+Under a supervisor each replica answers on the public port itself (`port`), so
+they are where that is, on the head; elsewhere Serve's proxies are before them.
+"""
 
 from __future__ import annotations
 
@@ -6,26 +10,30 @@ import asyncio
 import importlib
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 from ray import serve
-from ray.serve.config import HTTPOptions
+from ray.serve.config import ProxyLocation
 
 from runtime.cluster import placement
 from runtime.cluster.operator import ensure_admin_key
+from runtime.cluster.port import answered
 from runtime.cluster.settings import ClusterSettings
 
 logger = logging.getLogger(__name__)
 
 APPLICATION = "troupe"
+SETTINGS = "TROUPE_SETTINGS"
+"""Environment variable by which a supervisor tells its settings."""
 REQUESTS_MAX = 500
 """Requests in flight a replica; each open event stream holds one."""
 
 
 def deploy(settings: ClusterSettings) -> None:
-    """Serve the application on loopback; returns when it answers."""
-    serve.start(http_options=HTTPOptions(host="127.0.0.1", port=settings.port))
+    """Serve the application on the supervisor's port; returns when it answers."""
+    serve.start(proxy_location=ProxyLocation.Disabled)
     module, _, name = settings.application.partition(":")
     application = getattr(importlib.import_module(module), name)
     serve.run(application, name=APPLICATION, route_prefix="/", _local_testing_mode=False)
@@ -38,15 +46,34 @@ def deployment(build: Callable[[], Any], agents: str) -> Any:
         build: makes the application of one replica, there.
         agents: as for `from_environment`.
     """
+    supervised = SETTINGS in os.environ
+
+    def built() -> Any:
+        return _on_the_port(build()) if supervised else build()
+
     return serve.deployment(
-        serve.ingress(build)(),
+        serve.ingress(built)(),
         name="Api",
         num_replicas=from_environment(agents).replicas,
         max_ongoing_requests=REQUESTS_MAX,
-        ray_actor_options={"num_cpus": 0},
+        ray_actor_options=placement.ON_THE_HEAD if supervised else {"num_cpus": 0},
         graceful_shutdown_timeout_s=5,
         health_check_period_s=2,
     )
+
+
+def _on_the_port(app: Any) -> Any:
+    """The application, which answers on the public port from its start to its end."""
+    lifespan = app.router.lifespan_context
+    path = ClusterSettings.from_json(os.environ[SETTINGS]).directory.port
+
+    @asynccontextmanager
+    async def both(app: Any) -> AsyncIterator[Any]:
+        async with lifespan(app) as state, answered(app, path):
+            yield state
+
+    app.router.lifespan_context = both
+    return app
 
 
 def from_environment(agents: str) -> ClusterSettings:
@@ -55,7 +82,7 @@ def from_environment(agents: str) -> ClusterSettings:
     Args:
         agents: `module:function` of the agents' factories, where no supervisor has said so.
     """
-    text = os.environ.get("TROUPE_SETTINGS")
+    text = os.environ.get(SETTINGS)
     if text:
         return ClusterSettings.from_json(text)
     return ClusterSettings.from_env(os.environ, agents=agents)

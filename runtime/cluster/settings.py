@@ -93,6 +93,11 @@ class DataDir:
         return Path("/tmp") / f"troupe-{digest}"  # noqa: S108 - made with mode 0700 and our own
 
     @property
+    def port(self) -> Path:
+        """Where replicas get the public port from; a socket."""
+        return self.scratch / "port.sock"
+
+    @property
     def ray_temp(self) -> Path:
         """Ray's own folder, which Ray opens to everybody: so it is inside one that is not."""
         return self.scratch / "ray"

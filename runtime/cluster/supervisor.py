@@ -27,6 +27,7 @@ from typing import Any, NoReturn
 
 from runtime import logs
 from runtime.cluster.operator import ensure_admin_key
+from runtime.cluster.port import Port
 from runtime.cluster.processes import end_all, held
 from runtime.cluster.settings import (
     MARKER,
@@ -78,6 +79,7 @@ class Supervisor:
         )  # fmt: skip
         self._head: subprocess.Popen[bytes] | None = None
         self._companions: dict[str, subprocess.Popen[bytes]] = {}
+        self._port = Port(settings.port, self._directory.port)
         self._stopping = asyncio.Event()
         self._environment = self._environ()
 
@@ -104,6 +106,7 @@ class Supervisor:
         if left:
             self._say("starting", f"Cleared {left} processes that a crash had left")
         self._prepare_folders()
+        self._port.open()
         for companion in self._settings.companions:
             self._say("starting", f"Starting {companion.name}")
             await self._start_companion(companion.name)
@@ -283,6 +286,7 @@ class Supervisor:
         for process in [*([self._head] if self._head else []), *self._companions.values()]:
             process.terminate()
         await asyncio.to_thread(end_all, self._directory.root)
+        self._port.close()
         shutil.rmtree(self._directory.scratch, ignore_errors=True)
 
     def _undeploy(self) -> None:

@@ -44,6 +44,7 @@ from runtime.console.caller import Console
 from runtime.console.deadline import DeadlineStore
 from runtime.console.feed import FeedHub
 from runtime.console.headers import HeadersMiddleware
+from runtime.console.load import Gauge
 from runtime.console.settings import ConsoleSettings
 from runtime.errors import StoreUnavailableError
 from runtime.ids import Ids
@@ -106,7 +107,8 @@ def create_app(
     settings = settings or ConsoleSettings()
     bounded = DeadlineStore(store, settings.store_wait_s)
     keys = Keys(bounded, clock)
-    console = Console(bounded, clock, ids, keys, FeedHub(bounded), settings)
+    gauge = Gauge(bounded, clock)
+    console = Console(bounded, clock, ids, keys, FeedHub(bounded), gauge, settings)
     app = FastAPI(
         title="Troupe",
         version=VERSION,

@@ -21,6 +21,7 @@ from starlette.requests import Request
 from runtime.client import Client
 from runtime.clock import Clock
 from runtime.console.feed import FeedHub
+from runtime.console.load import Gauge
 from runtime.console.problems import ProblemError, not_found
 from runtime.console.settings import ConsoleSettings
 from runtime.errors import InvalidIdError
@@ -47,6 +48,7 @@ class Console:
     ids: Ids
     keys: Keys
     feed: FeedHub
+    gauge: Gauge
     settings: ConsoleSettings
 
 

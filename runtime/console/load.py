@@ -1,13 +1,27 @@
-"""How much work there is and how long it takes, as measured: what a wait is told from."""
+"""How much work there is and how long it takes: what a wait, or a refusal, is told from.
+
+Nothing here needs to be exact, and asking the store again for each request
+costs more than the request's own commit.  So what was found is told again for
+`FRESH_S`, and each process counts what it has accepted itself since.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
-from runtime.console.caller import Caller
+from runtime.client import Client
+from runtime.clock import Clock
+from runtime.store.contract import Store
+
+FRESH_S: Final = 1.0
+"""How long an answer of the store is told again."""
+ORGANIZATIONS_MAX: Final = 1_024
+"""Whose waiting work is remembered; the one counted longest ago is forgotten first."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +42,56 @@ class Load:
     """By kind of agent; as the scheduler measured them."""
 
 
-async def current_load(caller: Caller) -> Load:
-    """The load as of now; it tells numbers only, nothing of whose jobs they are."""
-    store = caller.console.store
+class Gauge:
+    """What this process knows of the load; one for all its requests."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._load: Load | None = None
+        self._read_ms = 0
+        self._waiting: OrderedDict[str, _Waiting] = OrderedDict()
+
+    async def load(self) -> Load:
+        """As of `FRESH_S` ago or later; it tells numbers only, nothing of whose jobs they are."""
+        if self._load is None or not self._fresh(self._read_ms):
+            read_ms = self._clock.now_ms()
+            self._load, self._read_ms = await _read(self._store), read_ms
+        return self._load
+
+    async def has_room(self, client: Client, limit: int) -> bool:
+        """Whether fewer than `limit` issues of the client's organization wait.
+
+        Counted anew from half of the limit on; below it no more can have come
+        through other processes meanwhile than that.
+        """
+        known = self._waiting.get(client.organization)
+        if known is None or not self._fresh(known.read_ms) or 2 * known.count >= limit:
+            read_ms = self._clock.now_ms()
+            known = _Waiting(await client.count("issue", {"status": "queued"}), read_ms)
+            self._waiting[client.organization] = known
+            self._waiting.move_to_end(client.organization)
+            while len(self._waiting) > ORGANIZATIONS_MAX:
+                self._waiting.popitem(last=False)
+        return known.count < limit
+
+    def accepted(self, client: Client) -> None:
+        """One issue more waits."""
+        if known := self._waiting.get(client.organization):
+            known.count += 1
+
+    def _fresh(self, read_ms: int) -> bool:
+        # a clock that was set back makes it old, not young for ever
+        return 0 <= self._clock.now_ms() - read_ms < FRESH_S * 1000
+
+
+@dataclass
+class _Waiting:
+    count: int
+    read_ms: int
+
+
+async def _read(store: Store) -> Load:
     pending, running, stats = await asyncio.gather(
         store.count("job", None, ["status=pending"]),
         store.count("job", None, ["status=running"]),

@@ -8,11 +8,12 @@ import pytest
 
 from runtime.agent import AgentState, BaseAgent, DeactivationReason
 from runtime.clock import SystemClock
+from runtime.host import HostSettings
 from runtime.message import Message
 from runtime.store.memory import MemoryStore
 from runtime.store.remote import RemoteStore
 from runtime.store.server import StoreServer
-from tests.troupe import LocalTroupe, eventually
+from tests.troupe import WITHIN_S, LocalTroupe, eventually
 
 A = "acme/counter:a"
 
@@ -112,7 +113,9 @@ async def test_a_host_whose_connection_broke_has_its_lease_again_at_once(tmp_pat
     store = MemoryStore(SystemClock())
     served = StoreServer(store, tmp_path / "store.sock")
     await served.start()
-    troupe = LocalTroupe({"counter": Counter}, RemoteStore(tmp_path / "store.sock"))
+    settings = HostSettings(lease_s=10 * WITHIN_S)
+    remote = RemoteStore(tmp_path / "store.sock")
+    troupe = LocalTroupe({"counter": Counter}, remote, settings=settings)
     await troupe.start(1)
     host = troupe.hosts["host-0"]
     for connection in served._connections:

@@ -10,6 +10,7 @@ from actors.intake import issues, reviews
 from actors.intake.audit import AuditRoute
 from actors.intake.settings import IntakeSettings
 from actors.intake.submission import Desk
+from actors.intake.webhooks import Webhooks
 
 
 def routers(env: Mapping[str, str]) -> list[APIRouter]:
@@ -22,5 +23,11 @@ def routers(env: Mapping[str, str]) -> list[APIRouter]:
 
 
 def routes(settings: IntakeSettings) -> list[APIRouter]:
-    """Issues, reviews and their audit trail under the given settings."""
-    return [Desk(settings).router, issues.router, reviews.router, AuditRoute().router]
+    """Issues, reviews, their audit trail and webhooks under the given settings."""
+    return [
+        Desk(settings).router,
+        issues.router,
+        reviews.router,
+        AuditRoute().router,
+        Webhooks(settings).router,
+    ]

@@ -6,8 +6,9 @@ intake never accepts what an agent would then refuse.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from actors.settings import HOSTS_DEFAULT, DepartmentSettings
@@ -25,16 +26,35 @@ class IntakeSettings:
     """`TROUPE_REPOSITORY_HOSTS`, separated by `,`: hosts of https and ssh URLs."""
     jobs_at_once: int = JOBS_AT_ONCE_DEFAULT
     """`SCHEDULER_MAX_CONCURRENT`: what the estimated wait reckons with."""
+    github_secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """`TROUPE_GITHUB_SECRETS`, JSON: organization -> the secret of its webhooks."""
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> IntakeSettings:
         """Read the variables that the fields name.
 
         Raises:
-            SettingsError: a relative root, a number that is none or below one.
+            SettingsError: a relative root, a number that is none or below one, secrets
+                that are none.
         """
         department = DepartmentSettings.from_env(env)
         text = env.get("SCHEDULER_MAX_CONCURRENT", "").strip() or str(JOBS_AT_ONCE_DEFAULT)
         if not text.isdecimal() or int(text) < 1:
             raise SettingsError(f"SCHEDULER_MAX_CONCURRENT must be a number above zero: {text!r}")
-        return cls(department.repository_roots, department.repository_hosts, int(text))
+        return cls(
+            department.repository_roots,
+            department.repository_hosts,
+            int(text),
+            _secrets(env.get("TROUPE_GITHUB_SECRETS", "").strip() or "{}"),
+        )
+
+
+def _secrets(text: str) -> dict[str, str]:
+    """Never tells what it could not read: it may be a secret."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or not all(isinstance(x, str) and x for x in found.values()):
+        raise SettingsError('TROUPE_GITHUB_SECRETS must be JSON like {"default": "a secret"}')
+    return found

@@ -22,7 +22,7 @@ from typing import Any, Final
 from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 
-from runtime.console.auth import OPEN
+from runtime.console.auth import SIGNED, asks_nobody
 from runtime.console.caller import Needs
 from runtime.console.docs import example
 from runtime.ids import HOME
@@ -102,7 +102,7 @@ async def authorization(scene: Scene) -> Outcome:
     every = list(operations(scene.app))
     for one in every:
         if one.role is None:
-            found.check(one.path in OPEN, f"{one} asks nobody for anything")
+            found.check(asks_nobody(one.path), f"{one} asks nobody for anything")
         await _nobody(scene, one, found)
         await _roles(scene, one, found)
         await _stranger(scene, one, found)
@@ -125,6 +125,9 @@ async def _nobody(scene: Scene, one: Operation, found: _Found) -> None:
     answers = [await _ask(scene, one, token) for token in bad]
     if one.role is not None:
         answers.append(await _ask(scene, one, None))
+    if one.path.startswith(SIGNED):
+        unsigned = (await _ask(scene, one, None)).status
+        found.check(unsigned == UNAUTHORIZED, f"{one} answers {unsigned} to what is not signed")
     refused = SOCKET_CLOSED if one.method == "WEBSOCKET" else UNAUTHORIZED
     for answer in answers:
         found.check(answer.status == refused, f"{one} answers {answer.status} to nobody")

@@ -20,8 +20,6 @@ OPEN: Final = frozenset({"/docs", "/openapi.json", "/api/health", "/api/ready"})
 SIGNED: Final = "/api/webhooks/"
 """Paths that begin so take no key: their senders sign the body, and the route looks at that
 before anything else."""
-REFUSED_CODE: Final = 1008
-"""WebSocket close code; before the handshake it shows as HTTP 403."""
 
 
 class AuthMiddleware:
@@ -37,8 +35,6 @@ class AuthMiddleware:
         scope["principal"] = await self._principal(sent)
         if scope["principal"] is not None or (not sent and asks_nobody(scope["path"])):
             await self._app(scope, receive, send)
-        elif scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": REFUSED_CODE})
         else:
             raise _unauthorized(scope)
 

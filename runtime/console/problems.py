@@ -209,6 +209,16 @@ def _methods(request: Request) -> list[str]:
     return sorted(found)
 
 
+STARTS: Final = frozenset({"http.response.start", "websocket.accept", "websocket.close"})
+"""Messages after which it is too late for another answer."""
+FAULT: Final = HTTPStatus.INTERNAL_SERVER_ERROR
+UPGRADE_ANSWER: Final = "websocket.http.response"
+"""ASGI's extension by which a refused upgrade is answered like any request."""
+REFUSED_CODE: Final = 1008
+FAILED_CODE: Final = 1011
+"""WebSocket close codes; before the handshake either shows as HTTP 403."""
+
+
 class ProblemsMiddleware:
     """Answers every exception that comes from inside; nothing passes it unanswered."""
 
@@ -217,14 +227,14 @@ class ProblemsMiddleware:
         self._ids = ids
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
         started = False
 
         async def watch(message: Message) -> None:
             nonlocal started
-            started = started or message["type"] == "http.response.start"
+            started = started or message["type"] in STARTS
             await send(message)
 
         try:
@@ -232,7 +242,12 @@ class ProblemsMiddleware:
         except Exception as error:  # the boundary of a request: the caller is owed an answer
             if started:
                 raise
-            await self._answer(error, scope)(scope, receive, send)
+            answer = self._answer(error, scope)
+            if scope["type"] == "http" or UPGRADE_ANSWER in scope.get("extensions", {}):
+                await answer(scope, receive, send)
+            else:
+                code = REFUSED_CODE if answer.status_code < FAULT else FAILED_CODE
+                await send({"type": "websocket.close", "code": code})
 
     def _answer(self, error: Exception, scope: Scope) -> Response:
         problem = problem_of(error)

@@ -251,7 +251,57 @@ async def test_nobody_is_connected_without_a_good_key(here: Here) -> None:
         with pytest.raises(InvalidStatus) as refused:
             async with here.line(bad):
                 pass
-        assert refused.value.response.status_code == 403
+        _is_problem(refused.value, 401, "unauthorized")
+
+
+async def test_an_upgrade_while_the_store_is_away_is_answered_so(
+    here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client could not tell an outage from a key that is wrong, and would give up."""
+    token, _ = await here.api.key()
+
+    async def away(*_: object, **__: object) -> None:
+        raise StoreUnavailableError("away")
+
+    monkeypatch.setattr(here.api.store, "list_documents", away)
+    with pytest.raises(InvalidStatus) as refused:
+        async with here.line(token):
+            pass
+    _is_problem(refused.value, 503, "store_unavailable")
+    assert int(refused.value.response.headers["Retry-After"]) > 0
+
+
+def _is_problem(refused: InvalidStatus, status: int, code: str) -> None:
+    response = refused.response
+    assert response.status_code == status
+    assert response.headers["Content-Type"] == "application/problem+json"
+    assert response.body is not None
+    problem = json.loads(response.body)
+    assert (problem["status"], problem["code"], problem["instance"]) == (status, code, "/api/ws")
+
+
+@pytest.mark.parametrize(
+    ("offers", "sent"),
+    [
+        ({}, {"type": "websocket.close", "code": 1008}),
+        ({"websocket.http.response": {}}, {"type": "websocket.http.response.start", "status": 401}),
+    ],
+)
+async def test_a_server_that_offers_no_answer_to_upgrades_is_asked_to_close(
+    offers: dict[str, object], sent: dict[str, object]
+) -> None:
+    """A server would be sent words that it does not know, and leave the client without any."""
+    told: list[dict[str, object]] = []
+
+    async def send(message: dict[str, object]) -> None:
+        told.append(message)
+
+    scope = {
+        "type": "websocket", "path": "/api/ws", "headers": [], "query_string": b"",
+        "extensions": offers,
+    }  # fmt: skip
+    await HttpTroupe().app(scope, None, send)
+    assert {name: told[0][name] for name in sent} == sent
 
 
 async def test_a_revoked_key_closes_its_sockets_and_subscribes_to_nothing_more(

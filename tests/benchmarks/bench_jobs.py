@@ -61,6 +61,22 @@ WITHIN_S = 120
 Figures = dict[str, Any]
 
 
+_begun: list[str] = []
+"""Lines of what has begun in this round of the host's loop."""
+
+
+def tell_begun(job_id: str) -> None:
+    """Say when a job began; what begins in one round of the loop is written at once."""
+    if not _begun:
+        asyncio.get_running_loop().call_soon(_tell)
+    _begun.append(f"{job_id} {time.perf_counter()}\n")
+
+
+def _tell() -> None:
+    os.write(1, "".join(_begun).encode())
+    _begun.clear()
+
+
 class Worker(BaseAgent):
     """Its jobs do nothing, and say when they began."""
 
@@ -70,7 +86,7 @@ class Worker(BaseAgent):
         pass
 
     async def process_task(self, job: Job) -> JobResult:
-        os.write(1, f"{job.record.id} {time.perf_counter()}\n".encode())
+        tell_begun(job.record.id)
         if takes_s := job.record.payload.get("takesS"):
             await asyncio.sleep(takes_s)
         return JobResult(outcome="finished", summary="")

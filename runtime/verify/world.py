@@ -17,11 +17,12 @@ from typing import Any, Final
 from runtime.errors import StoreUnavailableError
 from runtime.host import Host, HostSettings
 from runtime.ids import HOME, Ids
+from runtime.jobs.seat import FencedError
 from runtime.kinds import Kinds
 from runtime.message import Message
 from runtime.patience import patiently
 from runtime.schedule.queue import Limits
-from runtime.scheduler import FencedError, Scheduler
+from runtime.scheduler import Scheduler
 from runtime.store.contract import Feed, Store
 from runtime.store.memory import MemoryStore
 from runtime.verify.driver import Driver

@@ -19,8 +19,8 @@ from runtime.console.headers import SECURITY
 from runtime.console.settings import ConsoleSettings
 from runtime.errors import CommitRefusedError, StoreUnavailableError
 from runtime.ids import HOME
+from runtime.jobs.seat import LEASE_S
 from runtime.keys import Role
-from runtime.scheduler import LEASE_S
 from runtime.store import rules
 from runtime.store.memory import MemoryStore
 from tests.http import HttpTroupe, populate

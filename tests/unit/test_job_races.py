@@ -14,8 +14,9 @@ from runtime.errors import JobWaiting
 from runtime.ids import SCHEDULER, Ids
 from runtime.job import AgentJob, JobResult, JobStatus
 from runtime.jobs.orphans import orphans
+from runtime.jobs.seat import FencedError
 from runtime.message import Message
-from runtime.scheduler import FencedError, Scheduler
+from runtime.scheduler import Scheduler
 from runtime.store.contract import Commit, Committed, Put, Refused
 from runtime.store.memory import MemoryStore
 from tests.troupe import LocalTroupe, eventually
@@ -163,8 +164,8 @@ async def test_a_job_starts_no_earlier_than_its_record_says() -> None:
     )
     terms = tuple(f"{name}={value}" for name, value in job_terms(job).items())
     await store.commit([Commit("acme", puts=(Put("job", job.id, "acme", job.to_json(), terms),))])
-    await scheduler._records.read([job.id])
-    scheduler._release(job.id)
+    await scheduler._dispatcher._records.read([job.id])
+    scheduler._dispatcher._release(job.id)
     assert scheduler._jobs.next() is None
     assert scheduler._jobs.next_due_ms() == now_ms + 500
 
@@ -172,7 +173,7 @@ async def test_a_job_starts_no_earlier_than_its_record_says() -> None:
 @pytest.mark.parametrize("how", ["its lease is gone", "the store lost data"])
 async def test_a_scheduler_that_has_lost_its_hold_says_so(how, monkeypatch) -> None:
     """It would wait for messages that nobody brings, and look well: nothing would start."""
-    monkeypatch.setattr("runtime.scheduler.LEASE_S", 0.03)
+    monkeypatch.setattr("runtime.jobs.seat.LEASE_S", 0.03)
     store = MemoryStore(SystemClock())
     scheduler = Scheduler(store, SystemClock(), Ids(SystemClock()), lambda: 0.5)
     running = asyncio.create_task(scheduler.run())

@@ -285,4 +285,4 @@ def test_a_scheduler_without_a_meter_of_its_own_keeps_one() -> None:
 
     clock = SystemClock()
     scheduler = Scheduler(MemoryStore(clock), clock, Ids(clock), lambda: 0.5)
-    assert isinstance(scheduler._observed, Observed)
+    assert isinstance(scheduler._dispatcher._observed, Observed)

@@ -8,9 +8,9 @@ import pytest
 
 from runtime.agent import AgentState, BaseAgent
 from runtime.client import Client
+from runtime.jobs.seat import FencedError
 from runtime.message import Message
 from runtime.patience import patiently
-from runtime.scheduler import FencedError
 from runtime.store.redis import RedisStore
 from tests.redis_server import RedisServer
 from tests.troupe import LocalTroupe

@@ -11,8 +11,10 @@ from runtime.jobs import decisions
 from runtime.jobs import table as jobtable
 from runtime.jobs.decisions import Decision
 from runtime.jobs.desk import JobDesk
+from runtime.jobs.dispatcher import Dispatcher
 from runtime.jobs.lane import JobLane
 from runtime.jobs.run import JobRun
+from runtime.jobs.seat import Seat
 from runtime.jobs.table import JobTable
 from runtime.jobs.writer import JobWriter
 from runtime.schedule.queue import JobQueue, Limits
@@ -35,13 +37,13 @@ def _limits(**more: int) -> Any:
 
 
 def _ignores_pause(starts: Any) -> Any:
-    async def starting(self: Scheduler) -> Any:
-        control = self._control
-        self._control = type(control)()
+    async def starting(self: Dispatcher) -> Any:
+        controls = self._controls
+        asked, controls.asked = controls.asked, type(controls.asked)()
         try:
             return await starts(self)
         finally:
-            self._control = control
+            controls.asked = asked
 
     return starting
 
@@ -49,7 +51,7 @@ def _ignores_pause(starts: Any) -> Any:
 def _forgets_pause(rebuild: Any) -> Any:
     async def rebuilding(self: Scheduler) -> None:
         await rebuild(self)
-        self._control = type(self._control)()
+        self._controls.asked = type(self._controls.asked)()
 
     return rebuilding
 
@@ -68,7 +70,7 @@ def _without_letter(end: Any) -> Any:
 
 
 def _starts_in_two(commit: Any) -> Any:
-    async def committing(self: Scheduler, decision: Decision, acks: Any = ()) -> Any:
+    async def committing(self: Seat, decision: Decision, acks: Any = ()) -> Any:
         starts = any(send.message_id.startswith("run:") for send in decision.sends)
         if not starts:
             return await commit(self, decision, acks)
@@ -175,10 +177,10 @@ def _sees_everything(_: Any) -> Any:
 
 
 def _notices_nothing(_: Any) -> Any:
-    async def renewing(self: Scheduler, incarnation: str) -> None:
+    async def keeping(self: Seat) -> None:
         return None
 
-    return renewing
+    return keeping
 
 
 STEP_CONFLICTS = Plant(rules, "_steps", lambda _: lambda commit, view: None)
@@ -187,12 +189,12 @@ BUGS = (
     Bug("limit off by one", (Plant(JobQueue, "__init__", _limits(total=1)),)),
     Bug("organization's limit off by one", (Plant(JobQueue, "__init__", _limits(organization=1)),)),
     Bug("agent's limit off by one", (Plant(JobQueue, "__init__", _limits(agent=1)),)),
-    Bug("pause ignored", (Plant(Scheduler, "_starts", _ignores_pause),)),
+    Bug("pause ignored", (Plant(Dispatcher, "_starts", _ignores_pause),)),
     Bug("held agents get jobs", (Plant(JobTable, "hold", lambda _: lambda *_: None),)),
     Bug("pause forgotten at a restart", (Plant(Scheduler, "_rebuild", _forgets_pause),)),
     Bug("priority ignored", (Plant(jobtable, "place_of", _first_come),)),
     Bug("failed job leaves no letter", (Plant(decisions, "end", _without_letter),)),
-    Bug("start in two commits", (Plant(Scheduler, "_commit", _starts_in_two),)),
+    Bug("start in two commits", (Plant(Seat, "write", _starts_in_two),)),
     Bug("end in two commits", (Plant(JobWriter, "_commit_now", _ends_in_two),)),
     Bug("recorded results ignored", (Plant(JobRun, "load", _runs_from_nothing), STEP_CONFLICTS)),
     Bug("cancel forgotten",
@@ -206,5 +208,5 @@ BUGS = (
     Bug("late word believed", (Plant(JobDesk, "_moved_on", _goes_by_the_message),)),
     Bug("pausing counts as an attempt", (Plant(JobDesk, "_paused", _pausing_counts),)),
     Bug("others' documents shown", (Plant(Client, "get", _sees_everything),)),
-    Bug("scheduler does not notice its loss", (Plant(Scheduler, "_renew", _notices_nothing),)),
+    Bug("scheduler does not notice its loss", (Plant(Seat, "keep", _notices_nothing),)),
 )  # fmt: skip

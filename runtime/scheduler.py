@@ -38,8 +38,9 @@ from runtime.jobs.seat import Seat
 from runtime.jobs.table import JobTable
 from runtime.metrics import Meter
 from runtime.patience import patiently
+from runtime.plans.book import Queue
 from runtime.plans.desk import PlanDesk
-from runtime.plans.planner import Planner, Queue
+from runtime.plans.planner import Planner
 from runtime.schedule.queue import Limits
 from runtime.standing import COLLECTION, Control, Present, read
 from runtime.store.contract import BATCH_MAX, Document, Store, StoredMessage

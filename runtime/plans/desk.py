@@ -28,7 +28,8 @@ from runtime.ids import Ids, agent_id, split
 from runtime.job import JobStatus
 from runtime.jobs.decisions import Decision, refuse
 from runtime.message import Message
-from runtime.plans.planner import HEADS, Planner, commands
+from runtime.plans.book import HEADS
+from runtime.plans.planner import Planner, commands
 from runtime.plans.table import Entry
 from runtime.plans.writer import Change, Facts, revision_put, settled
 from runtime.schedule.policy import Fates, drop, settle
@@ -91,7 +92,7 @@ class PlanDesk:
         self, stored: StoredMessage, changes: list[Change], puts: list[Put], reply: Reply
     ) -> str | None:
         acks = (Ack(stored.message_id, to_json(reply)),)
-        return await self._planner.write(changes, acks, puts)
+        return await self._planner.book.write(changes, acks, puts)
 
     async def _decided(self, stored: StoredMessage, message: Message) -> Answer:
         organization, _ = split(stored.sender)
@@ -106,10 +107,10 @@ class PlanDesk:
         content = message.content
         agent = agent_id(content["agentId"])
         key = schedule_key(organization, agent, content.get("name") or DEFAULT_NAME)
-        entry = self._planner.table.get(key)
+        entry = self._planner.book.table.get(key)
         if entry is not None:
             await self._planner.settle_due([entry])
-            entry = self._planner.table.get(key)
+            entry = self._planner.book.table.get(key)
         return entry
 
     # set
@@ -217,7 +218,7 @@ class PlanDesk:
 
     async def _since_ms(self, record: Schedule) -> int:
         """Where the present revision began."""
-        revision = await self._planner.revision(record)
+        revision = await self._planner.book.revision(record)
         return revision.from_ms if revision is not None else record.created_ms
 
     # pause and resume
@@ -229,7 +230,7 @@ class PlanDesk:
         record, content, now_ms = entry.record, message.content, self._planner.clock.now_ms()
         if record.status != "active":
             return _refused("not_active", f"it is {record.status} already")
-        jobs = (await self._planner.jobs(record.active)).values()
+        jobs = (await self._planner.book.jobs(record.active)).values()
         running = [job.id for job in jobs if job.status is JobStatus.RUNNING]
         if running and not content.get("drain"):
             detail = f"{running[0]} is executing; ask with drain=true to pause after it"
@@ -292,7 +293,7 @@ class PlanDesk:
             return _refused("executing", f"{record.active[0]} has not ended")
         by = str(message.content.get("by") or message.sender)
         facts = Facts(
-            now_ms, "manual", by, stored.message_id, self._planner.head(entry),
+            now_ms, "manual", by, stored.message_id, self._planner.book.head(entry),
         )  # fmt: skip
         fates = Fates(fires=[Waiting(now_ms, False)], waiting=list(record.waiting))
         change = settled(entry, record, fates, facts)
@@ -310,9 +311,9 @@ class PlanDesk:
             head = str(content["commit"])
             key = f"{organization}/{repository}"
             puts.append(Put(HEADS, key, organization, head.encode()))
-            self._planner.heads[organization, str(repository)] = head
+            self._planner.book.heads[organization, str(repository)] = head
         changes, told = [], []
-        for entry in self._planner.table.of_event(organization, str(content["event"])):
+        for entry in self._planner.book.table.of_event(organization, str(content["event"])):
             spec, record = entry.spec, entry.record
             if spec.repository not in (None, repository) or spec.branch not in (None, branch):
                 continue
@@ -323,7 +324,7 @@ class PlanDesk:
             fates = settle(spec, record.waiting, [due_ms], moment)
             said = {EVENT_FIELD: {**content, "messageId": stored.message_id}}
             facts = Facts(
-                now_ms, "event", event_id=stored.message_id, head=self._planner.head(entry),
+                now_ms, "event", event_id=stored.message_id, head=self._planner.book.head(entry),
                 content=said,
             )  # fmt: skip
             change = settled(

@@ -294,6 +294,16 @@ def _run(record: Schedule, spec: Spec, one: Waiting, facts: Facts) -> Run:
     return Run(one.due_ms, occurrence, job, put)
 
 
+def meaningless(entry: Entry, error: Exception, now_ms: int) -> Change:
+    """What was once accepted can't be read any more: off the schedule, for a person to see."""
+    record = msgspec.structs.replace(
+        entry.record, status="error", error=str(error), next_ms=None, wake_ms=None
+    )
+    change = Change(entry, record)
+    change.publish("schedule:error", {"error": str(error)}, now_ms)
+    return change.finish()
+
+
 def retimed(entry: Entry, facts: Facts) -> Change:
     """The change of a schedule whose zone's rules have another release than its due times.
 
@@ -335,8 +345,3 @@ def revision_put(record: Schedule, from_ms: int, to_ms: int | None = None) -> Pu
     key = revision_key(record.id, record.revision)
     terms = (f"of={record.agent_id}/{record.name}",)
     return Put(REVISIONS, key, record.organization_id, encode(revision), terms)
-
-
-__all__ = [
-    "Change", "Facts", "Ready", "fired", "prepared", "retimed", "revision_put", "settled",
-]  # fmt: skip

@@ -26,8 +26,9 @@ from runtime.job import AgentJob, JobStatus
 from runtime.jobs.decisions import Decision
 from runtime.message import Message
 from runtime.patience import patiently
+from runtime.plans.book import Queue
 from runtime.plans.desk import PlanDesk
-from runtime.plans.planner import Planner, Queue
+from runtime.plans.planner import Planner
 from runtime.schedule.record import SCHEDULES, decode_schedule
 from runtime.store.contract import (
     Ack,

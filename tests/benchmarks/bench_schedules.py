@@ -87,11 +87,11 @@ class Measured:
         self.selected_us: list[float] = []
         self.lags: list[tuple[float, float]] = []
         self.startup_s = self.startup_cpu_s = self.planned_s = 0.0
-        self._load, self._take = self.planner.load, self.planner.table.take_due
-        self._admit = self.planner._queue.admit
+        self._load, self._take = self.planner.load, self.planner.book.table.take_due
+        self._admit = self.planner.book._queue.admit
         self.planner.load = self._loaded  # type: ignore[method-assign]
-        self.planner.table.take_due = self._taken  # type: ignore[method-assign]
-        self.planner._queue = replace(self.planner._queue, admit=self._admitted)
+        self.planner.book.table.take_due = self._taken  # type: ignore[method-assign]
+        self.planner.book._queue = replace(self.planner.book._queue, admit=self._admitted)
 
     async def _loaded(self) -> None:
         began, cpu_s = time.perf_counter(), time.process_time()

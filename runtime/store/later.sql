@@ -10,6 +10,21 @@ CREATE TABLE IF NOT EXISTS unindexed (
     terms         BLOB NOT NULL
 );
 
+-- Whose events are where (see `schema.sql`).  It takes the place of the first release's
+-- index, which knew all events.
+CREATE TABLE IF NOT EXISTS journal_of (
+    agent    INTEGER NOT NULL,
+    version  INTEGER NOT NULL,
+    id       INTEGER NOT NULL,
+    PRIMARY KEY (agent, version)
+) WITHOUT ROWID;
+INSERT INTO journal_of SELECT agent, version, id FROM journal
+WHERE EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'journal_of_agent')
+ORDER BY agent, version;
+INSERT INTO meta SELECT 'journal_settled', (SELECT coalesce(max(id), 0) FROM journal)
+FROM sqlite_schema WHERE name = 'journal_of_agent';
+DROP INDEX IF EXISTS journal_of_agent;
+
 -- What is left of deleted documents, for `prune` and `purge`; of those that are there, nothing.
 CREATE INDEX IF NOT EXISTS document_deleted ON document (updated_ms, organization)
 WHERE body IS NULL;

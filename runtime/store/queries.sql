@@ -7,14 +7,14 @@
 -- name: agent_by_address
 WITH wanted (address) AS (VALUES {rows})
 SELECT a.id, a.address, a.epoch, a.owner,
-       max(coalesce((SELECT max(j.version) FROM journal j WHERE j.agent = a.id), 0),
+       max(coalesce((SELECT max(j.version) FROM journal_of j WHERE j.agent = a.id), 0),
            coalesce((SELECT s.version FROM snapshot s WHERE s.agent = a.id), 0))
 FROM wanted CROSS JOIN agent a ON a.address = wanted.address
 
 -- name: agent_by_id
 WITH wanted (id) AS (VALUES {rows})
 SELECT a.id, a.address, a.epoch, a.owner,
-       max(coalesce((SELECT max(j.version) FROM journal j WHERE j.agent = a.id), 0),
+       max(coalesce((SELECT max(j.version) FROM journal_of j WHERE j.agent = a.id), 0),
            coalesce((SELECT s.version FROM snapshot s WHERE s.agent = a.id), 0))
 FROM wanted CROSS JOIN agent a ON a.id = wanted.id
 
@@ -34,11 +34,26 @@ INSERT INTO agent (id, address) VALUES {rows}
 UPDATE agent SET epoch = ?, owner = ? WHERE id = ?
 
 -- name: journal_new
-INSERT INTO journal (agent, version, name, body, schema, at_ms, cause) VALUES {rows}
+INSERT INTO journal VALUES {rows}
+
+-- name: journal_last
+SELECT max(id) FROM journal
+
+-- name: journal_recent
+SELECT id, agent, version FROM journal WHERE id > ? ORDER BY id
+
+-- name: settle_journal
+INSERT INTO journal_of SELECT agent, version, id FROM journal WHERE id > ? ORDER BY agent, version
 
 -- name: journal_page
-SELECT version, name, body, schema, at_ms, cause FROM journal
-WHERE agent = ? AND version > ? ORDER BY version LIMIT ?
+SELECT j.version, j.name, j.body, j.schema, j.at_ms, j.cause
+FROM journal_of o CROSS JOIN journal j ON j.id = o.id
+WHERE o.agent = ? AND o.version > ? ORDER BY o.version LIMIT ?
+
+-- name: journal_by_id
+WITH wanted (id) AS (VALUES {rows})
+SELECT j.version, j.name, j.body, j.schema, j.at_ms, j.cause
+FROM wanted CROSS JOIN journal j ON j.id = wanted.id
 
 -- name: snapshot_set
 INSERT OR REPLACE INTO snapshot VALUES {rows}
@@ -242,9 +257,12 @@ FROM message m CROSS JOIN agent a ON a.id = m.recipient WHERE m.seq = ?
 -- name: prune_feed
 SELECT cursor, at_ms FROM feed WHERE cursor > ? ORDER BY cursor LIMIT ?
 
+-- name: prune_oldest
+SELECT at_ms FROM journal WHERE id > ? ORDER BY id LIMIT 1
+
 -- name: prune_journal
 SELECT j.id, j.agent, j.version, j.at_ms, coalesce(s.version, 0),
-       (SELECT min(o.version) FROM journal o WHERE o.agent = j.agent)
+       (SELECT min(o.version) FROM journal_of o WHERE o.agent = j.agent)
 FROM journal j LEFT JOIN snapshot s ON s.agent = j.agent
 WHERE j.id > ? ORDER BY j.id LIMIT ?
 
@@ -268,7 +286,7 @@ DELETE FROM reminder WHERE agent = ?
 SELECT seq FROM delivered WHERE recipient = ? ORDER BY seq LIMIT ?
 
 -- name: purge_journal
-SELECT id FROM journal WHERE agent = ? ORDER BY version LIMIT ?
+SELECT id, agent, version FROM journal_of WHERE agent = ? ORDER BY version LIMIT ?
 
 -- name: purge_snapshot
 DELETE FROM snapshot WHERE agent = ?
@@ -315,6 +333,9 @@ DELETE FROM retry WHERE seq IN (VALUES {rows})
 
 -- name: journal_drop
 DELETE FROM journal WHERE id IN (VALUES {rows})
+
+-- name: journal_of_drop
+DELETE FROM journal_of WHERE agent = ? AND version = ?
 
 -- name: step_drop
 DELETE FROM step WHERE id IN (VALUES {rows})

@@ -7,13 +7,14 @@
 -- message, and why message ids, which begin with their time, come first in
 -- the index that makes them unique.
 --
--- Three tables follow behind.  `delivered` (whose messages are where) and `pending`
+-- Four tables follow behind.  `delivered` (whose messages are where) and `pending`
 -- (which have no outcome yet) know only messages up to `meta.settled`.  A few
 -- thousand at a time are settled together, sorted, so that most messages are
 -- finished before they would have entered `pending`, and pages of `delivered`
 -- are written once for many rows.  What is newer is found by walking the end
 -- of `message`.  Pending messages are read when the store opens and kept in
--- memory from then on.  `term`, the index of documents, has those that are noted
+-- memory from then on.  `journal_of` (whose events are where) knows those up to
+-- `meta.journal_settled`; those after it are kept in memory too.  `term`, the index of documents, has those that are noted
 -- in `unindexed` still under the terms that are noted there.
 --
 -- The version of an agent is the greatest in its journal, or its snapshot's when
@@ -62,7 +63,6 @@ CREATE TABLE journal (
     at_ms    INTEGER NOT NULL,
     cause    TEXT
 );
-CREATE UNIQUE INDEX journal_of_agent ON journal (agent, version);
 
 CREATE TABLE message (
     seq          INTEGER PRIMARY KEY,

@@ -220,7 +220,7 @@ class SqliteStore:
     async def journal(self, agent: str, after: int, limit: int) -> list[JournalEvent]:
         def read(book: Book) -> list[JournalEvent]:
             known = book.known(agent)
-            return book.agents.journal(known, after, page_limit(limit)) if known else []
+            return book.journals.page(known.row, after, page_limit(limit)) if known else []
 
         found: list[JournalEvent] = await self._read(read)
         return found

@@ -1,4 +1,4 @@
-"""Agents in SQLite: their rows, journals, snapshots and reminders.
+"""Agents in SQLite: their rows, snapshots and reminders.
 
 Agents are cached: with one writer what is here is what the table says.  At
 most `AGENTS_CACHED_MAX` without pending messages are kept; one that has any is
@@ -11,9 +11,10 @@ from collections.abc import Iterable
 from sqlite3 import Cursor
 from typing import Final
 
-from runtime.store.contract import Event, JournalEvent, Remind, Snapshot
+from runtime.store.contract import Remind, Snapshot
 from runtime.store.roster import Agent
 from runtime.store.sqlite_bulk import QUERIES, Bulk, Row, first, number, rows
+from runtime.store.sqlite_journal import Journals
 
 AGENTS_CACHED_MAX: Final = 200_000
 HIDDEN: Final = "~/"
@@ -22,21 +23,20 @@ HIDDEN: Final = "~/"
 BY_ADDRESS: Final = Bulk("agent_by_address", 1)
 BY_ID: Final = Bulk("agent_by_id", 1)
 NEW: Final = Bulk("agent_new", 2)
-EVENTS: Final = Bulk("journal_new", 7)
 SNAPSHOT: Final = Bulk("snapshot_set", 4)
 REMIND: Final = Bulk("reminder_set", 4)
 
 
 class Agents:
-    def __init__(self, cursor: Cursor) -> None:
+    def __init__(self, cursor: Cursor, journals: Journals) -> None:
         self._cursor = cursor
+        self._journals = journals
         self._cached: dict[str, Agent] = {}
         self.get = self._cached.get
         """The agent of an address, if it was loaded before and exists."""
         self._last_id: int = number(cursor, "agent_last") or 0
         self._new: list[Row] = []
         self._held: list[Row] = []
-        self._events: list[Row] = []
         self._snapshots: dict[int, Row] = {}
         self._reminders: dict[tuple[int, str], tuple[int, bytes] | None] = {}
         self.next_due_ms: int | None = number(self._cursor, "reminder_next")
@@ -56,8 +56,9 @@ class Agents:
         return {row[0]: self._cached[row[1]] for row in found}
 
     def _keep(self, found: list[Row]) -> None:
-        for id, address, epoch, owner, version in found:
-            self._cached[address] = Agent(address, epoch, version or 0, owner, id)
+        for id, address, epoch, owner, settled in found:
+            version = self._journals.version(id, settled or 0)
+            self._cached[address] = Agent(address, epoch, version, owner, id)
 
     def create(self, address: str) -> Agent:
         self._last_id += 1
@@ -80,13 +81,6 @@ class Agents:
                 del self._cached[agent.address]
 
     # writing
-
-    def record(self, agent: Agent, events: Iterable[Event], now_ms: int, cause: str | None) -> None:
-        for event in events:
-            agent.version += 1
-            self._events.append(
-                (agent.row, agent.version, event.name, event.body, event.schema, now_ms, cause)
-            )
 
     def save(self, agent: Agent, snapshot: Snapshot) -> None:
         self._snapshots[agent.row] = (agent.row, agent.version, snapshot.body, snapshot.schema)
@@ -121,11 +115,10 @@ class Agents:
         NEW.run(cursor, self._new)
         if self._held:
             cursor.executemany(QUERIES["agent_hold"], self._held)
-        EVENTS.run(cursor, self._events)
         SNAPSHOT.run(cursor, list(self._snapshots.values()))
         if self._reminders:
             self._flush_reminders()
-        self._new, self._held, self._events, self._snapshots = [], [], [], {}
+        self._new, self._held, self._snapshots = [], [], {}
 
     def _flush_reminders(self) -> None:
         changed = self._reminders.items()
@@ -138,10 +131,6 @@ class Agents:
         self._reminders = {}
 
     # reading
-
-    def journal(self, agent: Agent, after: int, limit: int) -> list[JournalEvent]:
-        found = rows(self._cursor, "journal_page", agent.row, after, limit)
-        return [JournalEvent(*row) for row in found]
 
     def snapshot(self, agent: Agent) -> tuple[int, Snapshot | None]:
         """The version it was taken at and the snapshot; (0, None) when there is none."""

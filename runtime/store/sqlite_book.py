@@ -34,6 +34,7 @@ from runtime.store.sqlite_bulk import QUERIES, rows
 from runtime.store.sqlite_documents import Documents
 from runtime.store.sqlite_feed import FeedTable
 from runtime.store.sqlite_inbox import Inbox, Status
+from runtime.store.sqlite_journal import Journals
 from runtime.store.sqlite_meta import Meta
 from runtime.store.sqlite_prune import Pruner
 from runtime.store.sqlite_purge import Purger
@@ -51,16 +52,19 @@ class Book:
         self.incarnation = incarnation
         self.cursor = cursor = connection.cursor()
         self._clock = clock
-        self.agents = Agents(cursor)
-        self.agent = self.agents.get
         self.meta = Meta(cursor)
+        self.journals = Journals(cursor, self.meta)
+        self.agents = Agents(cursor, self.journals)
+        self.agent = self.agents.get
         self.inbox = Inbox(cursor, self.meta)
         self.received = self.inbox.received
         self.steps = Steps(cursor)
         self.documents = Documents(cursor)
         self.feed = FeedTable(cursor, self.meta)
         self.roster = Roster(self.inbox.last_seq, self.meta.number("epoch_floor"))
-        self.pruner = Pruner(cursor, self.meta, self.inbox, self.feed, self.documents, self.steps)
+        self.pruner = Pruner(
+            cursor, self.meta, self.inbox, self.feed, self.documents, self.steps, self.journals
+        )
         self._purger = Purger(self)
         self._is_awaited = is_awaited
         self.rings: set[Hashable] = set()
@@ -146,7 +150,7 @@ class Book:
 
     def _turn(self, agent: Agent, commit: Commit, acks: Sequence[Ack], now_ms: int) -> None:
         if commit.events:
-            self.agents.record(agent, commit.events, now_ms, cause_of(commit))
+            self.journals.record(agent, commit.events, now_ms, cause_of(commit))
         if commit.snapshot is not None:
             self.agents.save(agent, commit.snapshot)
         for ack in acks:
@@ -197,6 +201,7 @@ class Book:
     def flush(self) -> None:
         """Write all that was gathered."""
         self.agents.flush()
+        self.journals.flush()
         self.inbox.flush()
         self.steps.flush()
         self.documents.flush()
@@ -247,7 +252,7 @@ class Book:
         self.roster.take(agent, owner)
         self.agents.hold(agent)
         version, snapshot = self.agents.snapshot(agent)
-        tail = self.agents.journal(agent, version, agent.version - version)
+        tail = self.journals.page(agent.row, version, agent.version - version)
         waiting = list(agent.pending.values())[:BATCH_MAX]
         messages = cut(self.inbox.by_seq(waiting))
         return Activation(

@@ -12,18 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from sqlite3 import Cursor
-from typing import Final
 
 from runtime.ids import ulid_time_of
 from runtime.store.contract import DEAD_LETTERS, Swept
-from runtime.store.sqlite_bulk import Bulk, first, number, rows
+from runtime.store.sqlite_bulk import first, number, rows
 from runtime.store.sqlite_documents import Documents
 from runtime.store.sqlite_feed import FeedTable
 from runtime.store.sqlite_inbox import Inbox
+from runtime.store.sqlite_journal import Journals
 from runtime.store.sqlite_meta import Meta
 from runtime.store.sqlite_steps import Steps
-
-DROP_EVENTS: Final = Bulk("journal_drop", 1)
 
 
 class Pruner:
@@ -35,6 +33,7 @@ class Pruner:
         feed: FeedTable,
         documents: Documents,
         steps: Steps,
+        journals: Journals,
     ) -> None:
         self._cursor = cursor
         self._meta = meta
@@ -42,6 +41,7 @@ class Pruner:
         self._feed = feed
         self._documents = documents
         self._steps = steps
+        self._kept = journals
         self._walks = (self._messages, self._events, self._journals, self._deleted)
         self._walk = 0
         """The walk that the round has come to."""
@@ -107,7 +107,11 @@ class Pruner:
         return len(gone), len(gone)
 
     def _journals(self, before_ms: int, limit: int) -> tuple[int, int]:
-        gone: list[tuple[int]] = []
+        oldest_ms = number(self._cursor, "prune_oldest", self._place)
+        if oldest_ms is None or oldest_ms >= before_ms:
+            return 0, 0
+        self._kept.settle()
+        gone: list[tuple[int, int, int]] = []
         next_of: dict[int, int] = {}
         """Agent -> version of the oldest event that stays, if its journal goes on so."""
         seen = 0
@@ -119,8 +123,8 @@ class Pruner:
             seen, self._place = seen + 1, id
             if version <= covered and version == next_of.get(agent, oldest):
                 next_of[agent] = version + 1
-                gone.append((id,))
-        DROP_EVENTS.run(self._cursor, gone)
+                gone.append((id, agent, version))
+        self._kept.drop(gone)
         return len(gone), seen
 
     def _deleted(self, before_ms: int, limit: int) -> tuple[int, int]:

@@ -16,7 +16,6 @@ from runtime.store.contract import Swept
 from runtime.store.roster import Agent
 from runtime.store.sqlite_agents import HIDDEN
 from runtime.store.sqlite_bulk import QUERIES, number, rows
-from runtime.store.sqlite_prune import DROP_EVENTS
 
 if TYPE_CHECKING:
     from runtime.store.sqlite_book import Book
@@ -61,6 +60,8 @@ class Purger:
             book.agents.hide(agent)
         book.meta.set("epoch_floor", book.roster.epoch_floor)
         book.inbox.settle(book.roster.head_seq, at_once=bool(found))
+        if found:
+            book.journals.settle()
         return len(found)
 
     def _empty_hidden(self, _organization: str, limit: int) -> int:
@@ -77,7 +78,7 @@ class Purger:
         seqs = [seq for (seq,) in rows(self._cursor, "purge_inbox", agent, limit)]
         self._book.inbox.drop(seqs)
         events = rows(self._cursor, "purge_journal", agent, limit - len(seqs))
-        DROP_EVENTS.run(self._cursor, events)
+        self._book.journals.drop(events)
         done = len(seqs) + len(events)
         if done < limit:
             for name in ("purge_snapshot", "purge_reminders", "purge_agent"):

@@ -14,7 +14,14 @@ import pytest
 
 from runtime.clock import ManualClock
 from runtime.errors import StoreError, StoreFullError, StoreLockedError, StoreUnavailableError
-from runtime.store import rules, sqlite_agents, sqlite_file, sqlite_inbox, sqlite_worker
+from runtime.store import (
+    rules,
+    sqlite_agents,
+    sqlite_file,
+    sqlite_inbox,
+    sqlite_journal,
+    sqlite_worker,
+)
 from runtime.store.contract import (
     Ack,
     Commit,
@@ -443,6 +450,74 @@ async def test_what_is_pending_is_found_again_wherever_it_is_kept(path, monkeypa
     await store.close()
 
 
+async def with_events(path, count):
+    """A store in which two agents took turns to record so many events."""
+    store = await opened(path)
+    fence = Fence(await store.register("o1", "host-1", 10), 1)
+    agents = [A, "acme/counter:b"]
+    await store.claim("o1", 2, agents)
+    for number in range(count):
+        event = Event(f"e{number}", b"")
+        await store.commit(
+            [Commit("acme", agents[number % 2], fence, number // 2, events=(event,))]
+        )
+    return store
+
+
+@pytest.mark.parametrize("settle_every", [1, 3, 1000])
+async def test_a_journal_is_whole_wherever_its_index_is(path, monkeypatch, settle_every):
+    """An agent would be given a state that lacks its latest turns, and write them again."""
+    monkeypatch.setattr(sqlite_journal, "SETTLE_EVERY", settle_every)
+    store = await with_events(path, 14)
+    for number in range(2):
+        pages = [await store.journal(A, after, limit) for after, limit in ((0, 9), (2, 3), (6, 1))]
+        names = [[event.name for event in page] for page in pages]
+        assert names == [[f"e{2 * of}" for of in range(7)], ["e4", "e6", "e8"], ["e12"]]
+        await store.register(f"again {number}", "host-1", 10)
+        [claimed] = await store.claim(f"again {number}", 1, [A])
+        assert (claimed.version, len(claimed.events)) == (7, 7)
+        await store.close()
+        store = await opened(path)
+    await store.close()
+
+
+async def test_a_journal_of_which_the_end_was_forgotten_goes_on(path):
+    """An event would be given the id of one that is forgotten, and be out of the index."""
+    store = await with_events(path, 4)
+    fence = Fence((await store.health()).incarnation, 1)
+    await store.commit([Commit("acme", A, fence, 2, snapshot=Snapshot(b"{}"))])
+    await store.commit([Commit("acme", "acme/counter:b", fence, 2, snapshot=Snapshot(b"{}"))])
+    while (await store.prune(1 << 60, 1000)).more:
+        pass
+    assert await store.journal(A, 0, 10) == []
+    await store.close()
+    store = await opened(path)
+    await store.commit([Commit("acme", A, fence, 2, events=(Event("next", b""),))])
+    await store.close()
+    store = await opened(path)
+    assert [(one.version, one.name) for one in await store.journal(A, 0, 10)] == [(3, "next")]
+    await store.close()
+
+
+async def test_the_journals_of_the_first_schema_are_found(path):
+    """After an upgrade every agent would begin anew."""
+    store = await with_events(path, 4)
+    await store.close()
+    with sqlite3.connect(path) as file:
+        file.executescript(
+            "DROP TABLE journal_of; DELETE FROM meta WHERE name = 'journal_settled';"
+            "CREATE UNIQUE INDEX journal_of_agent ON journal (agent, version);"
+            "PRAGMA user_version = 1"
+        )
+    file.close()
+    indexes = "SELECT count(*) FROM sqlite_schema WHERE name = 'journal_of_agent'"
+    for _ in range(2):
+        store = await opened(path)
+        assert [event.name for event in await store.journal(A, 0, 10)] == ["e0", "e2"]
+        assert await in_thread(store, lambda file: file.execute(indexes).fetchall()) == [(0,)]
+        await store.close()
+
+
 # purging
 
 
@@ -451,6 +526,7 @@ async def test_what_is_pending_is_found_again_wherever_it_is_kept(path, monkeypa
 async def test_a_purge_leaves_no_row(path, monkeypatch, settle_every, limit):
     """Rows that no read shows would stay on the disk; or the store not open any more."""
     monkeypatch.setattr(sqlite_inbox, "SETTLE_EVERY", settle_every)
+    monkeypatch.setattr(sqlite_journal, "SETTLE_EVERY", settle_every)
     store = await opened(path)
     fence = Fence(await store.register("o1", "host-1", 10), 1)
     await store.claim("o1", 1, [A])

@@ -18,6 +18,7 @@ from fastapi.routing import iter_route_contexts
 
 from runtime.console.auth import AuthMiddleware
 from runtime.console.letters import letter_id
+from runtime.console.problems import ProblemError
 from runtime.ids import HOME
 from runtime.keys import Keys, Role
 from runtime.scheduler import Scheduler
@@ -391,10 +392,11 @@ async def test_a_websocket_is_asked_for_its_key_too() -> None:
 
     scope = {"type": "websocket", "path": "/api/health", "headers": []}
     bad = [(b"authorization", b"Bearer troupe_" + b"0" * 64)]
-    await guarded({**scope, "path": "/api/x"}, None, send)  # type: ignore[arg-type]
-    await guarded({**scope, "headers": bad}, None, send)  # type: ignore[arg-type]
-    assert [message["type"] for message in sent] == ["websocket.close"] * 2
-    assert reached == []
+    for refused in ({**scope, "path": "/api/x"}, {**scope, "headers": bad}):
+        with pytest.raises(ProblemError) as problem:
+            await guarded(refused, None, send)  # type: ignore[arg-type]
+        assert problem.value.status == 401
+    assert sent == reached == []
     good = [(b"authorization", f"Bearer {token}".encode())]
     await guarded({**scope, "headers": good}, None, send)  # type: ignore[arg-type]
     assert reached[0].organization == "acme"

@@ -2,7 +2,7 @@
 
     scheduler's side   seat, dispatcher, rounds, records, table, desk, decisions, control,
                        holds, orphans
-    host's side        lane, run, writer
+    host's side        lane, run, work, writer
     both               events
 
 What a job is stands in `runtime.job`; what the scheduler's parts make together, in

@@ -16,6 +16,7 @@ from runtime.jobs.lane import JobLane
 from runtime.jobs.run import JobRun
 from runtime.jobs.seat import Seat
 from runtime.jobs.table import JobTable
+from runtime.jobs.work import JobWork
 from runtime.jobs.writer import JobWriter
 from runtime.schedule.queue import JobQueue, Limits
 from runtime.scheduler import Scheduler
@@ -204,7 +205,7 @@ BUGS = (
         (Plant(JobRun, "control", _deaf_to_signals),
          Plant(JobRun, "_still_missed", _waits_anyway))),
     Bug("called without an intent", (Plant(JobWriter, "_commit", _calls_without_intent),)),
-    Bug("money counted twice", (Plant(JobRun, "spend", _spends_twice),)),
+    Bug("money counted twice", (Plant(JobWork, "spend", _spends_twice),)),
     Bug("late word believed", (Plant(JobDesk, "_moved_on", _goes_by_the_message),)),
     Bug("pausing counts as an attempt", (Plant(JobDesk, "_paused", _pausing_counts),)),
     Bug("others' documents shown", (Plant(Client, "get", _sees_everything),)),

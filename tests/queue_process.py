@@ -25,7 +25,7 @@ from runtime.message import Message
 from runtime.schedule.queue import Limits
 from runtime.scheduler import Scheduler
 from runtime.store.remote import RemoteStore
-from tests.store_process import ROOT
+from tests.child import Child, say
 
 
 class Worker(BaseAgent):
@@ -69,41 +69,17 @@ class Deadly(BaseAgent):
         return JobResult(outcome="finished", summary="")
 
 
-class QueueProcess:
-    """Starts one of the two, and kills it."""
+class QueueProcess(Child):
+    """One of the two."""
 
     def __init__(self, socket: Path, what: str, cap: int) -> None:
-        self._arguments = (str(socket), what, str(cap))
-
-    async def start(self) -> None:
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "tests.queue_process", *self._arguments, cwd=ROOT,
-            stdout=asyncio.subprocess.PIPE,
-        )  # fmt: skip
-        assert self._process.stdout is not None
-        ready = await asyncio.wait_for(self._process.stdout.readline(), 60)
-        assert ready == b"works\n", "it did not start"
-
-    @property
-    def alive(self) -> bool:
-        return self._process.returncode is None
-
-    async def died(self) -> int:
-        """Wait until it is gone by itself; how it went."""
-        return await self._process.wait()
-
-    async def kill(self) -> None:
-        """SIGKILL: no handler runs, nothing is let go of."""
-        if self.alive:
-            os.kill(self._process.pid, signal.SIGKILL)
-        await self._process.wait()
+        super().__init__("tests.queue_process", str(socket), what, str(cap), ready="works")
 
 
 async def _work(socket: str, what: str, cap: str) -> None:
     clock, store = SystemClock(), RemoteStore(Path(socket))
     ids = Ids(clock)
-    sys.stdout.write("works\n")
-    sys.stdout.flush()
+    say("works")
     if what == "scheduler":
         limits = Limits(int(cap), int(cap))
         await Scheduler(store, clock, ids, random.random, limits).run()

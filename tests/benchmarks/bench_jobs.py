@@ -39,7 +39,8 @@ from runtime.kinds import Kinds
 from runtime.schedule.queue import Limits
 from runtime.scheduler import Scheduler
 from runtime.store.remote import RemoteStore
-from tests.store_process import ROOT, StoreProcess
+from tests.child import ROOT
+from tests.store_process import StoreProcess
 
 JOBS = 3_000
 AT_ONCE = 50

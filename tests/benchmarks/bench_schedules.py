@@ -51,7 +51,8 @@ from runtime.scheduler import Scheduler
 from runtime.store.contract import Commit, Put, Store
 from runtime.store.remote import RemoteStore
 from tests.benchmarks.cases import latency, result
-from tests.store_process import ROOT, StoreProcess
+from tests.child import ROOT
+from tests.store_process import StoreProcess
 
 SIZES = (10_000, 100_000)
 AT_ONCE = 1_000

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 
 import pytest
 
 from runtime.clock import SystemClock
 from runtime.errors import StoreUnavailableError
 from runtime.store.backup import inspect, seal
-from runtime.store.contract import Commit, Fence
+from runtime.store.contract import Commit
 from runtime.store.remote import RemoteStore
 from runtime.store.restore import restore
 from runtime.store.sqlite import SqliteStore
-from tests.faults.test_store_kill import LANES, Lane, check, reached, settled
+from tests.lanes import LANES, Lane, accepted, check, ended, reached, settled
 from tests.store_process import StoreProcess
 
 COMMITS_BEFORE = 4_000
@@ -27,9 +28,9 @@ class Timed(Lane):
 
     longest_s = 0.0
 
-    async def commit(self, commit: Commit) -> None:
+    async def commit(self, made: Callable[[], Commit]) -> None:
         begun_s = time.perf_counter()
-        await super().commit(commit)
+        await super().commit(made)
         self.longest_s = max(self.longest_s, time.perf_counter() - begun_s)
 
 
@@ -44,26 +45,17 @@ async def process(tmp_path):
 
 async def working(store, commits):
     """Lanes at work, after so many commits."""
-    incarnation = await store.register("o1", "host-1", 600)
-    lanes = [Timed(number, store, incarnation) for number in range(LANES)]
-    await store.claim("o1", LANES, [lane.agent for lane in lanes])
+    lanes = [Timed(number, store) for number in range(LANES)]
     running = [asyncio.create_task(lane.run()) for lane in lanes]
     await reached(commits, lanes, running)
     return lanes, running
-
-
-async def ended(running):
-    for task in running:
-        task.cancel()
-    found = await asyncio.gather(*running, return_exceptions=True)
-    assert [type(one) for one in found] == [asyncio.CancelledError] * len(running), found
 
 
 async def test_a_backup_under_load_is_consistent_and_holds_nobody_up(tmp_path, process):
     """It would hold half of a turn, or lack what was accepted, or stop all work meanwhile."""
     store = RemoteStore(process.socket)
     lanes, running = await working(store, COMMITS_BEFORE)
-    accepted = [(lane.sent, lane.handled) for lane in lanes]
+    known = [(lane.sent, lane.handled) for lane in lanes]
     for lane in lanes:
         lane.longest_s = 0.0
     part, file = tmp_path / "part", tmp_path / "backup.db"
@@ -79,10 +71,9 @@ async def test_a_backup_under_load_is_consistent_and_holds_nobody_up(tmp_path, p
 
     restore(file, tmp_path / "restored.db", SystemClock().now_ms())
     there = await SqliteStore.open(tmp_path / "restored.db", SystemClock())
-    incarnation = await there.register("o1", "host-1", 600)
-    claimed = await there.claim("o1", LANES, [lane.agent for lane in lanes])
-    for lane, before, behind, activation in zip(lanes, accepted, after, claimed, strict=True):
-        lane.store, lane.fence = there, Fence(incarnation, activation.epoch)
+    for lane, before, behind in zip(lanes, known, after, strict=True):
+        lane.store = there
+        activation = await lane.begin()
         lane.handled = activation.version
         lane.sent = lane.handled + len(activation.inbox)
         assert before <= (lane.sent, lane.handled), "what was accepted before it began is in it"
@@ -109,7 +100,7 @@ async def test_a_kill_during_a_backup_costs_only_the_backup(tmp_path, process):
                 await store.backup(f"more {number}", str(tmp_path / f"more-{number}"), 1.0)
     await process.start()
     assert inspect(file, lambda: None) == made
-    await reached(sum(lane.sent + lane.handled for lane in lanes) + 200, lanes, running)
+    await reached(accepted(lanes) + 200, lanes, running)
     await ended(running)
     for lane in lanes:
         await settled(lane)

@@ -25,7 +25,7 @@ from runtime.message import Message
 from runtime.store.remote import RemoteStore
 from tests.benchmarks.bench_messages import Rig
 from tests.benchmarks.cases import result, size
-from tests.store_process import ROOT
+from tests.child import ROOT
 
 N = size("N", 1_000)
 ROUNDS = size("ROUNDS", 20)

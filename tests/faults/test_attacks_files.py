@@ -12,7 +12,7 @@ import pytest
 from actors.sandbox import owner_of_job
 from actors.tools import ToolBox
 from actors.workspace import Workspace
-from tests.workshop import SANDBOX, bash, names, needs_root, needs_sandbox, put, toolbox, workspace
+from tests.workshop import SANDBOX, bash, names, needs_root, needs_sandbox, put, workspace
 
 pytestmark = needs_sandbox
 
@@ -23,13 +23,6 @@ SECRET = "canary-5e1f2a"
 async def space(tmp_path: Path) -> AsyncIterator[Workspace]:
     put(tmp_path, {"secret/key": SECRET, "secret/id_rsa": SECRET})
     made = await workspace(tmp_path, {"README.md": "hello\n", "src/a.py": "x = 1\n"})
-    yield made
-    await made.close()
-
-
-@pytest.fixture
-async def box(space: Workspace) -> AsyncIterator[ToolBox]:
-    made = toolbox(space)
     yield made
     await made.close()
 

@@ -19,7 +19,6 @@ from tests.workshop import (
     job_tree,
     needs_sandbox,
     processes_with,
-    toolbox,
     workspace,
 )
 
@@ -36,13 +35,6 @@ def tree(tmp_path: Path) -> Path:
 @pytest.fixture
 async def space(tmp_path: Path) -> AsyncIterator[Workspace]:
     made = await workspace(tmp_path)
-    yield made
-    await made.close()
-
-
-@pytest.fixture
-async def box(space: Workspace) -> AsyncIterator[ToolBox]:
-    made = toolbox(space)
     yield made
     await made.close()
 

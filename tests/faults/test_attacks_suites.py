@@ -25,13 +25,6 @@ async def space(tmp_path: Path) -> AsyncIterator[Workspace]:
     await made.close()
 
 
-@pytest.fixture
-async def box(space: Workspace) -> AsyncIterator[ToolBox]:
-    made = toolbox(space)
-    yield made
-    await made.close()
-
-
 async def run(space: Workspace, box: ToolBox, files: dict[str, str]) -> ToolOutput:
     put(space.tree_path, files)
     return await box.run("run_tests", {})

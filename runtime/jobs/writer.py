@@ -31,6 +31,8 @@ PROGRESS_FLUSH_S = 1.0
 
 UNWRITABLE = (StoreError, ValueError)
 """What a store raises for a commit it can't write; nothing of it is there."""
+FENCED = frozenset({"stale_epoch", "stale_incarnation"})
+"""Refusals after which a run must not go on, whether or not its commit had landed."""
 
 
 class LostError(Exception):
@@ -115,7 +117,7 @@ class JobWriter:
         Goes on to its end when the caller is cancelled: what it took would be lost else.
 
         Raises:
-            LostError: refused, and it had not landed.
+            LostError: refused, and it had not landed or the agent is another's by now.
             StoreError, ValueError: the store can't write it; the run has failed.
         """
         await asyncio.shield(self._writing(self._commit_now(**fields)))
@@ -165,7 +167,9 @@ class JobWriter:
         answer = await self._activation.write(
             puts=puts, feed=feed, intents=intents, results=results, sends=sends, **fields
         )
-        if isinstance(answer, Refused) and not await self._landed(puts, results):
+        if isinstance(answer, Refused) and (
+            answer.reason in FENCED or not await self._landed(puts, results)
+        ):
             raise LostError(f"{answer.reason} {answer.detail}")
         self._activation.jobs.introduce()
         self._revision += any(put.collection == "job" for put in puts)
@@ -207,8 +211,9 @@ class JobWriter:
     async def _landed(self, puts: tuple[Put, ...], results: tuple[Result, ...]) -> bool:
         """Whether a refused commit is in the store after all: its call was repeated.
 
-        The record's revision and the results are unique to this run's epoch, so
-        finding just these bytes there means that this commit wrote them.
+        While the agent is this run's nobody else writes its record or its steps, so
+        finding just these bytes there means that this commit wrote them.  Of an agent
+        that is another's it would not: two runs may write the same in the same moment.
         """
         store = self._activation.host.store
         for put in puts:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
+from msgspec.structs import replace
 
 from runtime.agent import AgentState, BaseAgent, job_terms
 from runtime.client import Write
@@ -17,7 +18,7 @@ from runtime.jobs.orphans import orphans
 from runtime.jobs.seat import FencedError
 from runtime.message import Message
 from runtime.scheduler import Scheduler
-from runtime.store.contract import Commit, Committed, Put, Refused
+from runtime.store.contract import Commit, Committed, Fence, Put, Refused
 from runtime.store.memory import MemoryStore
 from tests.troupe import LocalTroupe, eventually
 from tests.unit.test_jobs import until
@@ -250,5 +251,57 @@ async def test_what_can_not_be_written_together_is_decided_on_one_by_one() -> No
         runs = [send for one in troupe.store.accepted for send in one.sends
                 if send.message_id.startswith("run:")]  # fmt: skip
         assert len(runs) == 4
+    finally:
+        await troupe.stop()
+
+
+class TwinStore(SeenStore):
+    """Somebody else takes the agent of the first intent and writes just the same before."""
+
+    twin = "twin/1"
+
+    async def commit(self, commits: Sequence[Commit]) -> list[Committed | Refused]:
+        for one in commits:
+            if one.intents and self.twin not in (await self.health()).owners:
+                for owner in (await self.health()).owners:
+                    await self.release(owner, [one.agent])
+                incarnation = await self.register(self.twin, "twin", 600)
+                [claimed] = await self.claim(self.twin, 1, [one.agent])
+                fence = Fence(incarnation, claimed.epoch)
+                [answer] = await super().commit([replace(one, fence=fence)])
+                assert isinstance(answer, Committed), answer
+        return await super().commit(commits)
+
+
+class Caller(Runner):
+    """Its step reaches the outside."""
+
+    kind = "runner"
+    calls = 0
+
+    async def process_task(self, job) -> JobResult:
+        await job.progress(50, "only")
+        await job.step("only", self._call, kind="external")
+        return JobResult(outcome="finished", summary="")
+
+    async def _call(self, _context) -> str:
+        Caller.calls += 1
+        return "done"
+
+
+async def test_a_run_that_is_fenced_calls_nothing_though_its_twin_wrote_the_same() -> None:
+    """Two hosts would call the outside under one intent: what is there is not always one's own."""
+    Caller.calls = 0
+    store = TwinStore(SystemClock())
+    troupe = await LocalTroupe({"runner": Caller}, store).start()
+    try:
+        await troupe.client().ask("runner:boss", {"jobId": "job_1"}, "start")
+
+        async def given_up() -> bool:
+            fenced = "twin/1" in (await store.health()).owners
+            return fenced and "acme/runner:job_1" not in troupe.hosts["host-0"]._active
+
+        await eventually(given_up)
+        assert Caller.calls == 0
     finally:
         await troupe.stop()

@@ -162,6 +162,10 @@ class Host:
 
     # From outside
 
+    def lives(self, where: str) -> bool:
+        """Whether an agent is in the memory of this host."""
+        return where in self._active
+
     async def ask(self, organization: str, sender: str, message: Message, where: str) -> bytes:
         """Have a message accepted and handled; the answer as JSON bytes.
 

@@ -19,7 +19,7 @@ import msgspec
 
 from runtime import logs
 from runtime.backoff import Backoff
-from runtime.clock import Clock, SystemClock, iso
+from runtime.clock import Clock, SystemClock
 from runtime.cluster import metering, nodes, pool, stores
 from runtime.cluster.settings import ClusterSettings
 from runtime.collector import relax
@@ -267,27 +267,21 @@ class AgentHost(Shell[Host]):
         await self.drain()
         nodes.move_this_actor()
 
-    async def ask(
-        self,
-        organization: str,
-        sender: str,
-        recipient: str,
-        message_type: str,
-        content: Any,
-        message_id: str | None = None,
-    ) -> Any:
-        """Have a message accepted and return the agent's answer; errors as `Host.ask`."""
+    async def ask(self, organization: str, body: bytes) -> Any:
+        """Have a message accepted and return the agent's answer; errors as `Host.ask`.
+
+        Args:
+            body: the message, as JSON: Ray takes 0.3 ms longer for its parts.
+        """
         core = await self.core()
-        message = Message(
-            message_id=message_id or self._ids.ulid(),
-            sender=sender,
-            recipient=recipient,
-            message_type=message_type,
-            content=content,
-            timestamp=iso(self._clock.now_ms()),
-        )
-        where = address(organization, recipient)
-        return msgspec.json.decode(await core.ask(organization, sender, message, where))
+        message = Message.from_json(body)
+        where = address(organization, message.recipient)
+        return msgspec.json.decode(await core.ask(organization, message.sender, message, where))
+
+    async def living(self, organization: str, agents: list[str]) -> list[str]:
+        """Which of these agents live here now."""
+        core = await self.core()
+        return [agent for agent in agents if core.lives(address(organization, agent))]
 
     async def status(self) -> dict[str, Any]:
         """Agents in memory, running jobs, refused commits."""

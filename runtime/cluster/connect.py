@@ -10,13 +10,15 @@ import asyncio
 import os
 import sys
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 from zlib import crc32
 
 from runtime.agent import BaseAgent
 from runtime.client import Client
-from runtime.clock import SystemClock
+from runtime.clock import SystemClock, iso
 from runtime.cluster.control import running
 from runtime.cluster.private import use_token
 from runtime.cluster.settings import (
@@ -30,12 +32,17 @@ from runtime.cluster.stores import local_client
 from runtime.errors import NotRunningError, TroupeError
 from runtime.ids import Ids
 from runtime.kinds import kind_commit
+from runtime.message import Message
 from runtime.schedules import Schedules
 
 T = TypeVar("T")
 
-LOOK_MS = 1_000
+LOOK_MS: Final = 1_000
 """How long the list of hosts is taken for true: it is two calls of Ray's directory a question."""
+ASKED_MAX: Final = 1_000
+"""Agents whose home is looked for at once."""
+HOMES_MAX: Final = 10_000
+"""Homes remembered; beyond it all are forgotten and found again."""
 
 
 class Troupe:
@@ -50,8 +57,13 @@ class Troupe:
         clock = SystemClock()
         self._ids = Ids(clock)
         self._clock = clock
-        self._hosts: list[Any] = []
+        self._hosts: dict[str, Any] = {}
+        """By name, in its order."""
         self._looked_ms = 0
+        self._asked: set[str] = set()
+        """Since the last look."""
+        self._homes: dict[str, str] = {}
+        """Which host an agent was found on."""
 
     def ask(self, recipient: str, message_type: str, content: Any = None) -> Any:
         """Send a message and return an ObjectRef of the agent's answer.
@@ -61,10 +73,15 @@ class Troupe:
         same content again only if that may be handled twice, or use `send`
         with a message id of your own.
         """
-        message_id = self._ids.ulid()
-        return self._host(recipient).ask.remote(
-            self.organization, "client:python", recipient, message_type, content, message_id
+        message = Message(
+            message_id=self._ids.ulid(),
+            sender="client:python",
+            recipient=recipient,
+            message_type=message_type,
+            content=content,
+            timestamp=iso(self._clock.now_ms()),
         )
+        return self._host(recipient).ask.remote(self.organization, message.to_json())
 
     def send(
         self,
@@ -111,14 +128,39 @@ class Troupe:
         return done
 
     def _host(self, recipient: str) -> Any:
-        """The host that gets the call; the same one for the same agent, while it lives."""
+        """The host that gets the call: where the agent lives, as far as that is known.
+
+        Else the same one for the same agent: where nobody has it, that host brings it to life.
+        Asked elsewhere it answers as well, a commit later.
+        """
         now_ms = self._clock.now_ms()
         if not self._hosts or abs(now_ms - self._looked_ms) > LOOK_MS:
             self._hosts = self._present()
             self._looked_ms = now_ms
-        return self._hosts[crc32(recipient.encode()) % len(self._hosts)]
+            self._look_for(self._asked)
+            self._asked = set()
+        if len(self._asked) < ASKED_MAX:
+            self._asked.add(recipient)
+        if home := self._hosts.get(self._homes.get(recipient, "")):
+            return home
+        names = list(self._hosts)
+        return self._hosts[names[crc32(recipient.encode()) % len(names)]]
 
-    def _present(self) -> list[Any]:
+    def _look_for(self, agents: set[str]) -> None:
+        """Have the hosts say which of these agents live there; nobody waits for it."""
+        if not agents or len(self._hosts) == 1:
+            return
+        if len(self._homes) > HOMES_MAX:
+            self._homes.clear()
+        for name, host in self._hosts.items():
+            answer = host.living.remote(self.organization, list(agents)).future()
+            answer.add_done_callback(partial(self._found, name))
+
+    def _found(self, name: str, answer: Future[list[str]]) -> None:
+        if answer.exception() is None:  # else the host is gone, and with it what lived there
+            self._homes.update(dict.fromkeys(answer.result(), name))
+
+    def _present(self) -> dict[str, Any]:
         """Handles of the hosts there are. A handle stays good while its host is restarted."""
         names = sorted(
             entry["name"]
@@ -127,7 +169,7 @@ class Troupe:
         )
         if not names:
             raise NotRunningError("no host")
-        return [self._ray.get_actor(name, NAMESPACE) for name in names]
+        return {name: self._ray.get_actor(name, NAMESPACE) for name in names}
 
     def _with_client(self, work: Any) -> Any:
         async def run() -> Any:

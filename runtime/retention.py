@@ -8,16 +8,21 @@ no more than `SHARE` of the time, so that commits behind it hardly notice.
     goes     processed messages and their ids, the feed's events, journal events that
              a snapshot covers, what is left of deleted documents; of completed and
              cancelled jobs the steps, signals and requests
+    later    (`ledger_days`) what became of schedules' due times
     stays    states, pending messages, reminders; the records: issues, jobs, reviews,
              artifacts, keys; a failed job's steps, because it can be retried, and a
              dead letter with its message, because it can be redelivered
 
-It keeps no place in the store: after a restart it looks again from the beginning.
+It keeps no place in the store: after a restart it looks again from the beginning.  Only from
+when on the ledger of schedules is whole, is written down, because an audit must know it:
+
+    document  (`ledger`, `kept_since`)   {"atMs"}
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +32,7 @@ from runtime.clock import Clock
 from runtime.errors import StoreError
 from runtime.ids import SYSTEM, ulid_time, ulid_time_of
 from runtime.job import JobStatus
+from runtime.schedule.record import OCCURRENCES, decode_occurrence
 from runtime.store.contract import BATCH_MAX, Commit, Document, Put, Store, Upkeep
 from runtime.suspects import COLLECTION as SUSPECTS
 
@@ -37,6 +43,10 @@ DAYS_MIN: Final = 7
 """An Idempotency-Key promises so much: its answer is looked up by a message's id."""
 DAYS_MAX: Final = 36_500
 DAYS_DEFAULT: Final = 30
+LEDGER_DAYS_DEFAULT: Final = 400
+"""An audit looks back a year unless it is told otherwise."""
+LEDGER: Final = "ledger"
+KEPT_SINCE: Final = "kept_since"
 ROWS_DEFAULT: Final = 200
 EVERY_S: Final = 60.0
 """From one round to the next."""
@@ -57,6 +67,8 @@ class UpkeepStore(Store, Upkeep, Protocol):
 class RetentionSettings:
     days: int = DAYS_DEFAULT
     """How long what is over is kept, DAYS_MIN or more."""
+    ledger_days: int = LEDGER_DAYS_DEFAULT
+    """How long the outcomes of due times are kept, DAYS_MIN or more."""
     rows: int = ROWS_DEFAULT
     """Rows removed in one call, 1..BATCH_MAX."""
 
@@ -94,6 +106,9 @@ class Retention:
         before_ms = self._clock.now_ms() - self._settings.days * DAY_MS
         rows = await self._prune(before_ms, ())
         await self._forget_suspects(before_ms)
+        rows += await self._forget_outcomes(
+            self._clock.now_ms() - self._settings.ledger_days * DAY_MS
+        )
         for _ in range(PAGES_A_ROUND):
             ended = await self._ended(before_ms)
             if ended is None:
@@ -125,6 +140,29 @@ class Retention:
         if puts:
             await self._store.commit([Commit(SYSTEM, puts=tuple(puts))])
 
+    async def _forget_outcomes(self, before_ms: int) -> int:
+        """Remove what became of due times before; ranges that reach further stay whole."""
+        clock, rows, after = asyncio.get_running_loop().time, 0, None
+        while True:
+            begun_s = clock()
+            page = await self._store.list_documents(
+                OCCURRENCES, None, (), after, self._settings.rows, descending=False
+            )
+            found = [(one, decode_occurrence(one.body)) for one in page]
+            gone = [
+                Put(OCCURRENCES, one.key, one.organization, None, (), one.revision)
+                for one, told in found
+                if (told.to_ms or told.due_ms) < before_ms
+            ]
+            if gone:
+                since = Put(LEDGER, KEPT_SINCE, SYSTEM, b'{"atMs":%d}' % before_ms)
+                await self._store.commit([Commit(SYSTEM, puts=(*gone, since))])
+                rows += len(gone)
+            if not found or found[-1][1].due_ms >= before_ms:  # keys are in the order of due times
+                return rows
+            after = page[-1].key
+            await asyncio.sleep((clock() - begun_s) * (1 / SHARE - 1))
+
     # jobs
 
     async def _ended(self, before_ms: int) -> list[Document] | None:
@@ -155,6 +193,12 @@ class Retention:
             puts = [Put(collection, one.key, one.organization, None) for one in gone]
             if puts:
                 await self._store.commit([Commit(SYSTEM, puts=tuple(puts))])
+
+
+async def ledger_since_ms(store: Store) -> int:
+    """From when on the ledger of schedules is whole; 0: from its beginning."""
+    document = await store.get(LEDGER, KEPT_SINCE)
+    return int(json.loads(document.body)["atMs"]) if document is not None else 0
 
 
 def _is_made_after(key: str, at_ms: int) -> bool:

@@ -258,6 +258,7 @@ async def audit_(session: Session, agent: str, name: str, days: int) -> int:
     """Compute a schedule's due times anew and compare them with its ledger.
 
     Exit code 1 when a due time has no outcome or two, or an outcome no due time.
+    What TROUPE_LEDGER_DAYS has let go is not looked at.
     """
     since_ms = _ms((datetime.now(UTC) - timedelta(days=days)).isoformat())
     async with session.api() as api:
@@ -280,6 +281,8 @@ async def _audited(
     """Where the schedule stands is read first: what is decided afterwards is not looked at."""
     path = f"/api/agents/{quote(agent, safe=':')}/schedule"
     present: dict[str, Present] = {}
+    whole_since = (await api.get("/api/scheduler/status")).get("ledgerSince")
+    since_ms = max(since_ms, _ms(whole_since) if whole_since else 0)
     try:
         now = await api.get(path, name=name)
         waiting = tuple(_ms(text) for text in now["waiting"])

@@ -58,9 +58,8 @@ def load_factories(path: str) -> dict[str, Factory]:
 
 def _retention(settings: ClusterSettings, store: UpkeepStore, clock: Clock) -> Retention:
     """The duty that forgets what is over; one process of a deployment has it."""
-    return Retention(
-        store, clock, RetentionSettings(settings.retention_days, settings.retention_rows)
-    )
+    kept = RetentionSettings(settings.retention_days, settings.ledger_days, settings.retention_rows)
+    return Retention(store, clock, kept)
 
 
 def scheduler_of(

@@ -13,7 +13,7 @@ import msgspec
 from runtime.errors import SettingsError, TroupeError
 from runtime.ids import HOME
 from runtime.logs import level_of
-from runtime.retention import DAYS_DEFAULT, DAYS_MAX, DAYS_MIN, ROWS_DEFAULT
+from runtime.retention import DAYS_DEFAULT, DAYS_MAX, DAYS_MIN, LEDGER_DAYS_DEFAULT, ROWS_DEFAULT
 from runtime.store.contract import BATCH_MAX
 
 NAMESPACE = "troupe"
@@ -148,6 +148,8 @@ class ClusterSettings(msgspec.Struct, frozen=True):
     """Longest sleep of the scheduler (SCHEDULER_CHECK_INTERVAL); what is due wakes it."""
     retention_days: int = DAYS_DEFAULT
     """How long what is over is kept, DAYS_MIN or more (TROUPE_RETENTION_DAYS)."""
+    ledger_days: int = LEDGER_DAYS_DEFAULT
+    """How long the outcomes of schedules' due times are (TROUPE_LEDGER_DAYS)."""
     retention_rows: int = ROWS_DEFAULT
     """Rows forgotten in one call of the store, 1..1000 (TROUPE_RETENTION_ROWS)."""
     log_level: str = "info"
@@ -210,6 +212,9 @@ class ClusterSettings(msgspec.Struct, frozen=True):
             "check_interval_ms": _integer(env, "SCHEDULER_CHECK_INTERVAL", 10_000, 100, 3_600_000),
             "retention_days": _integer(
                 env, "TROUPE_RETENTION_DAYS", DAYS_DEFAULT, DAYS_MIN, DAYS_MAX
+            ),
+            "ledger_days": _integer(
+                env, "TROUPE_LEDGER_DAYS", LEDGER_DAYS_DEFAULT, DAYS_MIN, DAYS_MAX
             ),
             "retention_rows": _integer(env, "TROUPE_RETENTION_ROWS", ROWS_DEFAULT, 1, BATCH_MAX),
             "log_level": _level(env, "LOG_LEVEL"),

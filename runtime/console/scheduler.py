@@ -8,15 +8,18 @@ because the queue is one, and says nothing else of them.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from fastapi import APIRouter
 from starlette.responses import JSONResponse, Response
 
+from runtime.clock import iso
 from runtime.console.caller import Caller, Keeper, Viewer
 from runtime.console.command import CommandAnswer, NoBody, command, done
 from runtime.console.once import Idempotent, Once
 from runtime.ids import HOME
+from runtime.retention import ledger_since_ms
 from runtime.standing import read_standing
 
 router = APIRouter(prefix="/api", tags=["scheduler"])
@@ -26,7 +29,10 @@ router = APIRouter(prefix="/api", tags=["scheduler"])
 @router.get("/scheduler/status", response_model=dict[str, Any], summary="State and queue")
 @router.get("/agents/scheduler/status", response_model=dict[str, Any], summary="State and queue")
 async def get_status(caller: Viewer) -> Response:
-    status = await read_standing(caller.console.store)
+    store = caller.console.store
+    status, since_ms = await asyncio.gather(read_standing(store), ledger_since_ms(store))
+    if since_ms:
+        status["ledgerSince"] = iso(since_ms)
     if status["changedBy"] and not caller.principal.is_home:
         status["changedBy"] = HOME  # who it was is that organization's business
     return JSONResponse(status)

@@ -6,15 +6,27 @@ import asyncio
 import sqlite3
 from dataclasses import dataclass
 
+import msgspec
 import pytest
 
 from runtime import retention
 from runtime.agent import AgentState, BaseAgent
-from runtime.clock import ManualClock
+from runtime.clock import ManualClock, iso
 from runtime.errors import DeadLetterError, HistoryForgottenError, StoreUnavailableError
 from runtime.ids import SYSTEM, Ids
 from runtime.job import AgentJob, JobStatus
-from runtime.retention import DAY_MS, Retention, RetentionSettings
+from runtime.retention import DAY_MS, Retention, RetentionSettings, ledger_since_ms
+from runtime.schedule.audit import Present, audit, due_times
+from runtime.schedule.record import (
+    OCCURRENCES,
+    Occurrence,
+    Revision,
+    Spec,
+    decode_occurrence,
+    decode_spec,
+    encode,
+    occurrence_id,
+)
 from runtime.store.contract import (
     Ack,
     Commit,
@@ -31,6 +43,7 @@ from runtime.store.contract import (
 from runtime.store.memory import MemoryStore
 from runtime.store.sqlite import SqliteStore
 from runtime.suspects import COLLECTION as SUSPECTS
+from tests.http import HttpTroupe
 from tests.troupe import LocalTroupe
 
 DAY_S = DAY_MS / 1000
@@ -350,3 +363,44 @@ async def test_marks_of_suspects_that_nobody_settled_go(store, clock):
     await Retention(store, clock).round()
     left = await store.list_documents(SUSPECTS)
     assert [one.key for one in left] == [f"{AGENT}/young"]
+
+
+async def test_the_ledger_of_schedules_is_kept_for_its_days_and_still_adds_up(store, clock):
+    """A schedule of each minute would fill the disk, or an audit miss what was let go."""
+    begun = clock.now_ms()
+    revision = Revision(
+        "schedule_1", "qa:a", "default", 1, msgspec.Raw(encode(Spec("cron", "0 0 * * *"))),
+        begun, "t", "ann",
+    )  # fmt: skip
+    days = due_times(decode_spec(revision.spec), begun, begun + 500 * DAY_MS)
+
+    def outcome(due_ms: int, to_ms: int | None = None, count: int = 1) -> Put:
+        id = occurrence_id("schedule_1", 1, due_ms)
+        one = Occurrence(
+            id, "schedule_1", "qa:a", "default", 1, "skipped_paused", due_ms, due_ms,
+            to_ms=to_ms, count=count,
+        )  # fmt: skip
+        return Put(OCCURRENCES, id, "acme", encode(one), ("of=qa:a/default",))
+
+    across = outcome(days[95], days[104], 10)  # day 100 is where the kept ones begin
+    ledger = [*map(outcome, days[:95]), across, *map(outcome, days[105:])]
+    await store.commit([Commit(SYSTEM, puts=tuple(ledger))])
+    clock.advance(500 * DAY_S)
+    duty = Retention(store, clock)
+    assert await ledger_since_ms(store) == 0
+    await duty.round()
+    left = await store.list_documents(OCCURRENCES, limit=1_000, descending=False)
+    assert [one.key for one in left] == [put.key for put in ledger[95:]]
+    found = [decode_occurrence(one.body) for one in left]
+    since_ms = await ledger_since_ms(store)
+    assert since_ms == begun + 100 * DAY_MS
+    present = {"schedule_1": Present(days[-1])}
+    tally = audit([revision], found, present, since_ms=since_ms)
+    assert tally.good and tally.due == len(ledger) - 96
+    assert audit([revision], found, present).unaccounted == 95
+    await duty.round()
+    assert await store.count(OCCURRENCES) == len(left)
+    answer = await HttpTroupe(store, clock).client()
+    async with answer as ann:
+        told = (await ann.get("/api/scheduler/status")).json()["ledgerSince"]
+    assert told == iso(since_ms)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 
+from runtime.console.settings import ConsoleSettings
+from runtime.keys import Role
 from runtime.schedule.record import Occurrence, Revision, Schedule, Spec, encode
 from runtime.verify.chaos import scheduled
 from runtime.verify.invariants.plans import occurrences_accounted
 from tests.histories import Told
+from tests.http import HttpTroupe
+from tests.troupe import LocalTroupe
 
 SECOND_MS = 1_000
 EVERY_3 = Spec("interval", "every 3 seconds", anchor_ms=0)
@@ -74,3 +80,27 @@ def test_a_schedule_that_stands_is_judged_up_to_where_it_is_accounted_for() -> N
     told.end()
     scheduled.tell(told)
     assert [one.text for one in occurrences_accounted(told.facts)] == ["s at 9000 has 0 outcomes"]
+
+
+async def test_what_a_run_makes_is_accepted_deleted_and_accounted_for() -> None:
+    """A chaos run would wait for its schedules for ever, or judge none."""
+    troupe = LocalTroupe({})
+    api = HttpTroupe(troupe.store, troupe.clock, ConsoleSettings(command_wait_s=5.0))
+    troupe.start_scheduler()
+    told = Told()
+    async with await api.client(Role.ADMIN) as client:
+
+        async def request(method: str, path: str, body: dict[str, Any] | None) -> None:
+            answer = await client.request(method, path, json=body)
+            assert answer.is_success, answer.text
+
+        await scheduled.begin(request)
+        await scheduled.end(request)
+    await troupe.kill_scheduler()
+    for collection in ("schedule", "schedule_revision", "occurrence"):
+        found = await troupe.store.list_documents(collection)
+        told.add("reader", "ok", "final.put", key=collection, value=found)
+    await troupe.store.close()
+    scheduled.tell(told)
+    assert sum(fact.f == "due" for fact in told.facts) == len(scheduled.PLANS)
+    assert occurrences_accounted(told.facts) == []

@@ -60,6 +60,14 @@ METRICS: Final = (
     Metric("troupe_agents", "gauge", "Agents in memory of a host"),
     Metric("troupe_host_jobs", "gauge", "Jobs that run in a host"),
     Metric("troupe_quarantined", "counter", "Messages and runs given up as deadly to hosts"),
+    Metric("troupe_http_requests", "counter", "Requests that a replica has answered", "status"),
+    Metric(
+        "troupe_http_seconds", "histogram", "From a request to the first byte of its answer",
+        "status", QUICK_S,
+    ),
+    Metric("troupe_streams", "gauge", "Open streams of events, WebSockets among them"),
+    Metric("troupe_registry_calls", "counter", "Calls of the registry's actor, by verb", "verb"),
+    Metric("troupe_registry_services", "gauge", "Registered services of all organizations"),
     Metric("troupe_store_commits", "counter", "Commits the store has accepted"),
     Metric("troupe_store_refused", "counter", "Commits the store has refused", "reason"),
 )  # fmt: skip

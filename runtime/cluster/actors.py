@@ -28,6 +28,7 @@ from runtime.ids import Ids, address
 from runtime.kinds import Factory, Kinds
 from runtime.message import Message
 from runtime.metrics import Meter
+from runtime.registry import COLLECTION as SERVICES
 from runtime.registry import Registry as RegistryCore
 from runtime.retention import Retention, RetentionSettings, UpkeepStore
 from runtime.schedule.queue import Limits
@@ -176,13 +177,26 @@ class Scheduler(Shell[SchedulerCore]):
 class Registry(Shell[RegistryCore]):
     """Discovery: which services there are, by the five verbs of the registry."""
 
+    def __init__(self, settings: bytes) -> None:
+        super().__init__(settings)
+        self._meter = Meter()
+
     async def work(self) -> None:
         store = stores.client(self._settings)
+
+        async def look() -> None:
+            self._meter.set("troupe_registry_services", await store.count(SERVICES))
+
         async with asyncio.TaskGroup() as duties:
             duties.create_task(self._sweep(self.made(RegistryCore(store, self._clock))))
+            duties.create_task(metering.export(self._meter, look))
             if self._settings.store:  # it has no process of its own, where this would be at home
                 forgetting = _retention(self._settings, cast(UpkeepStore, store), self._clock)
                 duties.create_task(forgetting.run())
+
+    async def _called(self, verb: str) -> RegistryCore:
+        self._meter.count("troupe_registry_calls", label=verb)
+        return await self.core()
 
     async def _sweep(self, core: RegistryCore) -> None:
         while True:
@@ -196,11 +210,11 @@ class Registry(Shell[RegistryCore]):
         endpoints: dict[str, Any],
         ttl_s: float | None = None,
     ) -> Any:
-        core = await self.core()
+        core = await self._called("register")
         return await core.register_service(service_id, metadata, endpoints, ttl_s)
 
     async def discover_service(self, criteria: dict[str, Any]) -> Any:
-        return await (await self.core()).discover_service(criteria)
+        return await (await self._called("discover")).discover_service(criteria)
 
     async def update_service(
         self,
@@ -208,13 +222,13 @@ class Registry(Shell[RegistryCore]):
         metadata: dict[str, Any] | None = None,
         endpoints: dict[str, Any] | None = None,
     ) -> Any:
-        return await (await self.core()).update_service(service_id, metadata, endpoints)
+        return await (await self._called("update")).update_service(service_id, metadata, endpoints)
 
     async def deregister_service(self, service_id: str) -> Any:
-        return await (await self.core()).deregister_service(service_id)
+        return await (await self._called("deregister")).deregister_service(service_id)
 
     async def list_services(self, filter_criteria: dict[str, Any] | None = None) -> Any:
-        return await (await self.core()).list_services(filter_criteria)
+        return await (await self._called("list")).list_services(filter_criteria)
 
 
 class AgentHost(Shell[Host]):

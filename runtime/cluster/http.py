@@ -17,7 +17,7 @@ from typing import Any
 from ray import serve
 from ray.serve.config import ProxyLocation
 
-from runtime.cluster import placement
+from runtime.cluster import metering, placement
 from runtime.cluster.operator import ensure_admin_key
 from runtime.cluster.port import answered
 from runtime.cluster.settings import ClusterSettings
@@ -49,7 +49,8 @@ def deployment(build: Callable[[], Any], agents: str) -> Any:
     supervised = SETTINGS in os.environ
 
     def built() -> Any:
-        return _on_the_port(build()) if supervised else build()
+        app = _metered(build())
+        return _on_the_port(app) if supervised else app
 
     return serve.deployment(
         serve.ingress(built)(),
@@ -71,6 +72,26 @@ def _on_the_port(app: Any) -> Any:
     async def both(app: Any) -> AsyncIterator[Any]:
         async with lifespan(app) as state, answered(app, path):
             yield state
+
+    app.router.lifespan_context = both
+    return app
+
+
+def _metered(app: Any) -> Any:
+    """The application, whose figures are Ray's metrics from its start to its end."""
+    lifespan, console = app.router.lifespan_context, app.state.console
+
+    async def look() -> None:
+        console.meter.set("troupe_streams", console.feed.readers)
+
+    @asynccontextmanager
+    async def both(app: Any) -> AsyncIterator[Any]:
+        exporting = asyncio.create_task(metering.export(console.meter, look), name="metering")
+        try:
+            async with lifespan(app) as state:
+                yield state
+        finally:
+            exporting.cancel()
 
     app.router.lifespan_context = both
     return app

@@ -45,6 +45,7 @@ from runtime.console.deadline import DeadlineStore
 from runtime.console.feed import FeedHub
 from runtime.console.headers import HeadersMiddleware
 from runtime.console.load import Gauge
+from runtime.console.metered import MeterMiddleware
 from runtime.console.settings import ConsoleSettings
 from runtime.errors import StoreUnavailableError
 from runtime.ids import Ids
@@ -130,6 +131,7 @@ def create_app(
     app.add_middleware(AuthMiddleware, keys=keys)
     app.add_middleware(problems.ProblemsMiddleware, ids=ids)
     app.add_middleware(HeadersMiddleware)
+    app.add_middleware(MeterMiddleware, meter=console.meter)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
 

@@ -12,7 +12,7 @@ they did not exist.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, cast
 
 from fastapi import Depends
@@ -27,6 +27,7 @@ from runtime.console.settings import ConsoleSettings
 from runtime.errors import InvalidIdError
 from runtime.ids import HOME, Address, Ids, address, kind_of
 from runtime.keys import Keys, Principal, Role
+from runtime.metrics import Meter
 from runtime.store.contract import Document, FeedEvent, Store
 from runtime.turn import feed_event
 
@@ -50,6 +51,7 @@ class Console:
     feed: FeedHub
     gauge: Gauge
     settings: ConsoleSettings
+    meter: Meter = field(default_factory=Meter)
 
 
 @dataclass(frozen=True)

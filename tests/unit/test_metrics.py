@@ -7,19 +7,23 @@ import io
 import json
 import logging
 import re
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from runtime import logs
 from runtime.agent import AgentState, BaseAgent
 from runtime.clock import SystemClock
+from runtime.console.metered import status_class
 from runtime.ids import HOME, Ids
 from runtime.job import AgentJob, Job, JobResult, JobStatus
 from runtime.message import Message
 from runtime.metrics import METRICS, Meter, Sample
 from runtime.observed import OPERATIONS, Observed
 from runtime.scheduler import Scheduler
+from tests.http import HttpTroupe
 from tests.troupe import LocalTroupe, eventually
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -260,23 +264,104 @@ def test_every_public_event_is_in_the_table_and_no_other() -> None:
     assert named - written - set(made) == {"issue:<status>"}
 
 
-def test_the_dashboard_shows_metrics_that_exist() -> None:
-    """A panel would stay empty for ever."""
-    shown = set()
+RAYS_LABELS = {"WorkerId", "NodeAddress", "Component", "SessionName", "Version"}
+SECONDS, RATE, SHARE, COUNT = "s", {"ops", "reqps"}, "percentunit", "short"
+
+
+def exported() -> dict[str, tuple[str, set[str]]]:
+    """What Prometheus shows: name -> kind of series, its labels; by the manual's table."""
+    rows = re.findall(r"^\| `(ray_\w+)` \| (\w+) \| (.*?) \|", section("Metrics"), re.MULTILINE)
+    found = {}
+    for name, kind, label in rows:
+        labels = {label.strip("` ")} - {""} | RAYS_LABELS
+        if kind == "histogram":
+            found[name] = ("bucket", labels | {"le"})
+            for part in ("sum", "count"):
+                found[name.replace("_bucket_", f"_{part}_")] = ("counter", labels)
+        else:
+            found[name] = (kind, labels)
+    return found
+
+
+@dataclass(frozen=True)
+class Selector:
+    """`name{label="value"}[5m]`, and the function that it is the argument of."""
+
+    name: str
+    matched: set[str]
+    over: str
+    function: str
+
+
+def selectors(expression: str) -> list[Selector]:
+    pattern = r"(?:(\w+)\()?\b(ray_\w+)(\{[^}]*\})?(\[\w+\])?"
+    return [
+        Selector(name, set(re.findall(r"(\w+)\s*(?:=~|=|!=|!~)", labels)), over, function)
+        for function, name, labels, over in re.findall(pattern, expression)
+    ]
+
+
+def targets() -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    return [(panel, target) for panel in DASHBOARD["panels"] for target in panel["targets"]]
+
+
+def test_the_dashboard_shows_every_metric_of_the_manual_and_no_other() -> None:
+    """A panel would stay empty for ever, or a figure be seen by nobody."""
+    shown = {one.name for _, target in targets() for one in selectors(target["expr"])}
+    known = exported()
+    assert shown <= known.keys()
+    parts = ("_sum_total", "_count_total")
+    assert {name for name in known if not name.endswith(parts)} <= shown
+
+
+@pytest.mark.parametrize(
+    ("panel", "target"), targets(), ids=[f"{p['title']}-{t['refId']}" for p, t in targets()]
+)
+def test_a_query_of_the_dashboard_uses_each_metric_as_what_it_is(
+    panel: dict[str, Any], target: dict[str, Any]
+) -> None:
+    """A counter would be shown as it stands, a label be asked for that is never there."""
+    expression, known = target["expr"], exported()
+    assert expression.count("(") == expression.count(")")
+    found = selectors(expression)
+    labels = set.intersection(*(known[one.name][1] for one in found))
+    for one in found:
+        kind, has = known[one.name]
+        assert (one.function == "rate") == bool(one.over) == (kind != "gauge"), one
+        assert one.matched <= has, one
+        assert (kind == "bucket") == expression.startswith("histogram_quantile("), one
+    grouped = set(re.findall(r"\w+", " ".join(re.findall(r"by \(([^)]*)\)", expression))))
+    assert grouped <= labels
+    assert any(known[one.name][0] == "bucket" for one in found) == ("le" in grouped)
+    named = set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]))
+    assert named <= (grouped or labels)
+    assert named == grouped - {"le"} or not grouped
+    assert panel["fieldConfig"]["defaults"]["unit"] in units_of(expression, found)
+
+
+def units_of(expression: str, found: list[Selector]) -> set[str]:
+    """The units in which a query's result can be read."""
+    if "/" in expression:
+        return {SHARE}
+    if any(one.name.removesuffix("_bucket_total").endswith("_seconds") for one in found):
+        return {SECONDS}
+    return RATE if found[0].function == "rate" else {COUNT}
+
+
+def test_the_panels_of_the_dashboard_lie_beside_each_other() -> None:
+    """One would cover another, or a query its neighbour."""
+    seen: set[tuple[int, int]] = set()
     for panel in DASHBOARD["panels"]:
-        for target in panel.get("targets", ()):
-            shown |= set(re.findall(r"ray_(troupe_\w+)", target["expr"]))
-    known = set()
-    for metric in METRICS:
-        match metric.kind:
-            case "counter":
-                known.add(f"{metric.name}_total")
-            case "gauge":
-                known.add(metric.name)
-            case "histogram":
-                known |= {f"{metric.name}_{part}_total" for part in ("bucket", "sum", "count")}
-    assert shown <= known
-    assert {name for name in known if not name.endswith(("_sum_total", "_count_total"))} <= shown
+        place = panel["gridPos"]
+        cells = {
+            (x, y)
+            for x in range(place["x"], place["x"] + place["w"])
+            for y in range(place["y"], place["y"] + place["h"])
+        }
+        assert not cells & seen and max(x for x, _ in cells) < 24
+        seen |= cells
+        assert len({target["refId"] for target in panel["targets"]}) == len(panel["targets"])
+    assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
 
 
 def test_a_scheduler_without_a_meter_of_its_own_keeps_one() -> None:
@@ -286,3 +371,35 @@ def test_a_scheduler_without_a_meter_of_its_own_keeps_one() -> None:
     clock = SystemClock()
     scheduler = Scheduler(MemoryStore(clock), clock, Ids(clock), lambda: 0.5)
     assert isinstance(scheduler._dispatcher._observed, Observed)
+
+
+async def test_a_replica_measures_each_request_once_by_the_class_of_its_answer() -> None:
+    """Nobody would see that clients are refused, or wait."""
+    api = HttpTroupe()
+    meter = api.app.state.console.meter
+    async with await api.client() as ann, api.with_token(None) as nobody:
+        for client, path in ((ann, "/api/jobs"), (ann, "/api/jobs/job_0"), (nobody, "/api/jobs")):
+            await client.get(path)
+    found = told(meter.drain())
+    requests = {name: value for name, value in found.items() if "requests" in name}
+    assert requests == {
+        "troupe_http_requests{status=2xx}": 1, "troupe_http_requests{status=4xx}": 2,
+    }  # fmt: skip
+    assert found["troupe_http_seconds_count{status=4xx}"] == 2
+    token, _ = await api.key()
+    async with api.stream("/api/events", token):
+        [stream] = [s for s in meter.drain() if s.metric.name == "troupe_http_requests"]
+    assert (stream.value, stream.labels) == (1, (("status", "2xx"),))  # though it goes on
+
+
+@pytest.mark.parametrize(
+    ("message", "status"),
+    [
+        ({"type": "websocket.accept"}, "1xx"),
+        ({"type": "websocket.close", "code": 1008}, "4xx"),
+        ({"type": "websocket.http.response.start", "status": 503}, "5xx"),
+    ],
+)
+def test_an_upgrade_counts_as_what_its_client_sees(message: dict[str, Any], status: str) -> None:
+    """Sockets that are refused would look like sockets that are open."""
+    assert status_class(message) == status

@@ -7,38 +7,31 @@ message stays first in line.  A refused commit means that somebody else has the
 agent or that an earlier commit landed after all; either way memory is
 worthless, so the activation ends and the store is read again.
 
-A message that is asked here, and was not accepted before, is handled at once:
-its acceptance and its turn are one commit.  When that is not to be (others wait
-before it, its turn fails) nothing of it has happened, and it is accepted and
-handled like every other.
-
-While there is nothing to do there is no task.  Which agents are live, and
-where, is `host`'s business; jobs run beside the turns in `jobs.run`.
+What is asked here, and was not accepted before, is handled by way of `asked`.
+While there is nothing to do there is no task.  Which agents are live, and where,
+is `host`'s business; jobs run beside the turns in `jobs.run`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final, Protocol
+from typing import Any
 
-from runtime.agent import BaseAgent, DeactivationReason, enter, is_client
-from runtime.answers import Answers
-from runtime.backoff import Backoff
+from runtime.agent import BaseAgent, DeactivationReason, enter
+from runtime.asked import UNACCEPTED, Asked, send_of
 from runtime.calling import Calling
-from runtime.clock import Clock
 from runtime.deadletters import FAILED, burial
 from runtime.directory import described, expand
 from runtime.errors import InvalidMessageError, told
 from runtime.folded import Folded
-from runtime.group import GroupCommitter
-from runtime.ids import Ids, split
+from runtime.ids import split
 from runtime.inbox import Inbox, whole
 from runtime.jobs.lane import JobLane
 from runtime.jobs.writer import LostError
 from runtime.journal import State
 from runtime.message import Message
+from runtime.services import HostServices
 from runtime.store import contract
 from runtime.store.contract import (
     Ack,
@@ -48,17 +41,13 @@ from runtime.store.contract import (
     Fence,
     Put,
     Retry,
-    Send,
     Snapshot,
-    Store,
     StoredMessage,
 )
 from runtime.suspects import REASON, Mark, Suspects, first_in_line
-from runtime.turn import Place, Turn, to_json
+from runtime.turn import Place, Turn, is_answered, to_json
 
 logger = logging.getLogger(__name__)
-
-UNANSWERED: Final = ("reply", "reminder")
 
 DELIVERIES_MAX = 5
 """Tries of one message before it becomes a dead letter."""
@@ -66,47 +55,14 @@ HANDLERS_FAULT = frozenset(
     {"revision_conflict", "duplicate", "expired", "foreign_organization", "overtaking"}
 )
 """Refusals that come from the message or what its handler wrote, not from another activation."""
-UNACCEPTED: Final = 0
-"""The seq of a message that is asked and that the store does not know yet."""
-
-
-class HostServices(Protocol):
-    """What an activation needs of its host."""
-
-    store: Store
-    group: GroupCommitter
-    clock: Clock
-    ids: Ids
-    random: Callable[[], float]
-    backoff: Backoff
-    answers: Answers
-    alone: asyncio.Lock
-    """Held by what must not be under way beside its like; see `suspects`."""
-    quarantined: int
-    """Messages and runs given up so far because hosts had died of them."""
-    finished: dict[Activation, None]
-    """Activations that have finished messages which a poll might bring again."""
-
-    def handled(self, seq: int) -> None:
-        """A message was handled at once, durably: no poll will bring it."""
-
-    def delivered(self, sender: str | None, sends: Sequence[Send], seqs: tuple[int, ...]) -> None:
-        """What an agent has sent is durable: hand over what is for this host's agents."""
-
-    def lost(self, activation: Activation) -> None:
-        """The activation is worthless: forget it and let the agent be claimed anew."""
-
-
-_Asked = tuple[StoredMessage, "asyncio.Future[bytes | None]"]
 
 
 class Activation:
     """One agent, one epoch."""
 
     __slots__ = (
-        "_asked", "_calling", "_is_lent", "_returned", "_stopped", "_task", "address", "agent",
-        "agent_id", "fence", "folded", "host", "inbox", "jobs", "organization", "place", "suspects",
-        "used",
+        "_calling", "address", "agent", "agent_id", "asked", "fence", "folded", "host", "inbox",
+        "jobs", "organization", "place", "stopped", "suspects", "task", "used",
     )  # fmt: skip
 
     def __init__(
@@ -125,16 +81,12 @@ class Activation:
         self.suspects: Suspects | None = None
         """What the last holder may have died of, if it did."""
         self.inbox = Inbox()
-        self._asked: list[_Asked] = []
-        """Asked here and not accepted yet, in their order."""
-        self._task: asyncio.Task[Any] | None = None
+        self.asked = Asked(self)
+        self.task: asyncio.Task[Any] | None = None
         """What does the work: a task of its own, or that of whoever asks."""
-        self._is_lent = False
-        """Whether that is the task of whoever asks."""
-        self._returned: asyncio.Future[None] | None = None
-        """Done when that task is theirs again, if anybody waits for it."""
         self._calling = Calling()
-        self._stopped = True
+        self.stopped = True
+        """Whether it has not begun, or is to end."""
 
     # Life
 
@@ -149,21 +101,17 @@ class Activation:
         self.inbox.claimed(waiting, claimed.epoch)
         if claimed.abandoned and waiting:
             self.suspects = Suspects(self, first_in_line(waiting))
-        self._stopped = False
-        self._wake()
+        self.stopped = False
+        self.wake()
 
     async def stop(self, reason: DeactivationReason) -> None:
         """Leave memory; a running job is left where it is, to be resumed elsewhere."""
-        self._stopped = True
+        self.stopped = True
         await self.jobs.stop()
-        if self._task is not None and self._task is not asyncio.current_task():
-            self._task.cancel()
-            if self._is_lent:
-                self._returned = asyncio.get_running_loop().create_future()
-                await self._returned
-            else:
-                await asyncio.gather(self._task, return_exceptions=True)
-        self._decline()
+        if self.task is not None and self.task is not asyncio.current_task():
+            self.task.cancel()
+            await self.asked.ended(self.task)
+        self.asked.decline()
         try:
             await self.agent.deactivate(reason)
         except Exception:  # the author's code: it must not keep the agent in memory
@@ -172,7 +120,7 @@ class Activation:
     @property
     def idle(self) -> bool:
         """Nothing to do and nothing being done."""
-        return not (self.inbox or self._asked or self._task or self.jobs.busy)
+        return not (self.inbox or self.asked or self.task or self.jobs.busy)
 
     @property
     def version(self) -> int:
@@ -182,76 +130,31 @@ class Activation:
         """Add pending messages; one that is known already is passed over."""
         for message in messages:
             self.inbox.offer(message)
-        self._wake()
+        self.wake()
 
     def done(self, seq: int) -> None:
         """The message has left the inbox."""
         self.inbox.done(seq)
         self.host.finished[self] = None
 
-    def ask(self, send: Send) -> Awaitable[bytes | None] | None:
-        """Handle a message that nobody has accepted yet, before it is accepted.
-
-        Answers the answer's JSON when acceptance and turn are durable. None: it
-        must be accepted first; nothing of it has happened, or it had been
-        accepted before, and the store knows what became of it.
-        """
-        if self._stopped or self.inbox.is_open:
-            return None
-        stored = StoredMessage(
-            UNACCEPTED, send.message_id, send.sender, send.recipient, send.body, 0, send.reply_to
-        )
-        if self._task is None:
-            return self._handle_here(stored)
-        answer: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
-        self._asked.append((stored, answer))
-        return answer
-
-    async def _handle_here(self, stored: StoredMessage) -> bytes | None:
-        """Handle what is asked in the task of whoever asks: no other is needed.
-
-        When that is cancelled its commit may be on its way: memory is worthless then.
-        """
-        message = self._readable(stored)
-        if message is None:
-            return None
-        self._task = task = asyncio.current_task()
-        assert task is not None
-        self._is_lent = self.used = True
-        try:
-            return await self._turn(stored, message)
-        except asyncio.CancelledError:
-            if self._stopped and not task.uncancel():
-                return None  # it was this activation that was to end
-            self.host.lost(self)
-            raise
-        finally:
-            self._task = None
-            self._is_lent = False
-            if self._returned is not None:
-                self._returned.set_result(None)
-            self._wake()
-
     # The loop
 
-    def _wake(self) -> None:
-        if self._task is None and not self._stopped and (self.inbox or self._asked):
-            self._task = asyncio.create_task(self._run(), name=f"turns:{self.address}")
+    def wake(self) -> None:
+        if self.task is None and not self.stopped and (self.inbox or self.asked):
+            self.task = asyncio.create_task(self._run(), name=f"turns:{self.address}")
 
     async def _run(self) -> None:
-        while self.inbox or self._asked:
+        while self.inbox or self.asked:
             if not self.inbox:
-                stored, answer = self._asked.pop(0)
-                if not answer.done():  # else whoever asked has gone
-                    await self._answer(stored, answer)
+                await self.asked.handle_next()
                 continue
-            self._decline()
+            self.asked.decline()
             message = self.inbox.take()
             if message.not_before_ms:
                 await self._not_before(message.not_before_ms)
             await self._handle(message)
         self.used = True
-        self._task = None
+        self.task = None
 
     async def _not_before(self, at_ms: int) -> None:
         wait_s = (at_ms - self.host.clock.now_ms()) / 1000
@@ -282,31 +185,6 @@ class Activation:
             self.host.lost(self)
             await asyncio.Event().wait()  # the host ends this task; nothing of it may go on
 
-    async def _answer(self, stored: StoredMessage, answer: asyncio.Future[bytes | None]) -> None:
-        reply = None
-        try:
-            message = self._readable(stored)
-            if message is not None:
-                reply = await self._turn(stored, message)
-        finally:
-            if not answer.done():
-                answer.set_result(reply)
-
-    def _readable(self, stored: StoredMessage) -> Message | None:
-        """What is asked, if it may be handled at once."""
-        try:
-            message = Message.from_json(stored.body)
-        except InvalidMessageError:
-            return None  # it becomes a dead letter once it is accepted
-        return None if self.inbox.is_open or self.jobs.takes(message) else message
-
-    def _decline(self) -> None:
-        """Have what is asked accepted first: it would overtake what waits."""
-        asked, self._asked = self._asked, []
-        for _, answer in asked:
-            if not answer.done():
-                answer.set_result(None)
-
     async def _turn(self, stored: StoredMessage, message: Message) -> bytes | None:
         """One turn, one commit; the answer's JSON once that is durable, None when it failed."""
         turn = Turn(self.place)
@@ -324,7 +202,7 @@ class Activation:
             finally:
                 self._calling.end()
             ack = Ack(stored.message_id, to_json(reply) if reply is not None else None)
-            if reply is not None and _is_answered(message):
+            if reply is not None and is_answered(message):
                 turn.send(message.sender, reply, "reply", reply_to=message.message_id)
             if turn.broadcasts:
                 await expand(turn, self.host.store)
@@ -334,7 +212,7 @@ class Activation:
             events = turn.events(patch, self.agent.schema_version, first)
             snapshot = self._snapshot(after, len(events), turn.wants_snapshot)
             if stored.seq == UNACCEPTED:
-                turn.sends.insert(0, _send_of(stored))
+                turn.sends.insert(0, send_of(stored))
             commit = turn.commit(self.fence, folded.version, events, snapshot, ack)
             answer = await self.host.group.commit(commit)
         except Exception as error:  # the author's code may raise anything: the message's fault
@@ -371,8 +249,8 @@ class Activation:
 
     def check(self, now_s: float) -> None:
         """End a handler that takes too long; the host looks now and then."""
-        if self._task is not None:
-            self._calling.check(now_s, self._task)
+        if self.task is not None:
+            self._calling.check(now_s, self.task)
 
     async def _refused(self, stored: StoredMessage, refused: contract.Refused) -> None:
         if refused.reason in HANDLERS_FAULT:
@@ -470,7 +348,7 @@ class Activation:
     @property
     def state_is_committed(self) -> bool:
         """Whether memory holds just what is durable; never during a turn."""
-        return self._task is not None or self.folded.is_clean
+        return self.task is not None or self.folded.is_clean
 
     def _snapshot(self, after: State, new_events: int, wanted: bool) -> Snapshot | None:
         if not new_events or not (wanted or self.folded.is_due(new_events)):
@@ -480,16 +358,3 @@ class Activation:
     def description(self) -> Put:
         """The agent's public record, written with the first thing it does."""
         return described(self.agent, self.organization, self.host.clock.now_ms())
-
-
-def _is_answered(message: Message) -> bool:
-    """Whether what a handler returns is sent to the sender.
-
-    A client reads it from the message's outcome.  A reply is never answered, nor a
-    reminder: two agents that always return something would talk for ever.
-    """
-    return not (is_client(message.sender) or message.message_type in UNANSWERED)
-
-
-def _send_of(stored: StoredMessage) -> Send:
-    return Send(stored.message_id, stored.sender, stored.recipient, stored.body, stored.reply_to)

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from runtime.errors import DeadLetterError
+from runtime.patience import patiently
+from runtime.store.contract import Store
 
 Answer = asyncio.Future[bytes | None]
 """The reply as JSON, `null` when there was none; None: look at the store; or DeadLetterError."""
@@ -60,3 +62,20 @@ class Answers:
         for answer in self._awaited.get((recipient, message_id), ()):
             if not answer.done():
                 answer.set_exception(DeadLetterError(error))
+
+
+async def stored_answer(store: Store, recipient: str, message_id: str, look_s: float) -> bytes:
+    """What the store says of a message, as soon as it is handled anywhere.
+
+    Args:
+        look_s: how long one look at the store may wait.
+
+    Raises:
+        DeadLetterError: it was given up.
+    """
+    while True:
+        found = await patiently(lambda: store.outcome(recipient, message_id, look_s))
+        if found is not None and found.status == "dead":
+            raise DeadLetterError(found.error or "")
+        if found is not None and found.status == "processed":
+            return found.reply or b"null"

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from runtime.clock import Clock, iso
-from runtime.errors import CommitRefusedError, DeadLetterError, InboxFullError, TroupeError
+from runtime.errors import DeadLetterError, TroupeError
+from runtime.group import why_refused
 from runtime.ids import Ids, address
 from runtime.message import Message
 from runtime.store.contract import (
@@ -147,9 +148,7 @@ class Client:
             return
         if answer.reason == "revision_conflict":
             raise ConflictError(answer.detail)
-        if answer.reason == "inbox_full":
-            raise InboxFullError(answer.detail)
-        raise CommitRefusedError(answer.reason, answer.detail)
+        raise why_refused(answer)
 
     async def ask(
         self,

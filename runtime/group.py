@@ -14,7 +14,13 @@ import logging
 from collections import deque
 from collections.abc import Sequence
 
-from runtime.errors import StoreError, StoreUnavailableError
+from runtime.errors import (
+    CommitRefusedError,
+    InboxFullError,
+    StoreError,
+    StoreUnavailableError,
+    TroupeError,
+)
 from runtime.store.contract import BATCH_MAX, Commit, Committed, Refused, Store
 
 logger = logging.getLogger(__name__)
@@ -95,6 +101,13 @@ class GroupCommitter:
         if self._pump is not None:
             self._pump.cancel()
             await asyncio.gather(self._pump, *self._telling, return_exceptions=True)
+
+
+def why_refused(refused: Refused) -> TroupeError:
+    """A refusal as whoever sends a message hears it."""
+    if refused.reason == "inbox_full":
+        return InboxFullError(refused.detail)
+    return CommitRefusedError(refused.reason, refused.detail)
 
 
 def _answer(told: Sequence[tuple[asyncio.Future[Answer], Answer]]) -> None:

@@ -17,29 +17,23 @@ import logging
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 
-from runtime.activation import DELIVERIES_MAX, Activation
+from runtime.activation import Activation
 from runtime.agent import DeactivationReason
-from runtime.answers import Answer, Answers
+from runtime.answers import Answers, stored_answer
 from runtime.backoff import Backoff
 from runtime.claims import Claims
 from runtime.clock import Clock
-from runtime.deadletters import burial
-from runtime.errors import (
-    CommitRefusedError,
-    DeadLetterError,
-    InboxFullError,
-    StoreUnavailableError,
-    TroupeError,
-    UnknownAgentKindError,
-)
-from runtime.group import GroupCommitter
+from runtime.errors import StoreUnavailableError, UnknownAgentKindError
+from runtime.group import GroupCommitter, why_refused
+from runtime.idle import LOOKS, Idle
 from runtime.ids import Ids, kind_of, split
 from runtime.kinds import Kinds
 from runtime.message import Message
 from runtime.order import Order
 from runtime.patience import patiently
 from runtime.store import contract
-from runtime.store.contract import BATCH_MAX, Commit, Refused, Retry, Send, Store, StoredMessage
+from runtime.store.contract import BATCH_MAX, Commit, Refused, Send, Store, StoredMessage
+from runtime.unfit import Unfit
 
 logger = logging.getLogger(__name__)
 
@@ -48,8 +42,6 @@ POLL_WAIT_S = 10.0
 
 SWEEP_S = 10.0
 """How often the host looks after callers and handlers that take long."""
-IDLE_LOOKS = 4
-"""How often the host looks at an agent within the time after which an idle one leaves."""
 CLAIM_TOGETHER = 16
 """Agents in one claim: those that are here work while the store gives the next."""
 POLL_EVERY_S = 0.005
@@ -104,11 +96,10 @@ class Host:
         """An agent was lost: is this host still who it was?"""
         self._claims = Claims(self, self._active)
         self._order = Order()
-        self._refusing: set[str] = set()
-        """Agents that can't live here, held until their messages have been told so."""
         self._tasks: list[asyncio.Task[None]] = []
         self._ending: set[asyncio.Task[None]] = set()
         self._draining = asyncio.Event()
+        self._unfit = Unfit(self, self._claims, self._draining)
         self.moved = 0
         """Activations lost to somebody else's epoch so far."""
 
@@ -178,7 +169,7 @@ class Host:
         """
         send = Send(message.message_id, f"{organization}/{sender}", where, message.to_json())
         activation = self._active.get(where)
-        asked = activation.ask(send) if activation is not None else None
+        asked = activation.asked.ask(send) if activation is not None else None
         if asked is not None and (told := await asked) is not None:
             return told
         with self.answers.awaited(where, message.message_id) as answer:
@@ -187,25 +178,14 @@ class Host:
             asked_before = isinstance(written, Refused)
             if isinstance(written, Refused):
                 if written.reason != "duplicate":
-                    raise contract_error(written)
+                    raise why_refused(written)
             else:
                 self.delivered(None, commit.sends, written.seqs)
-            return await self._outcome(where, message.message_id, answer, asked_before)
-
-    async def _outcome(
-        self, where: str, message_id: str, answer: Answer, asked_before: bool
-    ) -> bytes:
-        """What is told here while the agent lives here, else what the store says."""
-        if where in self._active and not asked_before:
-            told = await answer
-            if told is not None:
-                return told
-        while True:
-            found = await self._found(where, message_id, POLL_WAIT_S)
-            if found is not None and found.status == "dead":
-                raise DeadLetterError(found.error or "")
-            if found is not None and found.status == "processed":
-                return found.reply or b"null"
+            if where in self._active and not asked_before:
+                told = await answer
+                if told is not None:
+                    return told
+            return await stored_answer(self.store, where, message.message_id, POLL_WAIT_S)
 
     async def _sweep(self) -> None:
         loop = asyncio.get_running_loop()
@@ -215,9 +195,6 @@ class Host:
             now_s = loop.time()
             for activation in list(self._active.values()):
                 activation.check(now_s)
-
-    async def _found(self, where: str, message_id: str, wait_s: float) -> StoredMessage | None:
-        return await patiently(lambda: self.store.outcome(where, message_id, wait_s))
 
     # HostServices
 
@@ -346,7 +323,7 @@ class Host:
             activation = self._active.get(message.recipient)
             if activation is not None:
                 activation.offer(message)
-            elif message.recipient not in self._refusing:
+            elif message.recipient not in self._unfit:
                 self._claims.early.setdefault(message.recipient, []).append(message)
 
     async def _claim(self) -> None:
@@ -371,16 +348,11 @@ class Host:
 
     async def _retire(self) -> None:
         """Deactivate agents that have been idle; their state stays in the store."""
-        looks_idle: dict[Activation, int] = {}
+        idle = Idle()
         while True:
-            await asyncio.sleep(self._settings.idle_s / IDLE_LOOKS)
-            before, looks_idle = looks_idle, {}
-            for activation in list(self._active.values()):
-                if activation.used or not activation.idle:
-                    activation.used = False
-                elif (looks := before.get(activation, 0) + 1) < IDLE_LOOKS:
-                    looks_idle[activation] = looks
-                else:
+            await asyncio.sleep(self._settings.idle_s / LOOKS)
+            for activation in idle.look(list(self._active.values())):
+                if activation.idle:
                     await self._deactivate(activation, DeactivationReason.IDLE)
 
     # Agents
@@ -409,30 +381,7 @@ class Host:
 
     def _refuse(self, claimed: contract.Activation, error: str, final: bool) -> None:
         """The agent can't live here: tell its messages so, and let it go."""
-        self._claims.early.pop(claimed.agent, None)
-        self._refusing.add(claimed.agent)
-        self._end(self._give_back(claimed, error, final))
-
-    async def _give_back(self, claimed: contract.Activation, error: str, final: bool) -> None:
-        """After a while let it be tried again; at last give its messages up."""
-        tries = max((message.attempts for message in claimed.inbox), default=0) + 1
-        if not final:
-            await self._wait(self.backoff.wait_s(tries, self.random))
-        now_ms = self.clock.now_ms()
-        fence = contract.Fence(self._incarnation, claimed.epoch)
-        for message in claimed.inbox:
-            given_up = final or message.attempts + 1 >= DELIVERIES_MAX
-            if given_up:
-                fields = burial(claimed.agent, message, error, now_ms)
-            else:
-                fields = {"retries": (Retry(message.message_id, now_ms, error),)}
-            organization, _ = split(claimed.agent)
-            await self.group.commit(Commit(organization, claimed.agent, fence, **fields))
-            if given_up:
-                self.answers.dead(claimed.agent, message.message_id, error)
-        async with self._claims.lock:
-            self._refusing.discard(claimed.agent)
-            await self._claims.release([claimed.agent])
+        self._end(self._unfit.refuse(claimed, self._incarnation, error, final))
 
     async def _deactivate(self, activation: Activation, reason: DeactivationReason) -> None:
         if self._active.get(activation.address) is not activation:
@@ -444,21 +393,7 @@ class Host:
             self._order.forget(activation.address)
             await self._claims.release([activation.address])
 
-    async def _wait(self, seconds: float) -> None:
-        """Wait, but no longer than this host is there."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self._draining.wait()
-        except TimeoutError:
-            pass
-
     def _end(self, coroutine: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(coroutine)
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
-
-
-def contract_error(refused: Refused) -> TroupeError:
-    if refused.reason == "inbox_full":
-        return InboxFullError(refused.detail)
-    return CommitRefusedError(refused.reason, refused.detail)

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from runtime.clock import Clock, iso
-from runtime.ids import SYSTEM, AgentId, Ids, address, split
+from runtime.ids import SYSTEM, AgentId, Ids, address, kind_of, split
 from runtime.journal import State, encode
 from runtime.message import BROADCAST_PREFIX, Attachment, Message
 from runtime.patience import patiently
@@ -43,6 +43,18 @@ def feed_event(
     """A public event; its data carries the timestamp, as in the source's table."""
     body = to_json({**data, "timestamp": iso(at_ms)})
     return FeedEvent(organization, event, rooms, at_ms, body)
+
+
+UNANSWERED: Final = ("reply", "reminder")
+
+
+def is_answered(message: Message) -> bool:
+    """Whether what a handler returns is sent to the sender.
+
+    A client reads it from the message's outcome.  A reply is never answered, nor a
+    reminder: two agents that always return something would talk for ever.
+    """
+    return message.message_type not in UNANSWERED and kind_of(message.sender) != "client"
 
 
 class Past(Protocol):

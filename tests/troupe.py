@@ -90,7 +90,7 @@ class LocalTroupe:
         for activation in host._active.values():
             lane = activation.jobs
             run = lane._current
-            tasks += [t for t in (activation._task, lane._task) if t is not None]
+            tasks += [t for t in (activation.task, lane._task) if t is not None]
             tasks += [t for t in ((run._work, run._flush, *run._writes) if run else ()) if t]
         if host.group._pump is not None:
             tasks.append(host.group._pump)

@@ -24,12 +24,10 @@ from runtime.store.contract import (
     Document,
     Feed,
     Health,
-    Intent,
     JournalEvent,
     Poll,
     Refused,
     Remind,
-    Result,
     Send,
     Step,
     StoredMessage,
@@ -73,8 +71,7 @@ class MemoryStore:
         return self._tables.forgotten
 
     def step(self, job: str, key: str) -> tuple[str, int, bool] | None:
-        found = self._tables.steps.get(job, {}).get(key)
-        return found and (found[0], found[1].epoch, found[1].result is not None)
+        return self._tables.steps.facts(job, key)
 
     def document(self, collection: str, key: str) -> tuple[int, bool]:
         return self._tables.documents.last(collection, key)
@@ -135,9 +132,9 @@ class MemoryStore:
         for remind in commit.reminders:
             self._remind(agent.address, remind)
         for intent in commit.intents:
-            self._begin(agent, intent, now_ms)
+            self._tables.steps.begin(agent, intent, now_ms)
         for result in commit.results:
-            self._end(result, now_ms)
+            self._tables.steps.end(result, now_ms)
         return agent.version
 
     def _send(self, send: Send, now_ms: int) -> int:
@@ -190,20 +187,6 @@ class MemoryStore:
             return
         self._tables.reminders[address, remind.key] = (remind.due_ms, remind.body)
         self._alarm.set(remind.due_ms)
-
-    def _begin(self, agent: Agent, intent: Intent, now_ms: int) -> None:
-        steps = self._tables.steps.setdefault(intent.job, {})
-        if intent.key in steps:
-            step = steps[intent.key][1]
-            step = replace(step, epoch=agent.epoch, attempts=step.attempts + 1, at_ms=now_ms)
-        else:
-            step = Step(intent.key, intent.kind, intent.body, agent.epoch, 1, None, now_ms)
-        steps[intent.key] = (agent.address, step)
-
-    def _end(self, result: Result, now_ms: int) -> None:
-        address, step = self._tables.steps[result.job][result.key]
-        step = replace(step, result=result.body, at_ms=now_ms)
-        self._tables.steps[result.job][result.key] = (address, step)
 
     # owners and agents
 
@@ -334,7 +317,7 @@ class MemoryStore:
 
     async def steps(self, job: str) -> list[Step]:
         self._parking.check_open()
-        return [step for _, step in self._tables.steps.get(job, {}).values()]
+        return self._tables.steps.of_job(job)
 
     async def get(self, collection: str, key: str) -> Document | None:
         self._parking.check_open()

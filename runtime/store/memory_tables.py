@@ -17,12 +17,12 @@ from runtime.store.contract import (
     DEAD_LETTERS,
     JournalEvent,
     Snapshot,
-    Step,
     StoredMessage,
     Swept,
 )
 from runtime.store.documents import Documents
 from runtime.store.memory_feed import MemoryFeed
+from runtime.store.memory_steps import MemorySteps
 from runtime.store.roster import Agent, Roster
 
 
@@ -36,8 +36,7 @@ class Tables:
         self.journals: dict[str, list[JournalEvent]] = {}
         self.snapshots: dict[str, tuple[int, Snapshot]] = {}
         self.reminders: dict[tuple[str, str], tuple[int, bytes]] = {}
-        self.steps: dict[str, dict[str, tuple[str, Step]]] = {}
-        """job -> key -> (the agent that began it, the step)"""
+        self.steps = MemorySteps()
         self.documents = Documents()
         self.feed = MemoryFeed()
         self.forgotten = ""
@@ -51,10 +50,9 @@ class Tables:
     # forgetting
 
     def prune(self, before_ms: int, limit: int, ended: Sequence[str]) -> Swept:
-        jobs = dict.fromkeys(ended)
-        steps = [(job, key) for job in jobs for key in self.steps.get(job, ())]
+        steps = self.steps.of_jobs(list(dict.fromkeys(ended)))
         for job, key in steps[:limit]:
-            del self.steps[job][key]
+            self.steps.drop(job, key)
         left = limit - len(steps[:limit])
         messages = list(islice(self._old_messages(before_ms), left + 1))
         for message in messages[:left]:
@@ -116,7 +114,9 @@ class Tables:
                 roster.finished(box, message.message_id)
             self._forget(message)
             rows += 1
-        rows += self._purge_steps(prefix)
+        for job, key in (begun := self.steps.of_agents(prefix)):
+            self.steps.drop(job, key)
+        rows += len(begun)
         rows += self.documents.purge(organization) + self.feed.purge(organization)
         return Swept(rows, False)
 
@@ -138,14 +138,3 @@ class Tables:
             for message in box.values()
             if message.sender.startswith(prefix)
         ]
-
-    def _purge_steps(self, prefix: str) -> int:
-        begun = [
-            (job, key)
-            for job, steps in self.steps.items()
-            for key, (agent, _) in steps.items()
-            if agent.startswith(prefix)
-        ]
-        for job, key in begun:
-            del self.steps[job][key]
-        return len(begun)

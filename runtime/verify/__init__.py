@@ -12,6 +12,10 @@
     planted     bugs put into the runtime to see them found; bugs: which
     crashpoints kills at every durable boundary of one job
     powerloss   power cuts of the SQLite file; recorder.c, replay, commits: how
+    schedules   the books of a month of schedules; month: how it is lived, dues: when each was due
+    conformance random work on every store and on a model of the contract
+    authorization  every operation of the API with every kind of caller
+    cron        due times beside a scan of every minute; croncases, cronscan: how
     chaos       a real deployment whose processes are killed while it works
 
 Host, scheduler, client and store are the objects of production, unchanged;

@@ -6,6 +6,7 @@ watch      before every store: each commit is noted, and leaves its mark in the 
 notes      what the watch writes, a file a process
 outside    the world that jobs call, in a process nobody kills
 load       clients over HTTP; those of the simulation work at the store
+scheduled  its schedules, and what was due
 live       what they and the outside saw
 node       the second node
 strikes    which processes there are, and how they are struck

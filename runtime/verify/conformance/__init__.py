@@ -2,6 +2,7 @@
 
     model     the contract once more, as an oracle
     stores    the stores, and how one is opened with small bounds
+    draws     what is drawn: names, and commits that fit what the model says is there
     machine   the work, drawn by Hypothesis: what differs is shown on the shortest way there
 
 Needs the extra `verify` (Hypothesis), and redis-server for the Redis store.

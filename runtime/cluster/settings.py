@@ -22,6 +22,8 @@ DEFAULT_ORGANIZATION = HOME
 SOCKET_PATH_MAX = 100
 """The kernel's limit for a Unix socket's path is 107 bytes."""
 HOSTS_MAX = 64
+RAYS_PORTS = range(10_002, 20_000)
+"""Ray gives these to its workers and does not start when anything else is to have one."""
 MARKER = "TROUPE_SUPERVISED"
 """Set in the environment of every process of a deployment; its value is the data directory."""
 
@@ -221,6 +223,8 @@ class ClusterSettings(msgspec.Struct, frozen=True):
             "metrics_port": _integer(env, "PROMETHEUS_PORT", 0, 0, 65_535),
             **given,
         }
+        if int(str(fields["metrics_port"])) in RAYS_PORTS:
+            raise SettingsError("PROMETHEUS_PORT", "10002 to 19999 are for Ray's workers")
         if int(str(fields["backoff_max_ms"])) < int(str(fields["backoff_base_ms"])):
             raise SettingsError("SCHEDULER_BACKOFF_MAX", "is less than SCHEDULER_BACKOFF_BASE")
         return cls(**fields)  # type: ignore[arg-type]

@@ -70,6 +70,7 @@ def test_the_schedulers_variables_are_honoured() -> None:
         ("SCHEDULER_BACKOFF_MAX", "999"),
         ("SCHEDULER_CHECK_INTERVAL", "0"),
         ("PROMETHEUS_PORT", "99999"),
+        ("PROMETHEUS_PORT", "10002"),
         ("LOG_LEVEL", "loud"),
     ],
 )

@@ -57,8 +57,8 @@ METRICS: Final = (
         "troupe_schedule_late_seconds", "histogram", "From due time to durable job of a schedule",
         bounds=QUICK_S,
     ),
-    Metric("troupe_agents", "gauge", "Agents in memory of a host"),
-    Metric("troupe_host_jobs", "gauge", "Jobs that run in a host"),
+    Metric("troupe_agents", "gauge", "Agents in memory of a host", "host"),
+    Metric("troupe_host_jobs", "gauge", "Jobs that run in a host", "host"),
     Metric("troupe_quarantined", "counter", "Messages and runs given up as deadly to hosts"),
     Metric("troupe_http_requests", "counter", "Requests that a replica has answered", "status"),
     Metric(

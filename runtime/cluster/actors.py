@@ -263,8 +263,8 @@ class AgentHost(Shell[Host]):
             status: dict[str, Any] = core.status()
             meter.count("troupe_quarantined", status["quarantined"] - quarantined)
             quarantined = status["quarantined"]
-            meter.set("troupe_agents", status["agents"])
-            meter.set("troupe_host_jobs", len(status["jobs"]))
+            meter.set("troupe_agents", status["agents"], self._name)
+            meter.set("troupe_host_jobs", len(status["jobs"]), self._name)
 
         await asyncio.gather(
             core.watch(), self._leave_with_the_node(), metering.export(meter, look)

@@ -39,6 +39,7 @@ from runtime.store.sqlite_meta import Meta
 from runtime.store.sqlite_prune import Pruner
 from runtime.store.sqlite_purge import Purger
 from runtime.store.sqlite_steps import Steps
+from runtime.store.sqlite_terms import TOGETHER
 
 
 class Book:
@@ -207,6 +208,15 @@ class Book:
         self.documents.flush()
         self.feed.flush()
         self.inbox.settle(self.roster.head_seq)
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether there is anything to catch up with."""
+        return self.documents.terms.is_behind
+
+    def catch_up(self) -> None:
+        """Do a piece of what is put off while others wait."""
+        self.documents.terms.catch_up(TOGETHER)
 
     def prune(self, before_ms: int, limit: int, ended: Sequence[str]) -> Swept:
         return self.pruner.prune(before_ms, limit, ended)

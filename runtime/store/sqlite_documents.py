@@ -16,7 +16,7 @@ import msgspec
 
 from runtime.store.contract import Document, Put
 from runtime.store.sqlite_bulk import Bulk, Row, first
-from runtime.store.sqlite_terms import KNOWN, Indexed, Terms, encode, indexed
+from runtime.store.sqlite_terms import KNOWN, Found, Terms, encode
 
 MANY: Final = Bulk("document_many", 2)
 WRITE: Final = Bulk("document_set", 7)
@@ -29,11 +29,11 @@ _decode_terms = msgspec.msgpack.Decoder(tuple[str, ...]).decode
 class _State:
     __slots__ = ("before", "now_ms", "put", "revision", "there")
 
-    def __init__(self, revision: int, there: bool, before: Indexed) -> None:
+    def __init__(self, revision: int, before: Found) -> None:
         self.revision = revision
-        self.there = there
+        self.there = before is not None
         self.before = before
-        """How it is found."""
+        """As it was when it was read."""
         self.put: Put | None = None
         """The latest in this group."""
         self.now_ms = 0
@@ -51,8 +51,8 @@ class Documents:
         for collection, key, organization, revision, there, terms in KNOWN.read(
             self._cursor, list(set(keys))
         ):
-            before = indexed(organization, _decode_terms(terms)) if there else frozenset()
-            self._states[collection, key] = _State(revision, bool(there), before)
+            before = (organization, _decode_terms(terms)) if there else None
+            self._states[collection, key] = _State(revision, before)
 
     def last(self, collection: str, key: str) -> tuple[int, bool]:
         """The revision a document had last, 0 if it never was, and whether it is there."""
@@ -65,7 +65,7 @@ class Documents:
         if put.body is None and (state is None or not state.there):
             return
         if state is None:
-            state = self._states[where] = _State(0, False, frozenset())
+            state = self._states[where] = _State(0, None)
         state.revision += 1
         state.there = put.body is not None
         state.put, state.now_ms = put, now_ms
@@ -81,8 +81,9 @@ class Documents:
             written.append(
                 (*where, put.organization, state.revision, put.body, encode(terms), state.now_ms)
             )
-            now = indexed(put.organization, terms) if state.there else frozenset()
-            self.terms.moved(where, state.before, now)
+            now = (put.organization, terms) if state.there else None
+            if now != state.before:
+                self.terms.moved(where, state.before, now)
         self._states = {}
         WRITE.run(self._cursor, written)
         self.terms.flush()
@@ -93,7 +94,7 @@ class Documents:
         """Remove documents that are there, and their terms."""
         found = ROW.read(self._cursor, keys)
         for _, collection, key, organization, terms in found:
-            self.terms.gone(collection, key, indexed(organization, _decode_terms(terms)))
+            self.terms.gone(collection, key, (organization, _decode_terms(terms)))
         self.drop_rows([(rowid,) for rowid, *_ in found])
 
     def drop_rows(self, found: Sequence[Row]) -> None:

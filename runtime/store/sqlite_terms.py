@@ -6,13 +6,13 @@ an appended row, in the same transaction) and enters the index when it is among
 those that were noted longest ago: with the terms that it has by then.  What is
 noted is known in memory, so lists are never behind.
 
-At most about BEHIND_MAX documents are noted; of more, some enter the index in
-each transaction, more of them the more there are.
+BEHIND documents may stay noted.  What is more enters the index while the store
+has nothing else to do; from BEHIND_MAX on, with each transaction.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from sqlite3 import Cursor
 from typing import Any, Final
@@ -26,21 +26,18 @@ NOTE: Final = Bulk("unindexed_new", 5)
 UNNOTE: Final = Bulk("unindexed_drop", 1)
 ADD: Final = Bulk("term_new", 4)
 
-BEHIND_MAX: Final = 2_048
+BEHIND: Final = 2_048
+BEHIND_MAX: Final = 8_192
 TOGETHER: Final = 64
 """Documents that enter the index together; sorted, they share its pages."""
 EVERY: Final = ""
 """The term that each document has."""
 
-Indexed = frozenset[tuple[str, str]]
-"""(organization, term) under which a document is found; empty when it is not there."""
+Found = tuple[str, tuple[str, ...]] | None
+"""A document's organization and terms; None when it is not there."""
 
 _decode: Final = msgspec.msgpack.Decoder(tuple[str, ...]).decode
 encode: Final = msgspec.msgpack.Encoder().encode
-
-
-def indexed(organization: str, terms: Iterable[str]) -> Indexed:
-    return frozenset((organization, term) for term in (EVERY, *terms))
 
 
 class _Noted:
@@ -48,7 +45,7 @@ class _Noted:
 
     __slots__ = ("before", "id", "now")
 
-    def __init__(self, id: int, before: Indexed, now: Indexed) -> None:
+    def __init__(self, id: int, before: Found, now: Found) -> None:
         self.id = id
         self.before = before
         """As the index has it."""
@@ -65,62 +62,63 @@ class Terms:
         self._load()
 
     def _load(self) -> None:
-        found = rows(self._cursor, "unindexed_all")
-        now = {
-            (collection, key): indexed(organization, _decode(terms))
+        noted = rows(self._cursor, "unindexed_all")
+        now: dict[tuple[str, str], Found] = {
+            (collection, key): (organization, _decode(terms))
             for collection, key, organization, _, there, terms in KNOWN.read(
-                self._cursor, [(collection, key) for _, collection, key, _, _ in found]
+                self._cursor, [(collection, key) for _, collection, key, _, _ in noted]
             )
             if there
         }
-        for id, collection, key, organization, terms in found:
+        for id, collection, key, organization, terms in noted:
             where = (collection, key)
-            before = frozenset((organization, term) for term in _decode(terms))
-            self._noted[where] = _Noted(id, before, now.get(where, frozenset()))
+            before = (organization, _decode(terms)) if terms is not None else None
+            self._noted[where] = _Noted(id, before, now.get(where))
             self._last = id
 
-    def moved(self, where: tuple[str, str], before: Indexed, now: Indexed) -> None:
+    @property
+    def is_behind(self) -> bool:
+        """Whether there is enough to let some of it into the index."""
+        return len(self._noted) >= BEHIND + TOGETHER
+
+    def moved(self, where: tuple[str, str], before: Found, now: Found) -> None:
         """A document (collection, key) is found under other terms from now on."""
         noted = self._noted.get(where)
         if noted is not None:
             noted.now = now
-        elif before != now:
-            self._last += 1
-            self._noted[where] = _Noted(self._last, before, now)
-            organization = next(iter(before))[0] if before else ""
-            terms = encode([term for _, term in before])
-            self._new.append((self._last, *where, organization, terms))
+            return
+        self._last += 1
+        self._noted[where] = _Noted(self._last, before, now)
+        organization, terms = before or ("", None)
+        body = encode(terms) if terms is not None else None
+        self._new.append((self._last, *where, organization, body))
 
     def flush(self) -> None:
-        """Note what has moved; let some of it into the index if there is much."""
+        """Note what has moved; let some of it into the index if there is too much."""
         NOTE.run(self._cursor, self._new)
         self._new = []
         excess = len(self._noted) - BEHIND_MAX
-        if excess >= TOGETHER:
-            self.catch_up(max(TOGETHER, excess // 4))
+        if excess > 0:
+            self.catch_up(max(TOGETHER, excess))
 
     def catch_up(self, many: int | None = None) -> None:
         """Let those into the index that were noted longest ago; default: all."""
         first = list(islice(self._noted, many))
         self._enter([(where, self._noted.pop(where)) for where in first])
 
-    def gone(self, collection: str, key: str, now: Indexed) -> None:
+    def gone(self, collection: str, key: str, now: Found) -> None:
         """The row of a document is removed: its terms go at once."""
         noted = self._noted.pop((collection, key), None) or _Noted(0, now, now)
-        noted.now = frozenset()
+        noted.now = None
         self._enter([((collection, key), noted)])
 
     def _enter(self, found: Sequence[tuple[tuple[str, str], _Noted]]) -> None:
-        added = [
-            (collection, *term, key)
-            for (collection, key), noted in found
-            for term in noted.now - noted.before
-        ]
-        dropped = [
-            (collection, *term, key)
-            for (collection, key), noted in found
-            for term in noted.before - noted.now
-        ]
+        added: list[Row] = []
+        dropped: list[Row] = []
+        for (collection, key), noted in found:
+            before, now = _indexed(noted.before), _indexed(noted.now)
+            added += [(collection, *term, key) for term in now - before]
+            dropped += [(collection, *term, key) for term in before - now]
         if dropped:
             self._cursor.executemany(QUERIES["term_drop"], sorted(dropped))
         ADD.run(self._cursor, sorted(added))
@@ -157,7 +155,7 @@ class Terms:
         self, collection: str, organization: str | None, terms: Sequence[str]
     ) -> tuple[set[str], set[str]]:
         """Keys that carry the terms, unknown to the index, and those it has that do not."""
-        wanted = {EVERY, *terms}
+        wanted = set(terms)
         more: set[str] = set()
         fewer: set[str] = set()
         for (of, key), noted in self._noted.items():
@@ -168,8 +166,18 @@ class Terms:
         return more, fewer
 
 
-def _carries(found: Indexed, organization: str | None, wanted: set[str]) -> bool:
-    return wanted <= {term for of, term in found if organization in (None, of)}
+def _indexed(found: Found) -> set[tuple[str, str]]:
+    """The entries that the index is to have of a document: (organization, term)."""
+    if found is None:
+        return set()
+    organization, terms = found
+    return {(organization, term) for term in (EVERY, *terms)}
+
+
+def _carries(found: Found, organization: str | None, wanted: set[str]) -> bool:
+    if found is None or organization not in (None, found[0]):
+        return False
+    return wanted.issubset(found[1])
 
 
 def page_query(

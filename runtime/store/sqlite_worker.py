@@ -98,6 +98,8 @@ class Worker:
         self._gathered: list[Call] = []
         self._calls = 0
         self._broken = False
+        self._failed = False
+        """The last transaction was not to be: nothing is tried that nobody has asked for."""
         self._waiting: deque[Call] = deque()
         """Taken from the queue, not yet served."""
         self._copy: Copy | None = None
@@ -189,17 +191,33 @@ class Worker:
 
     def _turn(self, wait: bool) -> bool:
         """Serve what has come, one group of it; False: the store is to end."""
-        self._take(wait)
+        idle = wait and self.book.is_behind and not self._failed
+        self._take(wait and not idle)
         if self._ending:
             self._serve_calls([*self._waiting])
             self._waiting.clear()
             return False
+        if idle and not self._waiting:
+            self._guarded(self._catch_up)
         self._serve_calls(_group(self._waiting))
         self.book.agents.trim()
         if self.file.durability == "process kill" and time.monotonic() >= self._checkpoint_at:
             self._guarded(lambda: self.file.connection.execute("PRAGMA wal_checkpoint"))
             self._checkpoint_at = time.monotonic() + CHECKPOINT_EVERY_S
         return True
+
+    def _catch_up(self) -> None:
+        """Do a piece of what is better done while nobody waits."""
+        self._failed = True  # unless it is told otherwise below
+        execute = self.file.connection.execute
+        try:
+            execute("BEGIN IMMEDIATE")
+            self.book.catch_up()
+            execute("COMMIT")
+        except sqlite3.Error:
+            self._undo()
+            raise
+        self._failed = False
 
     def _take(self, wait: bool) -> None:
         """Take everything that has come; wait for it if there is nothing to do."""
@@ -271,6 +289,7 @@ class Worker:
                 call.result = call.run(self.book)
                 self.book.flush()
         execute("COMMIT")
+        self._failed = False
         rings, self.book.rings = self.book.rings, set()
         self._post(calls, rings)
 

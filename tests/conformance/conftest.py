@@ -12,8 +12,8 @@ from .stores import FORGETTING, STORES, Opened
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     """A few documents are enough for some to enter SQLite's index and some to be behind it."""
-    monkeypatch.setattr(sqlite_terms, "BEHIND_MAX", 4)
-    monkeypatch.setattr(sqlite_terms, "TOGETHER", 2)
+    for name, few in (("BEHIND", 2), ("BEHIND_MAX", 8), ("TOGETHER", 2)):
+        monkeypatch.setattr(sqlite_terms, name, few)
 
 
 @pytest.fixture

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
+import sqlite3
 
 import pytest
 
@@ -31,6 +33,24 @@ def put(key, *terms, body=b"1", organization="acme"):
     return Commit(organization, puts=(Put("job", key, organization, body, terms),))
 
 
+def bounded(monkeypatch, behind, most, together):
+    for name, value in (("BEHIND", behind), ("BEHIND_MAX", most), ("TOGETHER", together)):
+        monkeypatch.setattr(sqlite_terms, name, value)
+
+
+async def noted(store):
+    """How many documents are behind the index."""
+    return await in_thread(
+        store, lambda c: c.execute("SELECT count(*) FROM unindexed").fetchall()[0][0]
+    )
+
+
+async def until(true):
+    async with asyncio.timeout(10):
+        while not true():
+            await asyncio.sleep(0.001)
+
+
 def drawn(dice):
     body = None if dice.random() < 0.2 else b"1"
     terms = dice.sample(TERMS, dice.randrange(len(TERMS)))
@@ -56,8 +76,7 @@ async def looks(store, dice):
 async def test_lists_know_what_the_index_does_not(path, monkeypatch, seed):
     """A job would be listed under the status it had before, or not at all."""
     dice = random.Random(seed)
-    monkeypatch.setattr(sqlite_terms, "BEHIND_MAX", dice.choice((0, 3, 1_000)))
-    monkeypatch.setattr(sqlite_terms, "TOGETHER", dice.choice((1, 2)))
+    bounded(monkeypatch, dice.choice((0, 3)), dice.choice((3, 5, 1_000)), dice.choice((1, 2)))
     memory, store = MemoryStore(ManualClock()), await opened(path)
     for _ in range(40):
         commits = [drawn(dice) for _ in range(dice.randrange(1, 4))]
@@ -72,8 +91,7 @@ async def test_lists_know_what_the_index_does_not(path, monkeypatch, seed):
 
 async def test_a_document_enters_the_index_once_however_often_it_moves(path, monkeypatch):
     """A job's three statuses would be written into the index and two of them out of it again."""
-    monkeypatch.setattr(sqlite_terms, "BEHIND_MAX", 2)
-    monkeypatch.setattr(sqlite_terms, "TOGETHER", 1)
+    bounded(monkeypatch, 1_000, 2, 1)
     store = await opened(path)
     written = []
     await in_thread(store, lambda c: c.set_trace_callback(written.append))
@@ -90,8 +108,7 @@ async def test_a_document_enters_the_index_once_however_often_it_moves(path, mon
 
 async def test_only_the_terms_that_changed_are_written(path, monkeypatch):
     """A status change would rewrite every index entry of a job."""
-    monkeypatch.setattr(sqlite_terms, "BEHIND_MAX", 0)
-    monkeypatch.setattr(sqlite_terms, "TOGETHER", 1)
+    bounded(monkeypatch, 1_000, 0, 1)
     store = await opened(path)
     await store.commit([put("k", "a=1", "b=1")])
     written = []
@@ -104,16 +121,46 @@ async def test_only_the_terms_that_changed_are_written(path, monkeypatch):
 
 async def test_what_is_behind_the_index_is_bounded(path, monkeypatch):
     """Each list would walk all that was ever written."""
-    monkeypatch.setattr(sqlite_terms, "BEHIND_MAX", 8)
-    monkeypatch.setattr(sqlite_terms, "TOGETHER", 4)
+    bounded(monkeypatch, 1_000, 20, 4)
     store = await opened(path)
     for first in range(0, 400, 8):
         await store.commit([put(f"k{number}", "a=1") for number in range(first, first + 8)])
-    behind = await in_thread(
-        store, lambda c: c.execute("SELECT count(*) FROM unindexed").fetchall()[0][0]
-    )
-    assert 0 < behind < 8 + 4 + 8 * 4
+        assert await noted(store) <= 20
     assert await store.count("job", None, ["a=1"]) == 400
+    await store.close()
+
+
+async def test_what_is_behind_enters_the_index_while_nobody_waits(path, monkeypatch):
+    """Each list would walk all of it until there is too much, and then who writes would wait."""
+    bounded(monkeypatch, 4, 1_000, 2)
+    store = await opened(path)
+    await store.commit([put(f"k{number}", "a=1") for number in range(40)])
+    async with asyncio.timeout(10):
+        while await noted(store) > 5:
+            await asyncio.sleep(0.001)
+    assert await store.count("job", None, ["a=1"]) == 40
+    await store.close()
+
+
+async def test_a_full_disk_is_not_tried_again_and_again_by_an_idle_store(path, monkeypatch):
+    """It would use a whole core for as long as nobody makes room."""
+    bounded(monkeypatch, 0, 1_000, 2)
+    tries = []
+
+    def full(terms, many=None):
+        tries.append(many)
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(sqlite_terms.Terms, "catch_up", full)
+    store = await opened(path)
+    await store.commit([put(f"k{number}") for number in range(9)])
+    await until(lambda: tries)
+    for _ in range(20):
+        await store.count("job", None, [])
+    assert len(tries) == 1
+    await store.commit([put("another")])  # it is as before, and tries again when it has written
+    await until(lambda: len(tries) > 1)
+    assert await store.count("job", None, []) == 10
     await store.close()
 
 

@@ -125,7 +125,8 @@ class StoreActor(Shell[SqliteStore]):
         directory = self._settings.directory
         store = self.made(await SqliteStore.open(directory.database, self._clock))
         async with asyncio.TaskGroup() as duties:
-            duties.create_task(StoreServer(store, directory.socket).serve())
+            leases = stores.watched(self._settings, store)
+            duties.create_task(StoreServer(store, directory.socket, leases).serve())
             duties.create_task(self._meter(store))
             duties.create_task(_retention(self._settings, store, self._clock).run())
 

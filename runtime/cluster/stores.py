@@ -19,8 +19,8 @@ def local_client(settings: ClusterSettings) -> Store:
     if settings.store:
         from runtime.store.redis import RedisStore  # noqa: PLC0415 - commands start fast without
 
-        return _watched(settings, RedisStore(settings.store))
-    return _watched(settings, RemoteStore(settings.directory.socket))
+        return watched(settings, RedisStore(settings.store))
+    return watched(settings, RemoteStore(settings.directory.socket))
 
 
 def client(settings: ClusterSettings) -> Store:
@@ -30,12 +30,13 @@ def client(settings: ClusterSettings) -> Store:
 
     if settings.store or nodes.on_head():
         return local_client(settings)
-    return _watched(settings, CodedStore(ActorTransport()))
+    return watched(settings, CodedStore(ActorTransport()))
 
 
-def _watched(settings: ClusterSettings, store: Store) -> Store:
+def watched(settings: ClusterSettings, store: Store) -> Store:
+    """The store as those who judge the deployment see it; itself where nobody does."""
     if not settings.watch:
         return store
     module, _, name = settings.watch.partition(":")
-    watched: Store = getattr(importlib.import_module(module), name)(settings, store)
-    return watched
+    seen: Store = getattr(importlib.import_module(module), name)(settings, store)
+    return seen

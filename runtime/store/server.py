@@ -36,8 +36,13 @@ LEASES: Final = {one.name: one for one in (REGISTER, RENEW)}
 class StoreServer:
     """Serves one store; create, then `await start()`."""
 
-    def __init__(self, store: Store, path: Path) -> None:
+    def __init__(self, store: Store, path: Path, leases: Store | None = None) -> None:
+        """
+        Args:
+            leases: the store as whoever watches it sees it; leases are given up there.
+        """
         self._store = store
+        self._leases = leases or store
         self._path = path
         self._server: asyncio.Server | None = None
         self._connections: set[_Connection] = set()
@@ -53,7 +58,7 @@ class StoreServer:
                 listening.bind(where)
             self._path.chmod(0o600)  # nobody can connect before it listens
             self._server = await asyncio.get_running_loop().create_unix_server(
-                lambda: _Connection(self._store, self._connections),
+                lambda: _Connection(self._store, self._leases, self._connections),
                 sock=listening,
                 backlog=BACKLOG,
             )
@@ -79,9 +84,10 @@ class StoreServer:
 
 
 class _Connection(Frames):
-    def __init__(self, store: Store, connections: set[_Connection]) -> None:
+    def __init__(self, store: Store, leases: Store, connections: set[_Connection]) -> None:
         super().__init__()
         self._store = store
+        self._leases = leases
         self._connections = connections
         self._calls: set[asyncio.Task[None]] = set()
         self._owner: str | None = None
@@ -100,7 +106,7 @@ class _Connection(Frames):
         """Give the lease up: whoever is asked for the owner's agents need not wait for it."""
         if self._owner is not None:
             with suppress(StoreError):  # a store that is closing has no more use for leases
-                await self._store.renew(self._owner, 0.0)
+                await self._leases.renew(self._owner, 0.0)
         self._connections.discard(self)
 
     def frame_received(self, body: bytes) -> None:

@@ -152,6 +152,24 @@ async def test_an_agent_taken_from_a_holder_with_a_lease_is_found(scene: Scene) 
     assert rules(await scene.history()) == {"I4"}
 
 
+async def test_an_agent_taken_when_its_holders_lease_was_given_up_is_none(scene: Scene) -> None:
+    """Every kill of a host would be a false alarm: its lease ends with its connection."""
+
+    class Slow(Through):
+        """Another process claims before the answer is noted."""
+
+        async def renew(self, owner: str, lease_s: float) -> bool:
+            known = await super().renew(owner, lease_s)
+            scene.clock.advance(0.001)
+            await scene.claimed(1)
+            scene.clock.advance(0.001)
+            return known
+
+    scene.clock.advance(0.001)
+    await Watch(Slow(scene.store), scene.notes()).renew("host-0/1", 0.0)
+    assert rules(await scene.history()) == set()
+
+
 async def test_a_jump_that_no_claim_explains_is_found(scene: Scene) -> None:
     """A store that gives epochs out of turn would pass."""
     scene.clock.advance(10)

@@ -190,7 +190,7 @@ class _Merge:
     # claims
 
     def _claims(self, landed: list[_Commit]) -> None:
-        releases, registers = self._given_up()
+        releases, ends = self._given_up()
         names = {did.key: did.value[0] for _, did in self.others if did.f == "register"}
         by_agent: dict[str, list[_Claim]] = defaultdict(list)
         for claim in self.claims:
@@ -211,7 +211,11 @@ class _Merge:
                 ]
                 given_up = [
                     Place(at_ns, 0, 3)
-                    for at_ns in (*releases[agent, holder], *registers[names.get(holder, "")])
+                    for at_ns in (
+                        *releases[agent, holder],
+                        *ends[holder],
+                        *ends[names.get(holder, "")],
+                    )
                     if at_ns <= until_ns and not claim.lost
                 ]
                 after = max(
@@ -232,15 +236,17 @@ class _Merge:
         )  # fmt: skip
 
     def _given_up(self) -> tuple[dict[tuple[str, str], list[int]], dict[str, list[int]]]:
-        """When (agent, owner) was released; when an owner's name was taken over."""
+        """When (agent, owner) was released; when an owner gave up, or its name was taken over."""
         releases: dict[tuple[str, str], list[int]] = defaultdict(list)
-        registers: dict[str, list[int]] = defaultdict(list)
+        ends: dict[str, list[int]] = defaultdict(list)
         for _, did in self.others:
             if did.f == "release":
                 releases[did.agent, did.key].append(did.began_ns)
             elif did.f == "register":
-                registers[did.value[0]].append(did.began_ns)
-        return releases, registers
+                ends[did.value[0]].append(did.began_ns)
+            elif did.f == "renew" and not did.value[1]:
+                ends[did.key].append(did.began_ns)
+        return releases, ends
 
     def _with_lost(self, agent: str, claims: list[_Claim], commits: list[_Commit]) -> list[_Claim]:
         """The claims of an agent by epoch, with those whose answer was lost."""
@@ -274,8 +280,9 @@ class _Merge:
     def _others(self) -> None:
         """Each where it says least: a lease ends early, and is prolonged late."""
         for proc, did in self.others:
-            at_ns = did.ended_ns if did.f == "renew" else did.began_ns
             value = did.value
+            prolonged = did.f == "renew" and value[1] > 0
+            at_ns = did.ended_ns if prolonged else did.began_ns
             if did.f in ("register", "renew"):
                 began_ms = did.began_ns // MS
                 value = Lease(did.value[0], began_ms, began_ms + round(did.value[1] * 1000))

@@ -16,7 +16,7 @@ collected and becomes durable in one commit when it returns; when it raises,
 none of it happens and the message is tried again later.  So a handler must not
 touch the outside: that is what jobs and their steps are for.
 
-Activation, commits and fences are the host's business (`runtime.host`).
+Activation, commits and fences are the host's business (`runtime.hosting.host`).
 """
 
 from __future__ import annotations

@@ -30,11 +30,11 @@ from typing import Final, Protocol
 
 from runtime.clock import Clock
 from runtime.errors import StoreError
+from runtime.hosting.suspects import COLLECTION as SUSPECTS
 from runtime.ids import SYSTEM, ulid_time, ulid_time_of
 from runtime.job import JobStatus
 from runtime.schedule.record import OCCURRENCES, decode_occurrence
 from runtime.store.contract import BATCH_MAX, Commit, Document, Put, Store, Upkeep
-from runtime.suspects import COLLECTION as SUSPECTS
 
 logger = logging.getLogger(__name__)
 

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import uvloop
 
-from runtime import suspects
 from runtime.agent import BaseAgent
 from runtime.clock import SystemClock
-from runtime.host import Host, HostSettings
+from runtime.hosting import suspects
+from runtime.hosting.host import Host, HostSettings
 from runtime.ids import Ids
 from runtime.job import AgentJob, Job, JobResult
 from runtime.kinds import Kinds

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from runtime.client import Client
 from runtime.clock import Clock, SystemClock
-from runtime.host import Host, HostSettings
+from runtime.hosting.host import Host, HostSettings
 from runtime.ids import Ids
 from runtime.kinds import Factory, Kinds
 from runtime.schedule.queue import Limits

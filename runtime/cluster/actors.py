@@ -23,7 +23,7 @@ from runtime.clock import Clock, SystemClock
 from runtime.cluster import metering, nodes, pool, stores
 from runtime.cluster.settings import ClusterSettings
 from runtime.collector import relax
-from runtime.host import Host, HostSettings
+from runtime.hosting.host import Host, HostSettings
 from runtime.ids import Ids, address
 from runtime.kinds import Factory, Kinds
 from runtime.message import Message

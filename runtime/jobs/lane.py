@@ -28,7 +28,7 @@ from runtime.store.contract import Ack, Put, Refused, Send, StoredMessage
 from runtime.turn import to_json
 
 if TYPE_CHECKING:
-    from runtime.activation import Activation
+    from runtime.hosting.activation import Activation
 
 logger = logging.getLogger(__name__)
 

@@ -20,6 +20,7 @@ from runtime.errors import (
     NondeterminismError,
     told,
 )
+from runtime.hosting.suspects import REASON, Mark
 from runtime.ids import SCHEDULER
 from runtime.job import (
     AgentJob,
@@ -41,10 +42,9 @@ from runtime.store.contract import (
     Step,
     StoredMessage,
 )
-from runtime.suspects import REASON, Mark
 
 if TYPE_CHECKING:
-    from runtime.activation import Activation
+    from runtime.hosting.activation import Activation
 
 logger = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from runtime.store.contract import Intent, Put, Step
 from runtime.turn import to_json
 
 if TYPE_CHECKING:
-    from runtime.activation import Activation
+    from runtime.hosting.activation import Activation
 
 
 class JobWork(JobWriter):

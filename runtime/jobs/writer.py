@@ -23,7 +23,7 @@ from runtime.store.contract import FeedEvent, Intent, Put, Refused, Result, Send
 from runtime.turn import feed_event
 
 if TYPE_CHECKING:
-    from runtime.activation import Activation
+    from runtime.hosting.activation import Activation
 
 PROGRESS_FLUSH_S = 1.0
 """Progress becomes durable at the latest after this."""

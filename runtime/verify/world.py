@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from runtime.errors import StoreUnavailableError
-from runtime.host import Host, HostSettings
+from runtime.hosting.host import Host, HostSettings
 from runtime.ids import HOME, Ids
 from runtime.jobs.seat import FencedError
 from runtime.kinds import Kinds

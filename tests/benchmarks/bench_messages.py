@@ -30,7 +30,7 @@ from runtime.agent import AgentState, BaseAgent, job_terms
 from runtime.client import Client, Write
 from runtime.clock import SystemClock, iso
 from runtime.collector import relax
-from runtime.host import Host, HostSettings
+from runtime.hosting.host import Host, HostSettings
 from runtime.ids import Ids
 from runtime.job import AgentJob, Job, JobResult
 from runtime.kinds import Kinds

@@ -7,9 +7,9 @@ import asyncio
 import pytest
 
 from runtime.agent import AgentState, BaseAgent
-from runtime.answers import Answers
 from runtime.clock import iso
 from runtime.errors import DeadLetterError
+from runtime.hosting.answers import Answers
 from runtime.message import Message
 from runtime.store.memory import MemoryStore
 from tests.troupe import LocalTroupe

@@ -7,12 +7,12 @@ import json
 
 import pytest
 
-from runtime.activation import DELIVERIES_MAX
 from runtime.agent import AgentState, BaseAgent
 from runtime.backoff import Backoff
 from runtime.client import Client
 from runtime.clock import SystemClock
 from runtime.errors import DeadLetterError, StoreUnavailableError
+from runtime.hosting.activation import DELIVERIES_MAX
 from runtime.journal import fold
 from runtime.message import Message
 from runtime.store.contract import BATCH_MAX, SNAPSHOT_EVERY
@@ -468,9 +468,9 @@ class Sleeper(BaseAgent):
 
 async def test_a_handler_that_never_ends_fails_and_its_agent_goes_on(monkeypatch) -> None:
     """One handler that waits for ever would stop its agent for good."""
-    monkeypatch.setattr("runtime.calling.TURN_TIMEOUT_S", 0.05)
-    monkeypatch.setattr("runtime.activation.DELIVERIES_MAX", 1)
-    monkeypatch.setattr("runtime.host.SWEEP_S", 0.02)
+    monkeypatch.setattr("runtime.hosting.calling.TURN_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("runtime.hosting.activation.DELIVERIES_MAX", 1)
+    monkeypatch.setattr("runtime.hosting.host.SWEEP_S", 0.02)
     troupe = await LocalTroupe({"sleeper": Sleeper}).start()
     client = troupe.client()
     with pytest.raises(DeadLetterError, match="longer than"):

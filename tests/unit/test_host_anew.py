@@ -8,7 +8,7 @@ import pytest
 
 from runtime.agent import AgentState, BaseAgent, DeactivationReason
 from runtime.clock import SystemClock
-from runtime.host import HostSettings
+from runtime.hosting.host import HostSettings
 from runtime.message import Message
 from runtime.store.memory import MemoryStore
 from runtime.store.remote import RemoteStore

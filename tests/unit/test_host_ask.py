@@ -89,7 +89,7 @@ async def test_a_turn_that_fails_has_never_been_and_its_message_takes_the_ordina
     troupe, monkeypatch
 ) -> None:
     """A failing handler would change the state, or its message be neither handled nor dead."""
-    monkeypatch.setattr("runtime.activation.DELIVERIES_MAX", 1)
+    monkeypatch.setattr("runtime.hosting.activation.DELIVERIES_MAX", 1)
     with pytest.raises(DeadLetterError, match="told to"):
         await ask(troupe, "fail", "tell")
     assert await heard(troupe) == ["first"]

@@ -141,7 +141,7 @@ async def ask(troupe, where: str, id: str) -> bytes:
 
 async def test_a_busy_host_is_not_brought_again_what_it_has(monkeypatch) -> None:
     """Every message would cross the socket twice, and the store search for it twice."""
-    monkeypatch.setattr("runtime.host.POLL_EVERY_S", 1.0)
+    monkeypatch.setattr("runtime.hosting.host.POLL_EVERY_S", 1.0)
     troupe = await LocalTroupe({"relay": Relay}, CountedPolls()).start()
     await ask(troupe, A, "first")
     for number in range(50):

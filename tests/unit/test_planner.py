@@ -15,7 +15,7 @@ import pytest
 from runtime.agent import BaseAgent
 from runtime.client import Write
 from runtime.errors import JobFailedError
-from runtime.host import HostSettings
+from runtime.hosting.host import HostSettings
 from runtime.job import AgentJob, Job, JobResult, JobStatus
 from runtime.schedule.record import (
     Occurrence,

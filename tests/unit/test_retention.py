@@ -13,6 +13,7 @@ from runtime import retention
 from runtime.agent import AgentState, BaseAgent
 from runtime.clock import ManualClock, iso
 from runtime.errors import DeadLetterError, HistoryForgottenError, StoreUnavailableError
+from runtime.hosting.suspects import COLLECTION as SUSPECTS
 from runtime.ids import SYSTEM, Ids
 from runtime.job import AgentJob, JobStatus
 from runtime.retention import DAY_MS, Retention, RetentionSettings, ledger_since_ms
@@ -42,7 +43,6 @@ from runtime.store.contract import (
 )
 from runtime.store.memory import MemoryStore
 from runtime.store.sqlite import SqliteStore
-from runtime.suspects import COLLECTION as SUSPECTS
 from tests.http import HttpTroupe
 from tests.troupe import LocalTroupe
 

@@ -14,7 +14,7 @@ import pytest
 
 from runtime.client import Client
 from runtime.clock import SystemClock
-from runtime.host import Host, HostSettings
+from runtime.hosting.host import Host, HostSettings
 from runtime.ids import SCHEDULER, Ids
 from runtime.kinds import Kinds
 from runtime.scheduler import Scheduler

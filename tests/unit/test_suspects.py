@@ -8,17 +8,17 @@ from typing import ClassVar
 
 import pytest
 
-from runtime import suspects
 from runtime.agent import AgentState, BaseAgent
 from runtime.clock import SystemClock
 from runtime.errors import DeadLetterError
+from runtime.hosting import suspects
+from runtime.hosting.suspects import COLLECTION, Mark, first_in_line, judged
 from runtime.ids import SCHEDULER
 from runtime.job import AgentJob, JobResult
 from runtime.message import Message
 from runtime.sessions import session_of
 from runtime.store.contract import DEAD_LETTERS, StoredMessage
 from runtime.store.memory import MemoryStore
-from runtime.suspects import COLLECTION, Mark, first_in_line, judged
 from tests.troupe import LocalTroupe, eventually
 from tests.unit.test_jobs import until
 

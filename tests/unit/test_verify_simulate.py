@@ -94,7 +94,7 @@ def test_a_failure_is_shown_with_what_was_around_it() -> None:
 
 def test_the_command_fails_with_the_seed_and_the_reason(monkeypatch, capsys) -> None:
     """A broken runtime would pass a pipeline."""
-    monkeypatch.setattr("runtime.activation.DELIVERIES_MAX", 1 << 30)
+    monkeypatch.setattr("runtime.hosting.activation.DELIVERIES_MAX", 1 << 30)
     assert command.main(["simulate", "--seeds", "3", "--json"]) == 1
     out, err = capsys.readouterr()
     figure = json.loads(out)

@@ -8,14 +8,14 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from runtime import activation
-from runtime.activation import Activation
 from runtime.backoff import Backoff
-from runtime.claims import Claims
 from runtime.errors import StoreUnavailableError
-from runtime.folded import Folded
 from runtime.group import GroupCommitter
-from runtime.host import Host
+from runtime.hosting import activation
+from runtime.hosting.activation import Activation
+from runtime.hosting.claims import Claims
+from runtime.hosting.folded import Folded
+from runtime.hosting.host import Host
 from runtime.store.contract import Commit, Committed, Refused, Snapshot, StoredMessage
 from runtime.turn import to_json
 from runtime.verify.bugs.bug import Bug, Plant

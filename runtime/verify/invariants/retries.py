@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
-from runtime.activation import DELIVERIES_MAX
 from runtime.backoff import Backoff
+from runtime.hosting.activation import DELIVERIES_MAX
 from runtime.store.contract import Commit
 from runtime.verify.history import Fact, Violation
 from runtime.verify.invariants.reading import clock_errors, commits, job_changes, touched

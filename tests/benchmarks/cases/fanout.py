@@ -19,7 +19,7 @@ import uvloop
 
 from runtime.agent import AgentState, BaseAgent
 from runtime.client import Client
-from runtime.host import Host, HostSettings
+from runtime.hosting.host import Host, HostSettings
 from runtime.kinds import Kinds
 from runtime.message import Message
 from runtime.store.remote import RemoteStore

@@ -40,7 +40,7 @@ from runtime.store.contract import FeedEvent, Put, Refused, StoredMessage
 from runtime.turn import feed_event
 
 if TYPE_CHECKING:
-    from runtime.activation import Activation
+    from runtime.hosting.activation import Activation
 
 COLLECTION: Final = "suspect"
 REASON: Final = "killed_its_host"

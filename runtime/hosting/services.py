@@ -6,15 +6,15 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from runtime.answers import Answers
 from runtime.backoff import Backoff
 from runtime.clock import Clock
 from runtime.group import GroupCommitter
+from runtime.hosting.answers import Answers
 from runtime.ids import Ids
 from runtime.store.contract import Send, Store
 
 if TYPE_CHECKING:
-    from runtime.activation import Activation
+    from runtime.hosting.activation import Activation
 
 
 class HostServices(Protocol):

@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 
-from runtime.activation import DELIVERIES_MAX
-from runtime.claims import Claims
 from runtime.deadletters import burial
+from runtime.hosting.activation import DELIVERIES_MAX
+from runtime.hosting.claims import Claims
+from runtime.hosting.services import HostServices
 from runtime.ids import split
-from runtime.services import HostServices
 from runtime.store.contract import Activation, Commit, Fence, Retry
 
 

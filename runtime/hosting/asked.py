@@ -19,7 +19,7 @@ from runtime.message import Message
 from runtime.store.contract import Send, StoredMessage
 
 if TYPE_CHECKING:
-    from runtime.activation import Activation
+    from runtime.hosting.activation import Activation
 
 UNACCEPTED: Final = 0
 """The seq of a message that is asked and that the store does not know yet."""

@@ -17,23 +17,23 @@ import logging
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 
-from runtime.activation import Activation
 from runtime.agent import DeactivationReason
-from runtime.answers import Answers, stored_answer
 from runtime.backoff import Backoff
-from runtime.claims import Claims
 from runtime.clock import Clock
 from runtime.errors import StoreUnavailableError, UnknownAgentKindError
 from runtime.group import GroupCommitter, why_refused
-from runtime.idle import LOOKS, Idle
+from runtime.hosting.activation import Activation
+from runtime.hosting.answers import Answers, stored_answer
+from runtime.hosting.claims import Claims
+from runtime.hosting.idle import LOOKS, Idle
+from runtime.hosting.order import Order
+from runtime.hosting.unfit import Unfit
 from runtime.ids import Ids, kind_of, split
 from runtime.kinds import Kinds
 from runtime.message import Message
-from runtime.order import Order
 from runtime.patience import patiently
 from runtime.store import contract
 from runtime.store.contract import BATCH_MAX, Commit, Refused, Send, Store, StoredMessage
-from runtime.unfit import Unfit
 
 logger = logging.getLogger(__name__)
 

@@ -19,19 +19,20 @@ import logging
 from typing import Any
 
 from runtime.agent import BaseAgent, DeactivationReason, enter
-from runtime.asked import UNACCEPTED, Asked, send_of
-from runtime.calling import Calling
 from runtime.deadletters import FAILED, burial
-from runtime.directory import described, expand
 from runtime.errors import InvalidMessageError, told
-from runtime.folded import Folded
+from runtime.hosting.asked import UNACCEPTED, Asked, send_of
+from runtime.hosting.calling import Calling
+from runtime.hosting.directory import described, expand
+from runtime.hosting.folded import Folded
+from runtime.hosting.inbox import Inbox, whole
+from runtime.hosting.services import HostServices
+from runtime.hosting.suspects import REASON, Mark, Suspects, first_in_line
 from runtime.ids import split
-from runtime.inbox import Inbox, whole
 from runtime.jobs.lane import JobLane
 from runtime.jobs.writer import LostError
 from runtime.journal import State
 from runtime.message import Message
-from runtime.services import HostServices
 from runtime.store import contract
 from runtime.store.contract import (
     Ack,
@@ -44,7 +45,6 @@ from runtime.store.contract import (
     Snapshot,
     StoredMessage,
 )
-from runtime.suspects import REASON, Mark, Suspects, first_in_line
 from runtime.turn import Place, Turn, is_answered, to_json
 
 logger = logging.getLogger(__name__)

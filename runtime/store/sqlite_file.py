@@ -156,21 +156,21 @@ def _pragma(connection: sqlite3.Connection, name: str) -> str:
 
 
 def _create(connection: sqlite3.Connection) -> None:
+    """Make the file one of the present schema, whole or not at all.
+
+    One that is needs nothing written: it must open on a disk that is full.
+    """
     version = int(_pragma(connection, "user_version"))
+    if version == SCHEMA_VERSION:
+        return
+    scripts = [_script("later.sql")]
     if version not in READABLE:
-        _create_tables(connection, version)
-    connection.executescript(
-        f"BEGIN; {_script('later.sql')}; PRAGMA user_version={SCHEMA_VERSION}; COMMIT"
-    )
-
-
-def _create_tables(connection: sqlite3.Connection, version: int) -> None:
-    tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()[0][0]
-    if version != 0 or tables:
-        raise StoreError(f"the file has schema {version}, this Troupe needs {SCHEMA_VERSION}")
-    connection.executescript(
-        f"BEGIN; {_script('schema.sql')}; PRAGMA user_version={SCHEMA_VERSION}; COMMIT"
-    )
+        tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()[0][0]
+        if version != 0 or tables:
+            raise StoreError(f"the file has schema {version}, this Troupe needs {SCHEMA_VERSION}")
+        scripts.insert(0, _script("schema.sql"))
+    text = "; ".join(["BEGIN", *scripts, f"PRAGMA user_version={SCHEMA_VERSION}", "COMMIT"])
+    connection.executescript(text)
 
 
 def _script(name: str) -> str:

@@ -327,6 +327,7 @@ async def test_a_store_of_the_first_release_gets_the_indexes(tmp_path, clock):
     connection = sqlite3.connect(path)
     for name in ("document_deleted", "step_of_agent"):
         connection.execute(f"DROP INDEX {name}")
+    connection.execute("PRAGMA user_version = 1")
     connection.close()
     store = await SqliteStore.open(path, clock)
     assert (await store.prune(clock.now_ms(), 10)).rows == 0

@@ -211,6 +211,11 @@ INSERT INTO unindexed VALUES {rows}
 -- name: unindexed_drop
 DELETE FROM unindexed WHERE id IN (VALUES {rows})
 
+-- name: document_page
+SELECT d.key, d.organization, d.revision, d.body, d.terms, d.updated_ms
+FROM term t CROSS JOIN document d ON d.collection = t.collection AND d.key = t.key
+WHERE t.collection = ? AND t.term = ?
+
 -- name: term_page
 SELECT t.key FROM term t WHERE t.collection = ? AND t.term = ?
 

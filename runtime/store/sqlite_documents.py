@@ -9,14 +9,15 @@ groups nothing is kept; how documents are found by their terms is `Terms`'.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 from sqlite3 import Cursor
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from runtime.store.contract import Document, Put
 from runtime.store.sqlite_bulk import Bulk, Row, first
-from runtime.store.sqlite_terms import KNOWN, Found, Terms, encode
+from runtime.store.sqlite_terms import KNOWN, Found, Terms, encode, page_query
 
 MANY: Final = Bulk("document_many", 2)
 WRITE: Final = Bulk("document_set", 7)
@@ -120,8 +121,26 @@ class Documents:
         limit: int,
         descending: bool,
     ) -> list[Document]:
-        keys = self.terms.page(collection, organization, terms, after, limit, descending)
-        return self.get_many(collection, keys)
+        """Those that the index has, and those that only `Terms` knows of."""
+        more, fewer = self.terms.behind(collection, organization, terms)
+        if after is not None:
+            more = {key for key in more if (key < after if descending else key > after)}
+        asked = (collection, organization, terms, after, limit + len(fewer), descending)
+        if fewer:  # many rows may be passed over: not with their bodies
+            found = {key for (key,) in self._rows("term_page", *asked)}
+            keys = sorted((found - fewer) | more, reverse=descending)[:limit]
+            return self.get_many(collection, keys)
+        page = [_document(row) for row in self._rows("document_page", *asked)]
+        if more:
+            last = page[-1].key if page and len(page) == limit else None
+            near = [k for k in more if last is None or (k > last if descending else k < last)]
+            page += self.get_many(collection, sorted(near, reverse=descending)[:limit])
+            page.sort(key=attrgetter("key"), reverse=descending)
+        return page[:limit]
+
+    def _rows(self, what: str, *asked: Any) -> list[Row]:
+        text, values = page_query(what, *asked)
+        return self._cursor.execute(text, values).fetchall()
 
 
 def _document(row: Row) -> Document:

@@ -26,8 +26,8 @@ NOTE: Final = Bulk("unindexed_new", 5)
 UNNOTE: Final = Bulk("unindexed_drop", 1)
 ADD: Final = Bulk("term_new", 4)
 
-BEHIND: Final = 2_048
-BEHIND_MAX: Final = 8_192
+BEHIND: Final = 1_024
+BEHIND_MAX: Final = 4_096
 TOGETHER: Final = 64
 """Documents that enter the index together; sorted, they share its pages."""
 EVERY: Final = ""
@@ -126,42 +126,29 @@ class Terms:
 
     # reading
 
-    def page(
-        self,
-        collection: str,
-        organization: str | None,
-        terms: Sequence[str],
-        after: str | None,
-        limit: int,
-        descending: bool,
-    ) -> list[str]:
-        """Keys of documents that carry all the terms, in order, beyond `after`."""
-        more, fewer = self._behind(collection, organization, terms)
-        if after is not None:
-            more = {key for key in more if (key < after if descending else key > after)}
-        text, values = page_query(
-            collection, organization, terms, after, limit + len(fewer), descending
-        )
-        found = {key for (key,) in self._cursor.execute(text, values).fetchall()}
-        return sorted((found - fewer) | more, reverse=descending)[:limit]
-
     def count(self, collection: str, organization: str | None, terms: Sequence[str]) -> int:
-        more, fewer = self._behind(collection, organization, terms)
+        more, fewer = self.behind(collection, organization, terms)
         text, values = _narrowed(collection, organization, terms)
         found = self._cursor.execute(QUERIES["term_count"] + text, values).fetchall()
         return int(found[0][0]) + len(more) - len(fewer)
 
-    def _behind(
+    def behind(
         self, collection: str, organization: str | None, terms: Sequence[str]
     ) -> tuple[set[str], set[str]]:
         """Keys that carry the terms, unknown to the index, and those it has that do not."""
         wanted = set(terms)
         more: set[str] = set()
         fewer: set[str] = set()
+
+        def carries(found: Found) -> bool:
+            if found is None or organization not in (None, found[0]):
+                return False
+            return not wanted or wanted.issubset(found[1])
+
         for (of, key), noted in self._noted.items():
             if of == collection:
-                was = _carries(noted.before, organization, wanted)
-                if was is not _carries(noted.now, organization, wanted):
+                was = carries(noted.before)
+                if was is not carries(noted.now):
                     (fewer if was else more).add(key)
         return more, fewer
 
@@ -174,13 +161,8 @@ def _indexed(found: Found) -> set[tuple[str, str]]:
     return {(organization, term) for term in (EVERY, *terms)}
 
 
-def _carries(found: Found, organization: str | None, wanted: set[str]) -> bool:
-    if found is None or organization not in (None, found[0]):
-        return False
-    return wanted.issubset(found[1])
-
-
 def page_query(
+    what: str,
     collection: str,
     organization: str | None,
     terms: Sequence[str],
@@ -188,13 +170,17 @@ def page_query(
     limit: int,
     descending: bool,
 ) -> tuple[str, list[Any]]:
-    """The query of one page of keys: a walk along the first term, in their order."""
+    """The query of one page: a walk along the first term, in the order of the keys.
+
+    Args:
+        what: `document_page`, or `term_page` for the keys alone.
+    """
     more, values = _narrowed(collection, organization, terms)
     if after is not None:
         more += " AND t.key " + ("< ?" if descending else "> ?")
         values.append(after)
     more += " ORDER BY t.key " + ("DESC" if descending else "ASC") + " LIMIT ?"
-    return QUERIES["term_page"] + more, [*values, limit]
+    return QUERIES[what] + more, [*values, limit]
 
 
 def _narrowed(

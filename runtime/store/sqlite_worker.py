@@ -43,6 +43,10 @@ CALLS_WAITING_MAX: Final = 100_000
 CHECKPOINT_EVERY_S: Final = 1.0
 """With durability `process kill`: what a power loss can cost."""
 
+IDLE_S: Final = 0.02
+"""Nobody has come for so long: what was put off is done in the meantime. Between two calls of
+somebody who is at work it would make the second wait."""
+
 _HARMLESS: Final = {
     0,
     sqlite3.SQLITE_FULL,
@@ -174,6 +178,10 @@ class Worker:
             self.book.close()
             self.file.close()
 
+    @property
+    def _checkpoint_every_s(self) -> float | None:
+        return CHECKPOINT_EVERY_S if self.file.durability == "process kill" else None
+
     def _serve(self) -> None:
         self._checkpoint_at = time.monotonic() + CHECKPOINT_EVERY_S
         while self._turn(wait=True):
@@ -192,7 +200,7 @@ class Worker:
     def _turn(self, wait: bool) -> bool:
         """Serve what has come, one group of it; False: the store is to end."""
         idle = wait and self.book.is_behind and not self._failed
-        self._take(wait and not idle)
+        self._take(wait, IDLE_S if idle else self._checkpoint_every_s)
         if self._ending:
             self._serve_calls([*self._waiting])
             self._waiting.clear()
@@ -219,12 +227,11 @@ class Worker:
             raise
         self._failed = False
 
-    def _take(self, wait: bool) -> None:
-        """Take everything that has come; wait for it if there is nothing to do."""
-        timed = self.file.durability == "process kill"
+    def _take(self, wait: bool, wait_s: float | None) -> None:
+        """Take everything that has come; wait for it, so long, if there is nothing to do."""
         while not self._ending and ((wait and not self._waiting) or not self._queue.empty()):
             try:
-                calls = self._queue.get(timeout=CHECKPOINT_EVERY_S if timed else None)
+                calls = self._queue.get(timeout=wait_s)
             except Empty:
                 return
             if calls is None:

@@ -623,13 +623,14 @@ async def test_every_statement_finds_its_rows_by_an_index(store, name):
         assert "TEMP B-TREE" not in line or name in SORTS, line
 
 
+@pytest.mark.parametrize("what", ["document_page", "term_page"])
 @pytest.mark.parametrize("organization", [None, "acme"])
 @pytest.mark.parametrize("terms", [[], ["a=1"], ["a=1", "b=2", "c=3"]])
 @pytest.mark.parametrize("after", [None, "k"])
 @pytest.mark.parametrize("descending", [True, False])
-async def test_lists_walk_one_index_in_order(store, organization, terms, after, descending):
+async def test_lists_walk_one_index_in_order(store, what, organization, terms, after, descending):
     """A page of a long list would sort all of it."""
-    text, values = page_query("job", organization, terms, after, 10, descending)
+    text, values = page_query(what, "job", organization, terms, after, 10, descending)
     lines = await in_thread(store, lambda connection: plan(connection, text, values))
     assert not [line for line in lines if line.startswith("SCAN") or "TEMP B-TREE" in line]
     key = "key" + ("<?" if descending else ">?") if after else "term=?"

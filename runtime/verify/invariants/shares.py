@@ -4,6 +4,10 @@ What could have started at each start follows from the commits: a job that the
 scheduler has taken and not started, of an organization that is not near its
 limit.  Jobs that share an agent, a repository or a limit with others are left
 out, for they may have to wait though a slot is free.
+
+Who had nothing to start before a window may be owed starts in it, so many that
+they are `OWED_ROUNDS` times all slots (`runtime.schedule.queue`): of n organizations
+one can have had (n - 1)/n of them more than its share for that, or less.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 from runtime.ids import SCHEDULER
+from runtime.schedule.queue import OWED_ROUNDS
 from runtime.store.contract import Commit
 from runtime.verify.history import Fact, Violation
 from runtime.verify.invariants.jobs import starts
@@ -23,6 +28,7 @@ WINDOW: Final = 100
 WINDOW_MIN: Final = 50
 """A window with fewer says nothing."""
 SHARE_TOLERANCE: Final = 0.2
+"""Of a share, beside what may have been owed."""
 NEAR: Final = 2
 """Jobs that may have ended without the scheduler knowing yet: so near to a limit none is open."""
 
@@ -37,14 +43,17 @@ class Start(NamedTuple):
 
 
 def fair_shares(facts: Sequence[Fact]) -> list[Violation]:
-    """I18: of a window of starts each of the organizations with open jobs has its share +- 20 %."""
+    """I18: of a window of starts each organization with open jobs has its share, and its dues."""
     found = []
+    limits = next((fact.value for fact in facts if fact.f == "limits"), None)
+    owed = OWED_ROUNDS * limits["total"] if limits is not None else 0
     for window in windows(facts):
         served = Counter(start.organization for start in window)
         organizations = sorted(window[0].open)
         share = len(window) / len(organizations)
+        most = SHARE_TOLERANCE * share + owed * (1 - 1 / len(organizations))
         for organization in organizations:
-            if abs(served[organization] - share) > SHARE_TOLERANCE * share:
+            if abs(served[organization] - share) > most:
                 text = f"{organization} had {served[organization]} of {len(window)}"
                 found.append(Violation("I18", window[-1].i, text))
     return found

@@ -359,6 +359,8 @@ class Host:
 
     async def _activate(self, claimed: contract.Activation) -> None:
         _, agent_id = split(claimed.agent)
+        if (before := self._active.get(claimed.agent)) is not None:
+            self.lost(before)  # somebody else had the agent meanwhile, and nothing has told so yet
         try:
             agent = await self._kinds.create(agent_id)
         except UnknownAgentKindError as error:

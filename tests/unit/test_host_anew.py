@@ -132,3 +132,22 @@ async def test_a_host_whose_connection_broke_has_its_lease_again_at_once(tmp_pat
     await troupe.stop()
     await served.close()
     await store.close()
+
+
+async def test_an_agent_that_comes_back_has_no_older_life_beside_it(troupe):
+    """A fenced life would go on in the same process, and call the outside once more."""
+    await troupe.start(1)
+    host, client = troupe.hosts["host-0"], troupe.client()
+    assert await client.ask("counter:a", {}, "add") == 1
+    store = troupe.store
+    await store.release(host.owner, [A])  # as when its lease had lapsed for a moment
+    await store.register("thief", "thief", 10.0)
+    assert len(await store.claim("thief", 1, [A])) == 1
+    await store.release("thief", [A])
+    assert await client.ask("counter:a", {}, "add") == 2
+
+    async def alone() -> bool:
+        return Counter.living == 1
+
+    await eventually(alone)
+    assert host.moved == 1

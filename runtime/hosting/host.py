@@ -358,11 +358,10 @@ class Host:
     # Agents
 
     async def _activate(self, claimed: contract.Activation) -> None:
-        _, agent_id = split(claimed.agent)
         if (before := self._active.get(claimed.agent)) is not None:
             self.lost(before)  # somebody else had the agent meanwhile, and nothing has told so yet
         try:
-            agent = await self._kinds.create(agent_id)
+            agent = await self._kinds.create(split(claimed.agent)[1])
         except UnknownAgentKindError as error:
             self._refuse(claimed, str(error), final=True)
             return

@@ -11,11 +11,18 @@ from typing import Any
 
 import msgspec
 
-from runtime.agent import job_terms
 from runtime.clock import iso
 from runtime.ids import SCHEDULER, SYSTEM, address
 from runtime.job import AgentJob, JobStatus
-from runtime.jobs.events import finished_send, job_rooms, job_send, ms_of, renamed, told_send
+from runtime.jobs.events import (
+    finished_send,
+    job_rooms,
+    job_send,
+    ms_of,
+    record_put,
+    renamed,
+    told_send,
+)
 from runtime.message import Message
 from runtime.schedule.queue import Place, place
 from runtime.store.contract import (
@@ -68,9 +75,7 @@ def refuse(code: str, detail: str) -> Decision:
 
 def write(job: AgentJob, revision: int, reply: dict[str, Any] | None = None) -> Decision:
     """Write the record, if nobody has since it was read at `revision`."""
-    terms = tuple(f"{name}={value}" for name, value in job_terms(job).items())
-    put = Put("job", job.id, job.organization_id, job.to_json(), terms, revision)
-    return Decision(puts=[put], reply=reply, job=job)
+    return Decision(puts=[record_put(job, revision)], reply=reply, job=job)
 
 
 def change(job: AgentJob, revision: int, **changed: Any) -> tuple[AgentJob, Decision]:

@@ -1,4 +1,4 @@
-"""Where a job's events go, and what is told of its start and its end; by host and scheduler."""
+"""What host and scheduler write of a job alike: its record, its events, its start and its end."""
 
 from __future__ import annotations
 
@@ -7,12 +7,19 @@ from typing import Any
 
 import msgspec
 
+from runtime.agent import job_terms
 from runtime.clock import iso
 from runtime.ids import address
 from runtime.job import AgentJob
-from runtime.store.contract import FeedEvent, Send
+from runtime.store.contract import FeedEvent, Put, Send
 
 _encode = msgspec.json.Encoder().encode
+
+
+def record_put(record: AgentJob, revision: int) -> Put:
+    """Write a job's record over the one of `revision`, with the terms by which it is listed."""
+    terms = tuple(f"{name}={value}" for name, value in job_terms(record).items())
+    return Put("job", record.id, record.organization_id, record.to_json(), terms, revision)
 
 
 def job_rooms(record: AgentJob) -> tuple[str, ...]:

@@ -14,10 +14,9 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from runtime.agent import job_terms
 from runtime.errors import StoreError
 from runtime.job import AgentJob, JobStatus
-from runtime.jobs.events import job_rooms, told_send
+from runtime.jobs.events import job_rooms, record_put, told_send
 from runtime.patience import patiently
 from runtime.store.contract import FeedEvent, Intent, Put, Refused, Result, Send
 from runtime.turn import feed_event
@@ -155,7 +154,7 @@ class JobWriter:
         if self._look and (end or self._has_news or puts or intents):
             sends = (*self._going_on(), *sends)
         if end or self._dirty:
-            puts = (*puts, self._record_put())
+            puts = (*puts, record_put(self._record, self._revision))
         if not self._activation.jobs.introduced:
             puts = (*puts, self._activation.description())
         feed, self._feed, self._dirty = (*self._feed, *feed), [], False
@@ -196,17 +195,6 @@ class JobWriter:
         now_ms = activation.host.clock.now_ms()
         sender, where = activation.agent_id, activation.address
         return (told_send(self._record, "started", {}, sender, where, self._moment, now_ms),)
-
-    def _record_put(self) -> Put:
-        terms = tuple(f"{name}={value}" for name, value in job_terms(self._record).items())
-        return Put(
-            "job",
-            self._record.id,
-            self._activation.organization,
-            self._record.to_json(),
-            terms,
-            self._revision,
-        )
 
     async def _landed(self, puts: tuple[Put, ...], results: tuple[Result, ...]) -> bool:
         """Whether a refused commit is in the store after all: its call was repeated.

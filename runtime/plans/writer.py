@@ -14,9 +14,9 @@ from typing import Any, Final
 
 import msgspec
 
-from runtime.agent import job_terms
 from runtime.ids import kind_of
 from runtime.job import AgentJob
+from runtime.jobs.events import record_put
 from runtime.plans.table import Entry
 from runtime.schedule.policy import Fates, drop, extend
 from runtime.schedule.record import (
@@ -289,9 +289,7 @@ def _run(record: Schedule, spec: Spec, one: Waiting, facts: Facts) -> Run:
         by=facts.by,
         event_id=facts.event_id,
     )
-    terms = tuple(f"{name}={value}" for name, value in job_terms(job).items())
-    put = Put("job", job.id, record.organization_id, job.to_json(), terms, ABSENT)
-    return Run(one.due_ms, occurrence, job, put)
+    return Run(one.due_ms, occurrence, job, record_put(job, ABSENT))
 
 
 def meaningless(entry: Entry, error: Exception, now_ms: int) -> Change:

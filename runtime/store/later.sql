@@ -7,7 +7,7 @@ CREATE TABLE IF NOT EXISTS unindexed (
     collection    TEXT NOT NULL,
     key           TEXT NOT NULL,
     organization  TEXT NOT NULL,
-    terms         BLOB
+    terms         BLOB NOT NULL  -- empty: it is not in the index
 );
 
 -- Whose events are where (see `schema.sql`).  It takes the place of the first release's

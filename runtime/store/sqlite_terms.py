@@ -72,7 +72,7 @@ class Terms:
         }
         for id, collection, key, organization, terms in noted:
             where = (collection, key)
-            before = (organization, _decode(terms)) if terms is not None else None
+            before = (organization, _decode(terms)) if terms else None
             self._noted[where] = _Noted(id, before, now.get(where))
             self._last = id
 
@@ -89,9 +89,8 @@ class Terms:
             return
         self._last += 1
         self._noted[where] = _Noted(self._last, before, now)
-        organization, terms = before or ("", None)
-        body = encode(terms) if terms is not None else None
-        self._new.append((self._last, *where, organization, body))
+        organization, terms = (before[0], encode(before[1])) if before else ("", b"")
+        self._new.append((self._last, *where, organization, terms))
 
     def flush(self) -> None:
         """Note what has moved; let some of it into the index if there is too much."""

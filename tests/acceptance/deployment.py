@@ -157,6 +157,25 @@ class Deployment:
             {"artifactHash": review["artifactHash"], "comment": "fine"},
         )
 
+    def completed(self, issue: str) -> Any:
+        """The issue once it is completed; one that failed is told at once."""
+        done = self.until(
+            f"/api/issues/{issue}", lambda found: found["status"] in ("completed", "failed")
+        )
+        assert done["status"] == "completed", done
+        return done
+
+    def final_tree(self, issue: str, repository: Path) -> str:
+        """The tree that a completed issue has left on its branch."""
+        branch = self.completed(issue)["resolution"]["branch"]
+        return git(repository, "rev-parse", f"{branch}^{{tree}}").strip()
+
+    def under_way(self, issue: str) -> Any:
+        """The issue once its job is past its first step."""
+        return self.until(
+            f"/api/issues/{issue}", lambda found: (found.get("job") or {}).get("progress", 0) > 10
+        )
+
     def review(self, issue: str) -> Any:
         pending = self.call("GET", "/api/reviews?status=pending&limit=100")["items"]
         [review] = [one for one in pending if one["issueId"] == issue]
@@ -178,15 +197,7 @@ class Deployment:
 
     def kill_everything(self) -> int:
         """SIGKILL every process of the deployment, the supervisor too."""
-        count = 0
-        while pids := processes(self.data):
-            for pid in pids:
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                    count += 1
-                except ProcessLookupError:
-                    continue
-        return count
+        return kill_all(lambda: processes(self.data))
 
 
 @contextmanager
@@ -200,6 +211,19 @@ def deployed(data: Path, **environment: str) -> Iterator[Deployment]:
     finally:
         deployment.down()
         deployment.kill_everything()
+
+
+def kill_all(look: Callable[[], list[int]]) -> int:
+    """SIGKILL every process that is seen until none is; returns how many there were."""
+    count = 0
+    while pids := look():
+        for pid in pids:
+            try:
+                os.kill(pid, signal.SIGKILL)
+                count += 1
+            except ProcessLookupError:
+                continue
+    return count
 
 
 def _title(pid: int) -> str:

@@ -46,15 +46,7 @@ def walk(troupe: Deployment, name: str) -> str:
     repository = troupe.repository(name)
     issue = submit(troupe, repository, name)
     troupe.approve(issue)
-    return final_tree(troupe, issue, repository)
-
-
-def final_tree(troupe: Deployment, issue: str, repository) -> str:
-    done = troupe.until(
-        f"/api/issues/{issue}", lambda found: found["status"] in ("completed", "failed")
-    )
-    assert done["status"] == "completed", done
-    return git(repository, "rev-parse", f"{done['resolution']['branch']}^{{tree}}").strip()
+    return troupe.final_tree(issue, repository)
 
 
 def test_random_kills_change_nothing_but_the_time_it_takes(troupe: Deployment) -> None:
@@ -75,7 +67,7 @@ def test_random_kills_change_nothing_but_the_time_it_takes(troupe: Deployment) -
         kill_while(troupe, mine, "completed", kills, chance)
         calls |= set(model_calls(troupe))
         for issue, repository in zip(mine, repositories, strict=True):
-            assert final_tree(troupe, issue, repository) == expected
+            assert troupe.final_tree(issue, repository) == expected
             branches = git(repository, "branch", "--list", "troupe/*").split()
             assert len(branches) == 1, branches
     recorded = {key: at for issue in issues for key, at in recorded_calls(troupe, issue).items()}
@@ -146,20 +138,17 @@ def test_a_paused_host_is_fenced_when_it_wakes(troupe: Deployment) -> None:
     troupe.until("/api/health", lambda _: stale_commits(troupe) > before, within_s=30)
     for issue, repository in zip(issues, repositories, strict=True):
         troupe.approve(issue)
-        assert final_tree(troupe, issue, repository) == expected
+        assert troupe.final_tree(issue, repository) == expected
 
 
 def test_after_every_process_was_killed_up_goes_on(troupe: Deployment) -> None:
     """A power cut of the whole machine would lose the work under way."""
     repository = troupe.repository("power")
     issue = troupe.submit(repository, externalId="power")
-    troupe.until(
-        f"/api/issues/{issue}", lambda found: (found.get("job") or {}).get("progress", 0) > 10
-    )
-    before = troupe.call("GET", f"/api/issues/{issue}")["job"]
+    before = troupe.under_way(issue)["job"]
     assert troupe.kill_everything() > 5
     troupe.up()
     after = troupe.call("GET", f"/api/jobs/{before['id']}")
     assert (after["attempts"], after["progress"] >= before["progress"]) == (1, True)
     troupe.approve(issue)
-    final_tree(troupe, issue, repository)
+    troupe.final_tree(issue, repository)

@@ -6,12 +6,11 @@ import json
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.acceptance.deployment import Deployment, deployed, git
+from tests.acceptance.deployment import Deployment, deployed
 from tests.redis_server import RedisServer
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -29,16 +28,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
 def troupe(server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     with deployed(tmp_path_factory.mktemp("troupe"), REDIS_URL=server.url) as made:
         yield made
-
-
-def finished(troupe: Deployment, issue: str, repository: Path) -> str:
-    """The final tree of an issue that is approved."""
-    troupe.approve(issue)
-    done = troupe.until(
-        f"/api/issues/{issue}", lambda found: found["status"] in ("completed", "failed")
-    )
-    assert done["status"] == "completed", done
-    return git(repository, "rev-parse", f"{done['resolution']['branch']}^{{tree}}").strip()
 
 
 def refused(troupe: Deployment) -> tuple[int, str | None, Any]:
@@ -60,18 +49,19 @@ def test_a_redis_that_dies_costs_time_and_nothing_else(
     """What was accepted would be lost, accepted in vain, or wait for ever."""
     assert not (troupe.data / "troupe.db").exists()
     repository = troupe.repository("quiet")
-    expected = finished(troupe, troupe.submit(repository, externalId="quiet"), repository)
+    issue = troupe.submit(repository, externalId="quiet")
+    troupe.approve(issue)
+    expected = troupe.final_tree(issue, repository)
     repository = troupe.repository("killed")
     issue = troupe.submit(repository, externalId="killed")
-    troupe.until(
-        f"/api/issues/{issue}", lambda found: (found.get("job") or {}).get("progress", 0) > 10
-    )
+    troupe.under_way(issue)
     server.kill()
     for _ in range(3):
         status, retry_after, problem = refused(troupe)
         assert (status, problem["code"]) == (503, "store_unavailable")
         assert int(retry_after or 0) >= 1
     server.start()
-    assert finished(troupe, issue, repository) == expected
+    troupe.approve(issue)
+    assert troupe.final_tree(issue, repository) == expected
     store = troupe.call("GET", "/api/health")["store"]
     assert (store["backend"], store["durability"]) == ("redis", "power loss")

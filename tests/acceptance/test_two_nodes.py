@@ -7,8 +7,6 @@ that what a job needs there can only have come from the store and the repository
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -21,7 +19,7 @@ import pytest
 
 from runtime.cluster.processes import marked
 from runtime.cluster.settings import MARKER, DataDir, State
-from tests.acceptance.deployment import Deployment, deployed, free_port, git
+from tests.acceptance.deployment import Deployment, deployed, free_port, kill_all
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -69,14 +67,7 @@ class Node:
 
     def kill(self) -> int:
         """The machine is gone: every process at once."""
-        killed = 0
-        while pids := self.pids:
-            for pid in pids:
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                    killed += 1
-                except ProcessLookupError:
-                    continue
+        killed = kill_all(lambda: self.pids)
         self._process.wait()
         return killed
 
@@ -160,20 +151,14 @@ def walk(troupe: Deployment, name: str) -> tuple[str, Path]:
     """An issue under way: its id and its repository."""
     repository = troupe.repository(name)
     issue = troupe.submit(repository, externalId=name)
-    troupe.until(
-        f"/api/issues/{issue}", lambda found: (found.get("job") or {}).get("progress", 0) > 10
-    )
+    troupe.under_way(issue)
     return issue, repository
 
 
 def finish(troupe: Deployment, issue: str, repository: Path) -> str:
     """Approve it, and answer its final tree."""
     troupe.approve(issue)
-    done = troupe.until(
-        f"/api/issues/{issue}", lambda found: found["status"] in ("completed", "failed")
-    )
-    assert done["status"] == "completed", done
-    return git(repository, "rev-parse", f"{done['resolution']['branch']}^{{tree}}").strip()
+    return troupe.final_tree(issue, repository)
 
 
 @pytest.fixture(scope="module")

@@ -19,11 +19,7 @@ def test_an_issue_becomes_a_reviewed_branch(troupe: Deployment) -> None:
     before = git(repository, "status", "--porcelain"), git(repository, "rev-parse", "HEAD")
     issue = troupe.submit(repository)
     troupe.approve(issue)
-    done = troupe.until(
-        f"/api/issues/{issue}", lambda found: found["status"] in ("completed", "failed")
-    )
-    assert done["status"] == "completed", done
-    branch = done["resolution"]["branch"]
+    branch = troupe.completed(issue)["resolution"]["branch"]
     assert branch.startswith("troupe/")
     assert git(repository, "diff", "--name-only", f"main..{branch}").split() != []
     after = git(repository, "status", "--porcelain"), git(repository, "rev-parse", "HEAD")

@@ -13,14 +13,13 @@ from typing import Any, Final
 
 from actors.assignment import Note, Work
 from actors.endings import OUTCOMES, Ending
-from actors.errors import SetupFailedError
 from actors.prompts import render
 from actors.rounds import OwnTool
 from actors.tools import ToolOutput
 from actors.tools.text import visible
 from actors.untrusted import data_block, nonce
 from actors.words import step_words
-from actors.working import Attempt, WorkingAgent, not_allowed, not_set_up
+from actors.working import Attempt, WorkingAgent
 from runtime.job import Artifact, JobResult, StepContext
 
 PATCH_TYPE: Final = "text/x-diff"
@@ -51,12 +50,8 @@ class CodeAgent(WorkingAgent):
     )
 
     async def work(self, attempt: Attempt) -> JobResult:
-        if (refused := not_allowed(attempt, self.agent)) is not None:
-            return refused
-        try:
-            await self.set_up(attempt)
-        except SetupFailedError as error:
-            return not_set_up(error)
+        if (hindered := await self.hindered(attempt)) is not None:
+            return hindered
         reviewing = _SelfReview(self, attempt)
         fields = {"facts": self.facts(attempt), "notes": _notes(attempt)}
         own: dict[str, OwnTool] = {

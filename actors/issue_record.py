@@ -120,15 +120,7 @@ class IssueRecord(BaseAgent):
             issue = issue.model_copy(update={"resolution": None})
         issue = transition(issue, status, reason=reason, updated_at=now)
         self.state.issue = issue
-        terms: dict[str, str] = {
-            "status": issue.status,
-            "type": issue.type,
-            "priority": issue.priority,
-            "source": issue.source,
-        }
-        if issue.context.module:
-            terms["module"] = issue.context.module
-        self.put("issue", issue.id, issue, terms)
+        self.put("issue", issue.id, issue, issue.terms())
         self._publish(status, {"status": status, "reason": reason, "jobId": issue.job_id})
 
     def _publish(self, event: str, data: dict[str, Any]) -> None:

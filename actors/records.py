@@ -209,6 +209,18 @@ class AgentIssue(WireModel):
             declared_priority=submission.priority,
         )
 
+    def terms(self) -> dict[str, str]:
+        """What lists of issues can be filtered by."""
+        terms: dict[str, str] = {
+            "status": self.status,
+            "type": self.type,
+            "priority": self.priority,
+            "source": self.source,
+        }
+        if self.context.module:
+            terms["module"] = self.context.module
+        return terms
+
     def submission(self) -> IssueSubmission:
         """What its author said, as far as it is kept: what a classifier looks at."""
         return IssueSubmission.model_construct(

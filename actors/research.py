@@ -6,10 +6,9 @@ from functools import partial
 from typing import Any
 
 from actors.endings import Ending
-from actors.errors import SetupFailedError
 from actors.tools import ToolOutput
 from actors.tools.text import visible
-from actors.working import Attempt, WorkingAgent, not_allowed, not_set_up
+from actors.working import Attempt, WorkingAgent
 from runtime.job import Artifact, JobResult, StepContext
 
 
@@ -32,12 +31,8 @@ class ResearchAgent(WorkingAgent):
     )
 
     async def work(self, attempt: Attempt) -> JobResult:
-        if (refused := not_allowed(attempt, self.agent)) is not None:
-            return refused
-        try:
-            await self.set_up(attempt)
-        except SetupFailedError as error:
-            return not_set_up(error)
+        if (hindered := await self.hindered(attempt)) is not None:
+            return hindered
         ending = await self.converse(attempt, {"facts": self.facts(attempt)}, {"report": _report})
         if ending.outcome != "reported":
             return JobResult(outcome=ending.outcome, summary=ending.summary)

@@ -138,6 +138,18 @@ class WorkingAgent(BaseAgent, ABC):
         if not allowed:
             raise HopelessError(f"The operator does not allow this repository: {repository}")
 
+    async def hindered(self, attempt: Attempt) -> JobResult | None:
+        """Make everything ready for the conversation; the job's result if that can't be."""
+        if not attempt.started.policy.allows(self.agent):
+            return JobResult(outcome="not_allowed", summary=OUTCOMES["not_allowed"])
+        try:
+            await self.set_up(attempt)
+        except SetupFailedError as error:
+            said = ". ".join(str(part).strip() for part in error.args)
+            summary = f"{OUTCOMES['setup_failed']} {said}"
+            return JobResult(outcome="setup_failed", summary=summary)
+        return None
+
     async def set_up(self, attempt: Attempt) -> None:
         """Install the repository's dependencies, if its policy says how.
 
@@ -274,19 +286,6 @@ class WorkingAgent(BaseAgent, ABC):
         if protected:
             lines.append(f"- not to be changed: {protected}")
         return "\n".join(visible(line) for line in lines)
-
-
-def not_allowed(attempt: Attempt, agent: str) -> JobResult | None:
-    """The result of a job that the repository's policy does not want; None if it does."""
-    if attempt.started.policy.allows(agent):
-        return None
-    return JobResult(outcome="not_allowed", summary=OUTCOMES["not_allowed"])
-
-
-def not_set_up(error: SetupFailedError) -> JobResult:
-    """The result of a job whose repository can't be set up."""
-    said = ". ".join(str(part).strip() for part in error.args)
-    return JobResult(outcome="setup_failed", summary=f"{OUTCOMES['setup_failed']} {said}")
 
 
 def _checks(policy: RepositoryPolicy) -> list[str]:

@@ -30,19 +30,6 @@ def queued(
     return issue.model_copy(update={"status": "queued", "context": context})
 
 
-def issue_terms(issue: AgentIssue) -> dict[str, str]:
-    """What lists of issues can be filtered by."""
-    terms: dict[str, str] = {
-        "status": issue.status,
-        "type": issue.type,
-        "priority": issue.priority,
-        "source": issue.source,
-    }
-    if issue.context.module:
-        terms["module"] = issue.context.module
-    return terms
-
-
 def submitted_message(issue: AgentIssue, job_id: str) -> dict[str, Any]:
     """Content of `issue.submitted`."""
     return {"issue": issue.to_wire(), "jobId": job_id}

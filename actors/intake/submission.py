@@ -23,7 +23,6 @@ from actors.intake.payload import (
     Submitted,
     answer,
     external_key,
-    issue_terms,
     queued,
     submitted_message,
 )
@@ -109,7 +108,7 @@ class Desk:
         issue = queued(body, repository, ids.new("issue"), organization, at)
         job_id = ids.new("job")
         told = answer(issue, job_id, await self._wait(caller))
-        writes = [expect_absent("issue", issue.id, issue.to_json(), issue_terms(issue))]
+        writes = [expect_absent("issue", issue.id, issue.to_json(), issue.terms())]
         if key := external_key(organization, body):
             known = json.dumps({"issueId": issue.id, "jobId": job_id}).encode()
             writes.append(expect_absent("external", key, known))

@@ -37,7 +37,7 @@ class Priority(StrEnum):
     @classmethod
     def _missing_(cls, value: object) -> Priority | None:
         text = str(value).lower()
-        return cls.NORMAL if text == "medium" else cls._value2member_map_.get(text)  # type: ignore[return-value]
+        return cls.NORMAL if text == "medium" else next((one for one in cls if one == text), None)
 
     @property
     def rank(self) -> int:

@@ -58,11 +58,11 @@ class Kinds:
         if record.path and record.path not in sys.path:
             sys.path.append(record.path)
         try:
-            found = getattr(importlib.import_module(record.module), record.name)
+            found: Factory = getattr(importlib.import_module(record.module), record.name)
         except (ImportError, AttributeError) as error:
             raise UnknownAgentKindError(kind, str(error)) from error
         self._factories[kind] = found
-        return found  # type: ignore[no-any-return]
+        return found
 
 
 def kind_commit(agent_class: type[BaseAgent], path: str | None) -> Commit:

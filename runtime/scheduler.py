@@ -21,6 +21,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from runtime.backoff import Backoff
@@ -202,14 +203,13 @@ class Scheduler:
         return await patiently(lambda: self._store.get(collection, key))
 
     async def _all(self, collection: str, terms: list[str]) -> list[Document]:
+        read = partial(
+            self._store.list_documents, collection, None, terms, limit=BATCH_MAX, descending=False
+        )
         found: list[Document] = []
         after: str | None = None
         while True:
-            page = await patiently(
-                lambda after=after: self._store.list_documents(  # type: ignore[misc]
-                    collection, None, terms, after, BATCH_MAX, descending=False
-                )
-            )
+            page = await patiently(partial(read, after=after))
             found.extend(page)
             if len(page) < BATCH_MAX:
                 return found

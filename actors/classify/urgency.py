@@ -102,6 +102,10 @@ LOW: Final = _any(
     r"\bhandy\b",
 )  # fmt: skip
 
+_LEVELS: Final[tuple[tuple[IssuePriority, tuple[tuple[str, re.Pattern[str]], ...]], ...]] = (
+    ("critical", CRITICAL),
+    ("high", HIGH),
+)
 _DENIALS: Final = frozenset(
     {"urgency.no_backup", "urgency.outage", "urgency.blocked", "urgency.many"}
 )
@@ -130,13 +134,13 @@ def urgency_of(
 
 
 def _raised(text: IssueText, type: IssueType) -> tuple[IssuePriority | None, tuple[Evidence, ...]]:
-    for level, rules in (("critical", CRITICAL), ("high", HIGH)):
+    for level, rules in _LEVELS:
         found = [
             (name, text.find_meant(pattern, negative=name in _DENIALS)) for name, pattern in rules
         ]
         evidence = tuple(Evidence(rule=name, quote=it.quote) for name, it in found if it)
         if evidence:
-            return least_urgent(level, _RAISED_AT_MOST.get(type, "critical")), evidence  # type: ignore[arg-type]
+            return least_urgent(level, _RAISED_AT_MOST.get(type, "critical")), evidence
     return None, ()
 
 

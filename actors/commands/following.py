@@ -26,12 +26,17 @@ QUEUED_MAX: Final = 1_000
 """Events between the stream and the view; a slow terminal slows the stream."""
 SAME_LINE: Final = timedelta(seconds=1)
 """The same message within this is the same line."""
-FINAL: Final = frozenset({"completed", "failed", "cancelled"})
 QUESTION: Final = "question"
 """The reason of a job that has asked a person something."""
 
 Outcome = Literal["review", "person", "completed", "failed", "cancelled"]
 """Where a followed thing stopped; `review` and `person` mean that somebody must decide."""
+FINAL: Final[Mapping[str, Outcome]] = {
+    "completed": "completed",
+    "failed": "failed",
+    "cancelled": "cancelled",
+}
+"""Statuses that stay."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,7 @@ class Picture:
             return None if self.decided else waits
         if self.reason == QUESTION:
             return "person"
-        return self.status if self.status in FINAL else None  # type: ignore[return-value]
+        return FINAL.get(self.status)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from typing import TypeVar
+from typing import IO, TypeVar
 
 from actors.errors import SandboxError
 from actors.sandbox.command import SYSTEM_PATH, Descriptors, accounts
@@ -310,10 +310,10 @@ def _spawn(plan: Plan, argument_file: int, made: Sequence[int]) -> subprocess.Po
     return start() if plan.group is None else plan.group.started(start)
 
 
-def _detach(pipe: object) -> int | None:
+def _detach(pipe: IO[bytes] | None) -> int | None:
     """Take a pipe's descriptor out of its file object, which would close it unasked."""
     if pipe is None:
         return None
-    fd = os.dup(pipe.fileno())  # type: ignore[attr-defined]
-    pipe.close()  # type: ignore[attr-defined]
+    fd = os.dup(pipe.fileno())
+    pipe.close()
     return fd

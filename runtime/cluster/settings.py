@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -196,7 +197,7 @@ class ClusterSettings(msgspec.Struct, frozen=True):
         Raises:
             SettingsError: a variable is not a number or is out of range.
         """
-        fields: dict[str, object] = {
+        fields: dict[str, Any] = {
             "data": str(data_root(env)),
             "port": _integer(env, "PORT", 8000, 1, 65_535),
             "store": env.get("REDIS_URL", ""),
@@ -223,11 +224,12 @@ class ClusterSettings(msgspec.Struct, frozen=True):
             "metrics_port": _integer(env, "PROMETHEUS_PORT", 0, 0, 65_535),
             **given,
         }
-        if int(str(fields["metrics_port"])) in RAYS_PORTS:
+        settings = cls(**fields)
+        if settings.metrics_port in RAYS_PORTS:
             raise SettingsError("PROMETHEUS_PORT", "10002 to 19999 are for Ray's workers")
-        if int(str(fields["backoff_max_ms"])) < int(str(fields["backoff_base_ms"])):
+        if settings.backoff_max_ms < settings.backoff_base_ms:
             raise SettingsError("SCHEDULER_BACKOFF_MAX", "is less than SCHEDULER_BACKOFF_BASE")
-        return cls(**fields)  # type: ignore[arg-type]
+        return settings
 
 
 def data_root(env: Mapping[str, str]) -> Path:

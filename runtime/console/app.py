@@ -97,6 +97,27 @@ _PROBLEM: Final[dict[int | str, dict[str, Any]]] = {
 }
 
 
+class _Application(FastAPI):
+    """Tells in its own description how errors look, and what is answered without a key."""
+
+    def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema is None:
+            spec = get_openapi(
+                title=self.title,
+                version=self.version,
+                description=self.description,
+                routes=self.routes,
+            )
+            parts = spec.setdefault("components", {})
+            parts.setdefault("schemas", {})["Problem"] = Problem.model_json_schema(by_alias=True)
+            parts["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+            spec["security"] = [{"key": []}]
+            for path in OPEN:
+                spec["paths"][path]["get"]["security"] = []
+            self.openapi_schema = spec
+        return self.openapi_schema
+
+
 def create_app(
     store: Store,
     clock: Clock,
@@ -110,7 +131,7 @@ def create_app(
     keys = Keys(bounded, clock)
     gauge = Gauge(bounded, clock)
     console = Console(bounded, clock, ids, keys, FeedHub(bounded), gauge, settings)
-    app = FastAPI(
+    app = _Application(
         title="Troupe",
         version=VERSION,
         description="An AI engineering department. Keys go in the header: Authorization: Bearer.",
@@ -132,7 +153,6 @@ def create_app(
     app.add_middleware(problems.ProblemsMiddleware, ids=ids)
     app.add_middleware(HeadersMiddleware)
     app.add_middleware(MeterMiddleware, meter=console.meter)
-    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
 
 
@@ -156,18 +176,3 @@ async def _upkeep(console: Console) -> None:
             await once.sweep(console.store, console.clock)
         except StoreUnavailableError as error:
             logger.warning("upkeep failed: %s", error, extra={"action": "upkeep.failed"})
-
-
-def _openapi(app: FastAPI) -> dict[str, Any]:
-    if app.openapi_schema is None:
-        spec = get_openapi(
-            title=app.title, version=app.version, description=app.description, routes=app.routes
-        )
-        parts = spec.setdefault("components", {})
-        parts.setdefault("schemas", {})["Problem"] = Problem.model_json_schema(by_alias=True)
-        parts["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-        spec["security"] = [{"key": []}]
-        for path in OPEN:
-            spec["paths"][path]["get"]["security"] = []
-        app.openapi_schema = spec
-    return app.openapi_schema

@@ -9,6 +9,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from runtime.verify.bugs import BUGS
 from runtime.verify.conformance import STORES, conformance
@@ -110,8 +111,12 @@ def parser(program: str, more: Mapping[str, Verification] | None = None) -> argp
     one.add_argument("--steps", type=int, default=50, help="of each run")
     one.add_argument("--stores", nargs="+", choices=STORES, default=STORES, help="which")
     for added, (about, run) in (more or {}).items():
-        verification(added, lambda _, run=run: run(), about)  # type: ignore[misc]
+        verification(added, partial(_added, run), about)
     return top
+
+
+def _added(run: Callable[[], Outcome], _: argparse.Namespace) -> Outcome:
+    return run()
 
 
 def main(

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from runtime.clock import SystemClock
 from runtime.store import sqlite_file, sqlite_worker
@@ -173,14 +173,14 @@ async def _feed(store: Store) -> set[int]:
 
 
 def main(arguments: list[str]) -> None:
-    directory, durability, count = arguments
-    assert durability in ("power loss", "process kill")
+    directory, named, count = arguments
+    [survived] = [one for one in get_args(sqlite_file.Durability) if one == named]
     pragmas = {**sqlite_file._PRAGMAS, "wal_autocheckpoint": str(PAGES)}
     with (
         swapped(sqlite_file, "_PRAGMAS", pragmas),
         swapped(sqlite_worker, "CHECKPOINT_EVERY_S", CHECKPOINT_S),
     ):
-        asyncio.run(write(Path(directory), durability, int(count)))  # type: ignore[arg-type]
+        asyncio.run(write(Path(directory), survived, int(count)))
 
 
 if __name__ == "__main__":

@@ -130,7 +130,7 @@ class Life:
         try:
             await self.planner.load()
             await self._hear(claimed.inbox)
-            self._month.planner = self.planner
+            self._month.life = self
             tasks = [
                 asyncio.create_task(self.planner.run()),
                 asyncio.create_task(self._serve()),
@@ -181,7 +181,8 @@ class Month:
         self.store = Lossy(self.clock, random.Random(f"{seed}/store"))  # noqa: S311 - the same
         self.ids = Ids(self.clock, self.random.randbytes)
         self.client = Client(self.store, self.clock, self.ids, HOME, "people")
-        self.planner: Planner | None = None
+        self.life: Life | None = None
+        """The one that plans; None: none does just now."""
         self.paused = False
         self.counts: Counter[str] = Counter()
         self._open: dict[str, AgentJob] = {}
@@ -227,8 +228,8 @@ class Month:
         ended = job.model_copy(update={"status": status, "cost_usd": 0.01})
         put = Put("job", job.id, HOME, ended.to_json())
         await patiently(lambda: self.store.commit([Commit(HOME, puts=(put,))]))
-        if self.planner is not None:
-            self.planner.about_job(job.id)
+        if self.life is not None:
+            self.life.planner.about_job(job.id)
 
     def _chore(self, work: Any) -> None:
         task = asyncio.create_task(work)
@@ -244,7 +245,7 @@ class Month:
 
     async def kill(self) -> None:
         assert self._life is not None
-        self.planner = None
+        self.life = None
         self._life.cancel()
         await asyncio.gather(self._life, return_exceptions=True)
 
@@ -272,8 +273,8 @@ class Month:
 
     def _move(self, seconds: float) -> None:
         self.clock.step(seconds)
-        if self.planner is not None:
-            self.planner.clock.step(seconds)  # type: ignore[attr-defined]
+        if self.life is not None:
+            self.life.clock.step(seconds)
 
     # People
 
@@ -324,8 +325,8 @@ class Month:
             self.paused, self.counts["schedulerPauses"] = True, self.counts["schedulerPauses"] + 1
             await asyncio.sleep(self.random.uniform(60, 20_000))
             self.paused = False
-            if self.planner is not None:
-                self.planner.wake()
+            if self.life is not None:
+                self.life.planner.wake()
             return
         name = self._name()
         await self._ask("pause", **name, drain=True)

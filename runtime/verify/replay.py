@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import random
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -20,6 +20,7 @@ SECTOR: Final = 512
 _HEAD: Final = struct.Struct("=qqq")
 
 Kind = Literal["W", "T", "S", "U"]
+_KINDS: Final[Mapping[int, Kind]] = {ord("W"): "W", ord("T"): "T", ord("S"): "S", ord("U"): "U"}
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,12 @@ def read_log(log: bytes) -> Iterator[Operation]:
     """The operations of a record that `recorder.c` has made, in order."""
     at = 0
     while at < len(log):
-        kind = chr(log[at])
+        kind = _KINDS[log[at]]
         name_size, offset, size = _HEAD.unpack_from(log, at + 1)
         start = at + 1 + _HEAD.size
         name = log[start : start + name_size].decode()
         at = start + name_size + size
-        yield Operation(kind, name, offset, log[at - size : at])  # type: ignore[arg-type]
+        yield Operation(kind, name, offset, log[at - size : at])
 
 
 @dataclass

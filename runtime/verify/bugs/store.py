@@ -167,9 +167,9 @@ class _Forgets:
 
 
 def _does_not_know_reminders(init: Any) -> Any:
-    def initializing(self: MemoryStore, *arguments: Any, **options: Any) -> None:
+    def initializing(self: Any, *arguments: Any, **options: Any) -> None:
         init(self, *arguments, **options)
-        self.received = _Forgets(self.received)  # type: ignore[assignment]
+        self.received = _Forgets(self.received)
 
     return initializing
 

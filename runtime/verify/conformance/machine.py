@@ -19,7 +19,13 @@ from typing import Any
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from runtime.clock import ManualClock
 from runtime.store import redis, roster, rules
@@ -277,9 +283,10 @@ def run_machine(
     Raises:
         AssertionError: the store and the model differ; its notes are the shortest way there.
     """
-    fields = {"store_name": name, "openers": openers, "done": Counter()}
+    done: Counter[str] = Counter()
+    fields = {"store_name": name, "openers": openers, "done": done}
     machine = type(f"Machine_{name}", (StoreMachine,), fields)
-    machine.TestCase.settings = settings(  # type: ignore[attr-defined]
+    how = settings(
         max_examples=runs,
         stateful_step_count=steps,
         deadline=None,
@@ -287,6 +294,5 @@ def run_machine(
         derandomize=derandomize,
         suppress_health_check=list(HealthCheck),
     )
-    machine.TestCase().runTest()  # type: ignore[attr-defined]
-    done: Counter[str] = machine.done  # type: ignore[attr-defined]
+    run_state_machine_as_test(machine, settings=how)
     return done

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import select
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -161,6 +162,13 @@ def processes_with(marker: str) -> list[int]:
         except OSError:
             continue
     return found
+
+
+async def until(look: Callable[[], object], within_s: float = 30.0) -> None:
+    """Return as soon as it is so; what does not come in time fails the test."""
+    async with asyncio.timeout(within_s):
+        while not look():
+            await asyncio.sleep(0.005)
 
 
 def wait_until_ended(pids: Sequence[int], within_s: float = 10.0) -> None:

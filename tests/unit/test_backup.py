@@ -133,8 +133,9 @@ async def test_what_is_acknowledged_before_the_end_is_in_it(path, tmp_path, monk
             number += 1
 
     writing = asyncio.create_task(write())
-    while not acknowledged:
-        await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        while not acknowledged:
+            await asyncio.sleep(0)
     begun = len(acknowledged)
     await backed_up(store, tmp_path / "b.db")
     writing.cancel()

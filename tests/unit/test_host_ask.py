@@ -61,6 +61,19 @@ async def troupe():
     await troupe.stop()
 
 
+class Held:
+    """Put before a commit: says when it is reached, and lets it go on when told to."""
+
+    def __init__(self, store: Watched) -> None:
+        self.reached = asyncio.Event()
+        self.let_go = asyncio.Event()
+        store.before_at_once = self._hold
+
+    async def _hold(self) -> None:
+        self.reached.set()
+        await self.let_go.wait()
+
+
 async def ask(troupe, content: str, message_type: str = "note", id: str | None = None):
     message = troupe.client().message("scribe:a", content, message_type, message_id=id)
     return await troupe.hosts["host-0"].ask("acme", message.sender, message, A)
@@ -124,42 +137,44 @@ async def test_an_ask_of_an_agent_that_was_taken_away_is_answered_where_it_lives
 
 async def test_a_stopped_activation_leaves_nobody_waiting(troupe) -> None:
     """A caller would wait for an agent that has left memory."""
-    host = troupe.hosts["host-0"]
+    held, host = Held(troupe.store), troupe.hosts["host-0"]
     asking = [asyncio.create_task(ask(troupe, str(number))) for number in range(3)]
-    await asyncio.sleep(0)
-    await host._deactivate(host._active[A], "idle")
     async with asyncio.timeout(5):
+        await held.reached.wait()
+        activation = host._active[A]
+        leaving = asyncio.create_task(host._deactivate(activation, "idle"))
+        while not activation.stopped:
+            await asyncio.sleep(0)
+        held.let_go.set()
+        await leaving
         answers = await asyncio.gather(*asking)
+    assert host._active[A] is not activation
     assert len(set(answers)) == 3
 
 
 async def test_whoever_goes_away_in_mid_ask_leaves_the_agent_whole(troupe) -> None:
     """A cancelled ask would leave a state that the store does not have, or a stuck agent."""
-    held = asyncio.Event()
-    troupe.store.before_at_once = held.wait
+    held = Held(troupe.store)
     asking = asyncio.create_task(ask(troupe, "second"))
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    asking.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await asking
-    held.set()
     async with asyncio.timeout(5):
+        await held.reached.wait()
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        held.let_go.set()
         assert await ask(troupe, "third") == b'["first","second","third"]'
 
 
 async def test_an_agent_that_leaves_in_mid_ask_answers_all_the_same(troupe) -> None:
     """Whoever asked would be cancelled, though only the agent was to leave."""
-    held = asyncio.Event()
-    troupe.store.before_at_once = held.wait
-    host = troupe.hosts["host-0"]
+    held, host = Held(troupe.store), troupe.hosts["host-0"]
     asking = asyncio.create_task(ask(troupe, "second"))
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    leaving = asyncio.create_task(host._deactivate(host._active[A], "idle"))
-    await asyncio.sleep(0)
-    held.set()
     async with asyncio.timeout(5):
+        await held.reached.wait()
+        leaving = asyncio.create_task(host._deactivate(host._active[A], "idle"))
+        while not host._active[A].stopped:
+            await asyncio.sleep(0)
+        held.let_go.set()
         assert await asking == b'["first","second"]'
         await leaving
     assert await ask(troupe, "third") == b'["first","second","third"]'

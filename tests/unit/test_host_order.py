@@ -101,7 +101,8 @@ async def test_a_question_does_not_overtake_a_message(troupe) -> None:
     """A client that sends and then asks a host would be answered as if it had not sent."""
     client, store = troupe.client(), troupe.store
     host = troupe.hosts["host-0"]
-    await client.ask("relay:a", {}, "look")
+    for agent in ("relay:a", "relay:x"):  # both are at home here
+        await client.ask(agent, {}, "look")
     store.let_go.clear()
     await client.send("relay:a", {"text": "first"}, "told")
     ids = Ids(SystemClock())
@@ -110,8 +111,9 @@ async def test_a_question_does_not_overtake_a_message(troupe) -> None:
     async with asyncio.timeout(5):
         while not await store.outcome(A, message.message_id, 0.0):
             await asyncio.sleep(0)
-    for _ in range(20):  # the host has heard that the question is accepted, and could handle it
-        await asyncio.sleep(0)
+    # The host knows that the question is accepted, and could handle it as it handles this one.
+    assert await ask(troupe, X, "fence") == b"[]"
+    assert not asking.done()
     store.let_go.set()
     assert await asking == b'["first"]'
 
@@ -211,8 +213,10 @@ async def test_a_message_to_one_that_is_on_its_way_is_not_overtaken(troupe) -> N
             await asyncio.sleep(0)
         message = client.message("relay:x", {"text": "second"}, "relay")
         again = asyncio.create_task(host.ask("acme", message.sender, message, X))
-        for _ in range(200):  # x could handle it, and a what x sends, without any poll
+        # x has handled it, and a could handle what x sent as it handles this, without any poll
+        while len(await store.inbox(A, 0, 9)) < 2:
             await asyncio.sleep(0)
+        await ask(troupe, X, "fence")
         store.let_go.set()
         await asyncio.gather(asking, again)
     assert await told(troupe, 2) == ["first", "second"]

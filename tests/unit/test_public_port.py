@@ -43,19 +43,21 @@ def port(number, tmp_path):
 
 
 async def asked(number: int, path: str = "/") -> str:
-    reader, writer = await asyncio.open_connection(ADDRESS, number)
+    return await told(*await asyncio.open_connection(ADDRESS, number), path)
+
+
+async def told(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: str = "/") -> str:
     writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
-    told = await reader.read()
+    answer = await reader.read()
     writer.close()
-    return told.rpartition(b"\r\n")[2].decode()
+    return answer.rpartition(b"\r\n")[2].decode()
 
 
 async def test_who_comes_while_no_replica_is_there_waits_for_one(port, number):
     """Each replacement of the last replica would refuse connections for seconds."""
-    waiting = asyncio.create_task(asked(number))
-    await asyncio.sleep(0)
+    connection = await soon(asyncio.open_connection(ADDRESS, number))
     async with answered(Replica("late"), port):
-        assert await soon(waiting) == "late"
+        assert await soon(told(*connection)) == "late"
 
 
 async def test_every_replica_answers_and_the_end_of_one_takes_nothing_from_the_rest(port, number):

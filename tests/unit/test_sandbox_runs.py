@@ -25,6 +25,7 @@ from tests.workshop import (
     needs_root,
     needs_sandbox,
     processes_with,
+    until,
     wait_until_ended,
 )
 
@@ -113,8 +114,7 @@ async def test_a_cancelled_run_leaves_nothing(tree: Path) -> None:
     """A cancelled job would go on working."""
     marker = a_year()
     running = asyncio.ensure_future(bash(tree, f"setsid sleep {marker} & sleep {marker}; touch x"))
-    while not processes_with(f"sleep\0{marker}"):
-        await asyncio.sleep(0)
+    await until(lambda: processes_with(f"sleep\0{marker}"))
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
@@ -161,9 +161,8 @@ async def test_the_death_of_the_host_ends_its_commands(tree: Path) -> None:
     host = subprocess.Popen(
         [sys.executable, "-c", HOST, str(tree), marker], cwd=Path(__file__).parents[2]
     )
-    while not processes_with(f"sleep\0{marker}"):
-        assert host.poll() is None
-        await asyncio.sleep(0)
+    await until(lambda: processes_with(f"sleep\0{marker}") or host.poll() is not None)
+    assert host.poll() is None
     inside = processes_with(marker)
     host.kill()
     host.wait()
@@ -195,12 +194,7 @@ async def test_a_host_that_dies_while_a_sandbox_is_made_leaves_nothing(tree: Pat
         cwd=Path(__file__).parents[2], check=True,
     )  # fmt: skip
     ran = (tree / "ran").stat().st_size if (tree / "ran").exists() else 0
-    for _ in range(200):  # what was far enough ends by itself, what hangs is found
-        kill_orphans()
-        await asyncio.sleep(0.01)
-        if not processes_with(marker):
-            break
-    assert not processes_with(marker)
+    await until(lambda: kill_orphans() == 0 and not processes_with(marker))
     assert ((tree / "ran").stat().st_size if ran else 0) == ran
 
 
@@ -224,20 +218,17 @@ async def test_a_command_whose_host_is_dead_is_not_begun(tree: Path) -> None:
         cwd=Path(__file__).parents[2], check=False,
     )  # fmt: skip
     assert died.returncode == -signal.SIGKILL
-    for _ in range(500):
-        if not processes_with(marker) or (tree / "ran").exists():
-            break
-        await asyncio.sleep(0.01)
-    assert not processes_with(marker)
+    await until(lambda: not processes_with(marker) or (tree / "ran").exists())
     assert names(tree) == ["a.txt"]
 
 
 async def test_a_living_sandbox_is_no_orphan(tree: Path) -> None:
     """A host that starts would kill the commands of the others on its machine."""
-    running = asyncio.ensure_future(bash(tree, "echo begun > begun; sleep 0.3; echo done"))
-    while not (tree / "begun").exists():
-        await asyncio.sleep(0)
+    command = "touch begun; until [ -e go ]; do sleep 0.01; done; echo done"
+    running = asyncio.ensure_future(bash(tree, command))
+    await until((tree / "begun").exists)
     assert kill_orphans() == 0
+    (tree / "go").touch()
     assert (await running).stdout == b"done\n"
 
 

@@ -22,7 +22,7 @@ from actors.setup.cache import Dependencies
 from actors.setup.recipe import Recipe
 from actors.setup.run import SetupLimits
 from actors.workspace import Workspace
-from tests.workshop import SANDBOX, bash, names, needs_sandbox, put, workspace
+from tests.workshop import SANDBOX, bash, names, needs_sandbox, put, until, workspace
 
 pytestmark = needs_sandbox
 KEY = "0" * 64
@@ -96,10 +96,8 @@ async def test_a_setup_killed_half_way_leaves_nothing_that_is_used(tmp_path: Pat
     )
     victim = subprocess.Popen([sys.executable, "-c", script], cwd=Path.cwd())
     half = tmp_path / "data" / "dependencies" / f"{KEY}.new" / "work" / "lib" / "x"
-    until = time.monotonic() + WITHIN_S
-    while not (half.exists() and half.read_text()):
-        assert time.monotonic() < until and victim.poll() is None
-        await asyncio.sleep(0.02)
+    await until(lambda: (half.exists() and half.read_text()) or victim.poll() is not None)
+    assert victim.poll() is None
     os.kill(victim.pid, signal.SIGKILL)
     victim.wait()
     await dependencies(tmp_path).lay(to_do("mkdir lib; echo whole > lib/y"), space, "job_1")
@@ -142,10 +140,7 @@ async def test_who_waits_too_long_for_another_jobs_setup_is_told_so(
         dependencies(tmp_path).lay(to_do("mkdir lib; sleep 600"), spaces[0], "job_0")
     )
     work = tmp_path / "data" / "dependencies" / f"{KEY}.new" / "work" / "lib"
-    until = time.monotonic() + WITHIN_S
-    while not work.exists():
-        assert time.monotonic() < until
-        await asyncio.sleep(0.02)
+    await until(work.exists)
     with pytest.raises(RepositoryBusyError):
         await dependencies(tmp_path, timeout_s=0.1).lay(to_do("true"), spaces[1], "job_1")
     first.cancel()

@@ -12,7 +12,7 @@ import pytest
 
 from actors.tools import ToolBox, ToolOutput, inside
 from actors.workspace import Workspace
-from tests.workshop import names, needs_sandbox, processes_with, put, toolbox, workspace
+from tests.workshop import names, needs_sandbox, processes_with, put, toolbox, until, workspace
 
 pytestmark = needs_sandbox
 
@@ -208,8 +208,7 @@ async def test_a_cancelled_call_does_not_answer_the_next_one(
     put(space.tree_path, {"a": "a" * 60 + "!", "b": "b\n"})
     await ok(box, "read", path="b")
     slow = asyncio.ensure_future(box.run("grep", {"pattern": "(a+)+$", "path": "a"}))
-    while not slow.done() and not box._files._busy.locked():
-        await asyncio.sleep(0)
+    await until(box._files._busy.locked)
     slow.cancel()
     with pytest.raises(asyncio.CancelledError):
         await slow

@@ -18,10 +18,9 @@ from actors.settings import DepartmentSettings
 from actors.upkeep import EVERY_S, QUIET_S, Upkeep
 from actors.workspace import Workspace
 from tests.unit.test_setup_cache import dependencies, to_do
-from tests.workshop import git, names, needs_sandbox, put, repository, workspace
+from tests.workshop import git, names, needs_sandbox, put, repository, until, workspace
 
 DAY_S = 86_400.0
-WITHIN_S = 30.0
 LARGE = 1 << 40
 
 
@@ -270,10 +269,7 @@ async def test_a_host_begins_it_when_it_starts(tmp_path: Path) -> None:
     (tmp_path / "data").rename(tmp_path / "workspaces")
     made = kinds(DepartmentSettings(data_dir=tmp_path))
     [task] = [task for task in asyncio.all_tasks() if task.get_name() == "upkeep"]
-    until = time.monotonic() + WITHIN_S
-    while names(tmp_path / "workspaces" / "mirrors"):
-        assert time.monotonic() < until
-        await asyncio.sleep(0.01)
+    await until(lambda: not names(tmp_path / "workspaces" / "mirrors"))
     assert made and EVERY_S <= 3_600 and not task.done()
     task.cancel()
 
@@ -287,10 +283,7 @@ async def test_a_failure_is_logged_and_tried_again(
     host = upkeep(tmp_path)
     host.begin()
     [task] = [task for task in asyncio.all_tasks() if task.get_name() == "upkeep"]
-    until = time.monotonic() + WITHIN_S
-    while not caplog.records:
-        assert time.monotonic() < until
-        await asyncio.sleep(0.01)
+    await until(lambda: caplog.records)
     assert caplog.records[0].__dict__["action"] == "caches.failed" and not task.done()
     task.cancel()
 

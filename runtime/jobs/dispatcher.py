@@ -23,7 +23,7 @@ from runtime.jobs.decisions import Decision, refuse
 from runtime.jobs.desk import JobDesk
 from runtime.jobs.holds import HOLDS
 from runtime.jobs.records import JobRecords, Record
-from runtime.jobs.rounds import DECIDE_MAX, ENDED, RETRY, Heard, Unit, packed
+from runtime.jobs.rounds import DECIDE_MAX, ENDED, RETRY, Heard, Unit, packed, rounds
 from runtime.jobs.seat import Seat
 from runtime.jobs.table import JobTable
 from runtime.message import Message
@@ -84,11 +84,12 @@ class Dispatcher:
 
     async def heard(self, heard: Sequence[Heard]) -> None:
         """Decide on all that has come and is due, start what may start, write it together."""
-        async with self._deciding:
-            began_s = _now_s()
-            await self._round(heard)
-            if heard:
-                self._meter.observe("troupe_round_seconds", _now_s() - began_s)
+        for part in rounds(heard):
+            async with self._deciding:
+                began_s = _now_s()
+                await self._round(part)
+                if part:
+                    self._meter.observe("troupe_round_seconds", _now_s() - began_s)
 
     async def _round(self, heard: Sequence[Heard]) -> None:
         await self._records.read(one.job_id for one in heard if one.job_id and not one.over)

@@ -2,12 +2,14 @@
 
 What one message led to, or the start of one job, is a unit.  Units go together,
 in their order, because a commit for each would cost the store and both ends
-several times as much; a unit is never split.  When a commit is refused, each
+several times as much; a unit is never split, and a round is short enough that
+others have something to do meanwhile.  When a commit is refused, each
 of its units is decided on again by itself.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -25,6 +27,9 @@ UNITS_MAX: Final = 64
 """Units of one commit."""
 UNIT_BYTES_MAX: Final = 1 << 20
 """Bytes from which on no further unit joins a commit."""
+ENDS_MAX: Final = 20
+"""Ends of runs that are heard in one round: hosts work on what has taken the place of the first
+while the next are decided on. With all at once, hosts, store and scheduler would work in turns."""
 OVER: Final = frozenset({"completed", "cancelled"})
 """Ends of a run after which nothing is left to decide."""
 
@@ -43,10 +48,16 @@ class Heard:
     """It tells that a job is over."""
 
     @property
+    def ends(self) -> bool:
+        """Whether a run has let go of its slot."""
+        return self.message is not None and self.message.message_type == ENDED
+
+    @property
     def reads_more(self) -> bool:
         """Whether more than the job's record is read to decide on it."""
-        kind = self.message.message_type if self.message is not None else ""
-        return kind == RETRY or (kind == ENDED and not self.over)
+        if self.ends:
+            return not self.over
+        return self.message is not None and self.message.message_type == RETRY
 
     @classmethod
     def of(cls, stored: StoredMessage) -> Heard:
@@ -82,6 +93,19 @@ class Unit:
         return sum(len(put.body or b"") for put in self.decision.puts) + sum(
             len(send.body) for send in self.decision.sends
         )
+
+
+def rounds(heard: Sequence[Heard]) -> list[list[Heard]]:
+    """What has come, in its order, in parts of which each is one round; at least one."""
+    parts: list[list[Heard]] = [[]]
+    ends = 0
+    for one in heard:
+        if one.ends and ends == ENDS_MAX:
+            parts.append([])
+            ends = 0
+        parts[-1].append(one)
+        ends += one.ends
+    return parts
 
 
 def packed(units: list[Unit]) -> list[list[Unit]]:

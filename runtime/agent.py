@@ -30,7 +30,7 @@ from typing import Any, ClassVar, Protocol
 from pydantic import BaseModel, ConfigDict
 
 from runtime.errors import TroupeError
-from runtime.ids import SCHEDULER, AgentId, kind_of
+from runtime.ids import SCHEDULER_AGENT, AgentId, kind_of
 from runtime.job import AgentJob, Job, JobResult
 from runtime.journal import State, Upcaster
 from runtime.message import Attachment, Message, WireModel
@@ -226,7 +226,7 @@ class BaseAgent:
         """Hand a job to the scheduler; its id makes it unique."""
         self.put("job", job.id, job, job_terms(job), expect=ABSENT)
         self.context.send(
-            "scheduler:main", {"jobId": job.id}, "job.queued", message_id=f"queued:{job.id}"
+            SCHEDULER_AGENT, {"jobId": job.id}, "job.queued", message_id=f"queued:{job.id}"
         )
 
     # The surface of the source documents.
@@ -247,7 +247,7 @@ class BaseAgent:
 
     async def stop(self, job_id: str) -> None:
         """Cancel a job of this agent."""
-        self.context.send("scheduler:main", {"jobId": job_id}, "job.cancel")
+        self.context.send(SCHEDULER_AGENT, {"jobId": job_id}, "job.cancel")
 
     def log_event(self, name: str, data: dict[str, Any] | None = None) -> None:
         """Publish `agent:<name>` and log it."""
@@ -283,7 +283,6 @@ class UnhandledMessageError(TroupeError):
 __all__ = [
     "ABSENT",
     "ANY",
-    "SCHEDULER",
     "AgentContext",
     "AgentState",
     "BaseAgent",

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from runtime.clock import iso
 from runtime.errors import InvalidMessageError
-from runtime.ids import SCHEDULER, split
+from runtime.ids import SCHEDULER, SCHEDULER_AGENT, split
 from runtime.message import Message
 from runtime.store.contract import DEAD_LETTERS, Bury, Put, Send, StoredMessage
 from runtime.turn import to_json
@@ -55,7 +55,7 @@ def _run_failed(agent: str, stored: StoredMessage, error: str, now_ms: int) -> t
     ended = Message(
         message_id=f"job.ended:{job_id}:{stored.seq}",
         sender=split(agent)[1],
-        recipient="scheduler:main",
+        recipient=SCHEDULER_AGENT,
         message_type="job.ended",
         content={"jobId": job_id, "outcome": "failed", "final": True, "error": error},
         timestamp=iso(now_ms),

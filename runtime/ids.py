@@ -24,7 +24,8 @@ SYSTEM = "system"
 """The organization of the scheduler and the registry; it may write to every other."""
 HOME = "default"
 """The organization of whoever runs this installation: its admins control what is everybody's."""
-SCHEDULER = Address(f"{SYSTEM}/scheduler:main")
+SCHEDULER_AGENT = AgentId("scheduler:main")
+SCHEDULER = Address(f"{SYSTEM}/{SCHEDULER_AGENT}")
 
 KEY_LENGTH_MAX = 200
 _AGENT_ID = re.compile(r"[a-z][a-z0-9_-]{0,31}:[A-Za-z0-9][A-Za-z0-9._@-]{0,199}")
@@ -65,7 +66,7 @@ def kind_of(agent: str) -> str:
 
 def address(organization: str, agent: str) -> Address:
     """Where an organization's agent lives; the scheduler is everybody's."""
-    if agent == "scheduler:main":
+    if agent == SCHEDULER_AGENT:
         return SCHEDULER
     return Address(f"{organization_id(organization)}/{agent_id(agent)}")
 

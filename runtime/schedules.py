@@ -18,7 +18,7 @@ from typing import Any
 
 from runtime.client import Client
 from runtime.errors import InvalidScheduleError, ScheduleRefusedError
-from runtime.ids import address, agent_id
+from runtime.ids import SCHEDULER_AGENT, address, agent_id
 from runtime.schedule.cron import cron
 from runtime.schedule.record import (
     DEFAULT_NAME,
@@ -33,7 +33,6 @@ from runtime.schedule.view import ScheduleView, body_of, schedule_view
 from runtime.sessions import Session, session_of
 from runtime.store.contract import BATCH_MAX
 
-SCHEDULER = "scheduler:main"
 HISTORY_MAX = 1_000
 
 
@@ -78,7 +77,7 @@ class Schedules:
     async def delete(self, agent: str, name: str = DEFAULT_NAME) -> None:
         """Take an agent off the schedule; one that has none is left alone."""
         content = {"agentId": agent_id(agent), "name": name, "by": self._client.name}
-        answer = await self._client.ask(SCHEDULER, content, "schedule.delete")
+        answer = await self._client.ask(SCHEDULER_AGENT, content, "schedule.delete")
         if not answer["ok"] and answer["code"] != "not_found":
             raise ScheduleRefusedError(answer["code"], answer["detail"])
 
@@ -131,7 +130,7 @@ class Schedules:
         }  # fmt: skip
         if revision is not None:
             content["ifRevision"] = revision
-        answer = await self._client.ask(SCHEDULER, content, "schedule.set")
+        answer = await self._client.ask(SCHEDULER_AGENT, content, "schedule.set")
         record = await self._record(agent, body.name)
         if not answer["ok"] or record is None:
             raise ScheduleRefusedError(answer.get("code", "deleted"), answer.get("detail", ""))

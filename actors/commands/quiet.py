@@ -15,7 +15,7 @@ from typing import Final
 
 from actors.commands.failures import CommandError
 from runtime.client import Client
-from runtime.ids import SCHEDULER, SYSTEM
+from runtime.ids import SCHEDULER, SCHEDULER_AGENT, SYSTEM
 from runtime.job import JobStatus
 from runtime.keys import CACHE_TTL_S, Keys
 from runtime.keys import COLLECTION as KEYS
@@ -87,7 +87,7 @@ async def _cancel(client: Client, ids: list[str]) -> None:
         if id.startswith("issue"):
             await client.send(f"issue:{id}", {"by": "purge"}, "issue.cancel")
         else:
-            await client.send("scheduler:main", {"jobId": id, "by": "purge"}, "job.cancel")
+            await client.send(SCHEDULER_AGENT, {"jobId": id, "by": "purge"}, "job.cancel")
 
 
 async def _unheard(client: Client) -> bool:

@@ -7,7 +7,7 @@ decided before, at the route.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 from fastapi import Body
 from starlette.responses import JSONResponse, Response
@@ -16,11 +16,8 @@ from runtime.client import AskTimeoutError
 from runtime.console.caller import Caller
 from runtime.console.once import Once
 from runtime.console.problems import ProblemError
+from runtime.ids import SCHEDULER_AGENT
 from runtime.message import WireModel
-
-SCHEDULER: Final = "scheduler:main"
-_ABSENT: Final = frozenset({"not_found", "unknown_job"})
-"""The scheduler's codes that mean 404; every other one is a conflict."""
 
 
 class Empty(WireModel):
@@ -51,10 +48,10 @@ async def command(
         ProblemError: 404 or 409, it refused; nothing has changed.
     """
     asked = {**content, "organizationId": caller.principal.organization, "by": caller.by}
-    message_id = await once.send(caller, SCHEDULER, asked, message_type)
+    message_id = await once.send(caller, SCHEDULER_AGENT, asked, message_type)
     wait_s = caller.console.settings.command_wait_s
     try:
-        answer = await caller.client.answer(SCHEDULER, message_id, wait_s)
+        answer = await caller.client.answer(SCHEDULER_AGENT, message_id, wait_s)
     except AskTimeoutError:
         return None
     answer = dict(answer or {})
@@ -62,7 +59,7 @@ async def command(
         return answer
     code = str(answer.get("code", "refused"))
     detail = str(answer.get("detail") or "The scheduler refused.")
-    raise ProblemError(404 if code in _ABSENT else 409, code, detail)
+    raise ProblemError(404 if code == "not_found" else 409, code, detail)
 
 
 def done(answer: dict[str, Any] | None, **known: str) -> Response:

@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 from runtime.client import AskTimeoutError, Client, ConflictError
 from runtime.clock import Clock
 from runtime.errors import CommitRefusedError, DeadLetterError, StoreUnavailableError
-from runtime.ids import Ids, address
+from runtime.ids import SCHEDULER_AGENT, Ids, address
 from runtime.jobs.holds import HOLDS, Hold
 from runtime.message import Message
 from runtime.store.contract import Store
@@ -130,7 +130,7 @@ class Caller:
         await self.repeat(
             "control",
             lambda: self.client.ask(
-                "scheduler:main", content, verb, message_id=message_id, wait_s=ASK_WAIT_S
+                SCHEDULER_AGENT, content, verb, message_id=message_id, wait_s=ASK_WAIT_S
             ),
             lambda answer: {"job": job, "answer": answer},
             msg=message_id,
@@ -146,7 +146,7 @@ class Caller:
         await self.repeat(
             "control",
             lambda: self.client.ask(
-                "scheduler:main",
+                SCHEDULER_AGENT,
                 {"agentId": agent},
                 "agent.resume",
                 message_id=message_id,
@@ -163,7 +163,7 @@ class Caller:
         await self.repeat(
             "schedule",
             lambda: self.client.ask(
-                "scheduler:main", {}, verb, message_id=message_id, wait_s=ASK_WAIT_S
+                SCHEDULER_AGENT, {}, verb, message_id=message_id, wait_s=ASK_WAIT_S
             ),
             msg=message_id,
             key=verb,

@@ -26,7 +26,7 @@ from typing import Any, Final
 
 from runtime.client import ConflictError, Write, expect_absent
 from runtime.errors import CommitRefusedError
-from runtime.ids import HOME
+from runtime.ids import HOME, SCHEDULER_AGENT
 from runtime.job import AgentJob, JobStatus
 from runtime.registry import Registry
 from runtime.store.contract import Commit, Refused, Send, Store
@@ -317,7 +317,7 @@ class Driver(Caller):
         if not theirs:
             raise ConflictError("nothing there")
         answer = await self.client.ask(
-            "scheduler:main", {"jobId": theirs[0].key}, "job.cancel", wait_s=ASK_WAIT_S
+            SCHEDULER_AGENT, {"jobId": theirs[0].key}, "job.cancel", wait_s=ASK_WAIT_S
         )
         if answer["ok"] is not True:
             raise ConflictError(answer["code"])

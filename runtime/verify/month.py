@@ -21,7 +21,7 @@ from typing import Any, Final
 from runtime.client import Client
 from runtime.errors import StoreUnavailableError
 from runtime.group import GroupCommitter
-from runtime.ids import HOME, SCHEDULER, Ids
+from runtime.ids import HOME, SCHEDULER, SCHEDULER_AGENT, Ids
 from runtime.job import AgentJob, JobStatus
 from runtime.jobs.decisions import Decision
 from runtime.message import Message
@@ -281,7 +281,7 @@ class Month:
     async def _ask(self, verb: str, **content: Any) -> None:
         self.counts[verb] += 1
         asked = {"by": "people", **content}
-        await patiently(lambda: self.client.send("scheduler:main", asked, f"schedule.{verb}"))
+        await patiently(lambda: self.client.send(SCHEDULER_AGENT, asked, f"schedule.{verb}"))
 
     def _name(self) -> dict[str, str]:
         number = self.random.randrange(self.size.schedules)

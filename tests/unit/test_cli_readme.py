@@ -46,12 +46,20 @@ def test_every_target_of_the_readme_is_in_the_makefile() -> None:
     assert [target for target in named if not re.search(rf"^{target}:", makefile, re.M)] == []
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/glossary.md"])
+DOCUMENTS = ["README.md", "CHANGELOG.md", *sorted(
+    str(page.relative_to(ROOT)) for page in (ROOT / "docs").rglob("*.md"))]  # fmt: skip
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_link_leads_somewhere(document: str) -> None:
     """A reader would be sent to a page that is not there."""
     text = (ROOT / document).read_text()
     folder = (ROOT / document).parent
-    links = re.findall(r"\]\(([^)#]+)\)", text)
-    code = re.findall(r"`?((?:actors|runtime|docs|examples)/[\w/]+\.(?:py|md))\b", text)
+    links = re.findall(r"\]\(([^)#]+)[^)]*\)", text)
+    code = re.findall(
+        r"(?<![\w/])((?:actors|runtime|docs|examples|tests)/[\w/.-]*\w)\b(?!\*)", text
+    )
     missing = [link for link in links if "://" not in link and not (folder / link).exists()]
-    assert missing + [file for file in code if not (ROOT / file).exists()] == []
+    named = [ROOT / name for name in code]
+    gone = [path for path in named if not (path.exists() or path.with_suffix(".py").exists())]
+    assert (missing, gone) == ([], [])

@@ -279,8 +279,9 @@ def codes_of_the_source() -> set[str]:
             found |= set(re.findall(r'ProblemError\(\s*\d+,\s*"(\w+)"', text))
             found |= set(re.findall(r'unavailable\(\s*"(\w+)"', text))
             found |= set(re.findall(r'invalid\(\s*[^,()]+,\s*"(\w+)"', text))
-    for path in (ROOT / "runtime" / "scheduler.py", *(ROOT / "runtime" / "jobs").glob("*.py")):
-        found |= set(re.findall(r'refuse\(\s*"(\w+)"', path.read_text()))
+    deciding = ("scheduler.py", "jobs/*.py", "plans/*.py")
+    for path in (path for names in deciding for path in (ROOT / "runtime").glob(names)):
+        found |= set(re.findall(r'refused?\(\s*"(\w+)"', path.read_text()))
     return found | {"not_found", "method_not_allowed"}
 
 

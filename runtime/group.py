@@ -1,9 +1,10 @@
 """Group commit: what gathered while the last commit was out goes in the next one.
 
-One call to the store is in flight at a time; measured, more only makes each
-slower.  A call whose outcome is unknown is repeated with the same content
-until the store answers, so a commit can be refused because it had landed:
-callers treat a refusal as "read again what is there", never as "not written".
+One call to the store is in flight at a time unless told otherwise; measured, more
+only makes each slower where callers wait for each other's answers.  A call whose
+outcome is unknown is repeated with the same content until the store answers, so a
+commit can be refused because it had landed: callers treat a refusal as "read again
+what is there", never as "not written".
 A commit that can't be written at all fails alone: its batch is repeated one by one.
 """
 
@@ -38,10 +39,17 @@ _Waiting = tuple[Commit, "asyncio.Future[Answer]"]
 class GroupCommitter:
     """Commits for everybody in one process."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, abreast: int = 1, together: int = BATCH_MAX) -> None:
+        """
+        Args:
+            abreast: calls in flight, >= 1; with more, commits must not depend on their order.
+            together: commits in one call, 1..BATCH_MAX.
+        """
         self._store = store
+        self._abreast = abreast
+        self._together = together
         self._waiting: deque[_Waiting] = deque()
-        self._pump: asyncio.Task[None] | None = None
+        self._pumps: list[asyncio.Task[None]] = []
         self._telling: set[asyncio.Task[None]] = set()
         self.refused = 0
         """Commits refused so far."""
@@ -54,14 +62,20 @@ class GroupCommitter:
         """
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append((commit, future))
-        if self._pump is None or self._pump.done():
-            self._pump = asyncio.create_task(self._run())
+        if len(self.pumps) < self._abreast:
+            self._pumps.append(asyncio.create_task(self._run()))
         return future
+
+    @property
+    def pumps(self) -> list[asyncio.Task[None]]:
+        """What is under way."""
+        self._pumps = [pump for pump in self._pumps if not pump.done()]
+        return self._pumps
 
     async def _run(self) -> None:
         while self._waiting:
             await self._settle(
-                [self._waiting.popleft() for _ in range(min(len(self._waiting), BATCH_MAX))]
+                [self._waiting.popleft() for _ in range(min(len(self._waiting), self._together))]
             )
 
     async def _settle(self, batch: list[_Waiting]) -> None:
@@ -98,9 +112,11 @@ class GroupCommitter:
 
     async def close(self) -> None:
         """Stop; commits not answered yet are left with an unknown outcome."""
-        if self._pump is not None:
-            self._pump.cancel()
-            await asyncio.gather(self._pump, *self._telling, return_exceptions=True)
+        pumps = self.pumps
+        for pump in pumps:
+            pump.cancel()
+        if pumps:
+            await asyncio.gather(*pumps, *self._telling, return_exceptions=True)
 
 
 def why_refused(refused: Refused) -> TroupeError:

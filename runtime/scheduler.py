@@ -90,7 +90,7 @@ class Scheduler:
             store, self._seat, self._jobs, self._desk, self._controls, clock, self._meter
         )
         queue = Queue(
-            commit=self._seat.write,
+            commit=self._seat.write_plans,
             admit=self._dispatcher.admit,
             is_open=self._jobs.is_open,
             paused=lambda: self._controls.paused,

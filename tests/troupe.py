@@ -92,8 +92,7 @@ class LocalTroupe:
             run = lane._current
             tasks += [t for t in (activation.task, lane._task) if t is not None]
             tasks += [t for t in ((run._work, run._flush, *run._writes) if run else ()) if t]
-        if host.group._pump is not None:
-            tasks.append(host.group._pump)
+        tasks += host.group.pumps
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -19,6 +19,10 @@ from runtime.store.contract import BATCH_MAX, Ack, Activation, Fence, Refused, S
 logger = logging.getLogger(__name__)
 
 LEASE_S = 10.0
+ABREAST = 2
+"""Calls with changes of schedules in flight: the store has the next as it ends the last."""
+TOGETHER = 4
+"""Commits in one of these calls: what came of the first is seen to while the last are written."""
 RETRY_S = 0.2
 
 
@@ -32,6 +36,7 @@ class Seat:
         self.owner = owner
         self._store = store
         self._group = GroupCommitter(store)
+        self._plans = GroupCommitter(store, ABREAST, TOGETHER)
         self._incarnation = ""
         self._fence = Fence("", 0)
         self._cursor = 0
@@ -96,7 +101,16 @@ class Seat:
             FencedError: the seat is another's.
             StoreError, ValueError: the store can't write this; nothing of it is there.
         """
-        answer = await self._group.commit(decision.commit(self._fence, acks))
+        return await self._written(self._group, decision, acks)
+
+    async def write_plans(self, decision: Decision, acks: tuple[Ack, ...] = ()) -> str | None:
+        """The same for decisions about schedules; those under way at once have no order."""
+        return await self._written(self._plans, decision, acks)
+
+    async def _written(
+        self, group: GroupCommitter, decision: Decision, acks: tuple[Ack, ...]
+    ) -> str | None:
+        answer = await group.commit(decision.commit(self._fence, acks))
         if not isinstance(answer, Refused):
             return None
         if answer.reason in ("stale_epoch", "stale_incarnation"):
@@ -112,3 +126,4 @@ class Seat:
     async def leave(self) -> None:
         """Write nothing more."""
         await self._group.close()
+        await self._plans.close()

@@ -166,8 +166,8 @@ class Planner:
     def _settle(self, entry: Entry) -> tuple[Change | None, bool]:
         """One slice of a schedule's due times, and whether there are more."""
         ready = entry.ready
-        if isinstance(ready, Ready) and self._is_plain(entry, ready):
-            return fired(entry, ready, self.facts(entry)), False
+        if isinstance(ready, Ready) and self._holds(entry, ready):
+            return fired(entry, ready, self.clock.now_ms()), False
         try:
             dues, next_ms = self._dues(entry)
         except InvalidScheduleError as error:
@@ -195,18 +195,14 @@ class Planner:
             change.sends += commands("cancel", entry, entry.record.active, moment.now_ms)
         return change.finish(), more
 
-    def _is_plain(self, entry: Entry, ready: Ready) -> bool:
-        """Whether what was prepared is what is to happen: it is time, and nothing is in its way."""
-        record, spec, now_ms = entry.record, entry.spec, self.clock.now_ms()
+    def _holds(self, entry: Entry, ready: Ready) -> bool:
+        """Whether what was prepared is what is to happen: it is time, and all is as it was."""
+        next_ms, now_ms = ready.record.next_ms, self.clock.now_ms()
         return (
-            record.next_ms == ready.run.due_ms
+            ready.of is entry.record
             and 0 <= now_ms - ready.run.occurrence.at_ms <= GRACE_MS
-            and (ready.next_ms is None or ready.next_ms > now_ms)
-            and (not record.active or spec.overlap == "allow")
-            and not record.waiting
-            and record.status == "active"
-            and not spec.only_if_changed
-            and spec.budget_usd_per_day is None
+            and (next_ms is None or next_ms > now_ms)
+            and ready.head == self.book.head(entry)
             and not self._queue.paused()
         )
 
@@ -220,7 +216,7 @@ class Planner:
             soon = self.book.table.soon(until_ms, CHUNK)
             for entry in soon:
                 try:
-                    entry.ready = prepared(entry) or NOTHING
+                    entry.ready = prepared(entry, self.book.head(entry)) or NOTHING
                 except InvalidScheduleError:  # it is told of when it is due
                     entry.ready = NOTHING
             if not soon:

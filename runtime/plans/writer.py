@@ -201,48 +201,69 @@ class Run:
 
 @dataclass(frozen=True)
 class Ready:
-    """A schedule's next run, and what comes after it."""
+    """A schedule's next run with what it writes, but for the moment at which it is decided.
 
+    It holds for the record that it was made of and for the repository's commit of then.
+    """
+
+    of: Schedule
+    head: str | None
     run: Run
-    next_ms: int | None
-    wake_ms: int | None
+    record: Schedule
+    """The record once the run is fired."""
+    put: Put
+    """That record's."""
 
 
-def prepared(entry: Entry) -> Ready | None:
-    """What can be made of the next due time beforehand; None: it has to be looked at then."""
+def prepared(entry: Entry, head: str | None) -> Ready | None:
+    """What can be made of the next due time beforehand; None: it has to be looked at then.
+
+    Args:
+        head: the repository's commit.
+    """
     record = entry.record
     due_ms, plan = record.next_ms, entry.plan
-    if due_ms is None or plan is None or record.status != "active" or record.waiting:
+    if due_ms is None or plan is None or not _is_plain(record, entry.spec):
         return None
     next_ms = plan.next_after(due_ms)
     start_ms = record.wake_ms if record.wake_ms is not None else due_ms
-    facts = Facts(start_ms)
-    run = _run(record, entry.spec, Waiting(due_ms, False), facts)
-    return Ready(run, next_ms, None if next_ms is None else entry.start_ms(next_ms))
-
-
-def fired(entry: Entry, ready: Ready, facts: Facts) -> Change:
-    """The change of a due time that starts at its time and meets nothing; as `settled` makes it."""
-    record, run = entry.record, ready.run
-    late_ms = max(0, facts.now_ms - run.occurrence.at_ms)
-    occurrence = msgspec.structs.replace(run.occurrence, at_ms=facts.now_ms, late_ms=late_ms)
-    change = Change(entry, None, [_ledger(record, occurrence, guarded=True), run.put])
-    change.jobs.append(run.job)
-    change.fired_ms.append(run.occurrence.at_ms)
-    change.record = msgspec.structs.replace(
+    run = _run(record, entry.spec, Waiting(due_ms, False), Facts(start_ms))
+    then = msgspec.structs.replace(
         record,
-        accounted_ms=run.due_ms,
-        next_ms=ready.next_ms,
-        wake_ms=ready.wake_ms,
+        accounted_ms=due_ms,
+        next_ms=next_ms,
+        wake_ms=None if next_ms is None else entry.start_ms(next_ms),
         streak=None,
         active=(*record.active, run.job.id),
         runs=record.runs + 1,
-        last_due_ms=run.due_ms,
+        last_due_ms=due_ms,
         last_job_id=run.job.id,
         last_outcome=FIRED,
-        seen_head=facts.head or record.seen_head,
+        seen_head=head or record.seen_head,
     )
-    return change.finish()
+    return Ready(record, head, run, then, Change(entry, then).finish().puts[0])
+
+
+def _is_plain(record: Schedule, spec: Spec) -> bool:
+    """Whether a due time of it will start whatever the moment, unless the scheduler is paused."""
+    return (
+        record.status == "active"
+        and not record.waiting
+        and (not record.active or spec.overlap == "allow")
+        and not spec.only_if_changed
+        and spec.budget_usd_per_day is None
+    )
+
+
+def fired(entry: Entry, ready: Ready, now_ms: int) -> Change:
+    """The change of a due time that starts at its time and meets nothing; as `settled` makes it."""
+    run = ready.run
+    start_ms = run.occurrence.at_ms
+    occurrence = msgspec.structs.replace(
+        run.occurrence, at_ms=now_ms, late_ms=max(0, now_ms - start_ms)
+    )
+    puts = [_ledger(ready.of, occurrence, guarded=True), run.put, ready.put]
+    return Change(entry, ready.record, puts, jobs=[run.job], fired_ms=[start_ms])
 
 
 def _fire(change: Change, record: Schedule, spec: Spec, one: Waiting, facts: Facts) -> str:

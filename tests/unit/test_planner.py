@@ -17,6 +17,9 @@ from runtime.client import Write
 from runtime.errors import JobFailedError
 from runtime.hosting.host import HostSettings
 from runtime.job import AgentJob, Job, JobResult, JobStatus
+from runtime.plans.planner import AHEAD_S
+from runtime.plans.writer import Facts, Ready, fired, settled
+from runtime.schedule.policy import Moment, settle
 from runtime.schedule.record import (
     Occurrence,
     Schedule,
@@ -397,6 +400,46 @@ async def test_nothing_runs_while_nothing_has_changed(plans: Plans) -> None:
     await asyncio.sleep(1_200)
     outcomes = await plans.outcomes()
     assert (outcomes["fired"], outcomes["skipped_unchanged"]) == (2, 3)
+
+
+@planned
+async def test_what_is_made_beforehand_is_not_of_another_commit(plans: Plans) -> None:
+    """A push between the making and the due time would be forgotten by the run that follows."""
+    push = {"event": "push", "repository": "https://git/x", "branch": "main", "commit": "abc"}
+    await plans.set(cron="*/10 * * * *", repository="https://git/x")
+    await plans.client.ask("scheduler:main", push, "schedule.event")
+    entry = next(iter(plans.troupe.scheduler._planner.book.table))
+    while not isinstance(entry.ready, Ready):
+        await asyncio.sleep(0.1)
+    assert entry.ready.record.seen_head == "abc"
+    await plans.client.ask("scheduler:main", {**push, "commit": "def"}, "schedule.event")
+    await asyncio.sleep(AHEAD_S + 1)
+    assert (await plans.outcomes())["fired"] == 1
+    assert (await plans.record()).seen_head == "def"
+
+
+@planned
+async def test_what_is_made_beforehand_is_what_would_be_made_then(plans: Plans) -> None:
+    """A due time would be accounted for in another way when there was no time to prepare."""
+    await plans.set(cron="*/10 * * * *", payload={"seconds": 1}, priority="high")
+    entry = next(iter(plans.troupe.scheduler._planner.book.table))
+    while not isinstance(entry.ready, Ready):
+        await asyncio.sleep(0.1)
+    now_ms = entry.ready.run.occurrence.at_ms + 7
+    before, due_ms = fired(entry, entry.ready, now_ms), entry.ready.run.due_ms
+    fates = settle(entry.spec, (), [due_ms], Moment(now_ms))
+    change = settled(
+        entry, entry.record, fates, Facts(now_ms), first_ms=due_ms, accounted_ms=due_ms,
+        next_ms=due_ms + 10 * MINUTE_MS,
+    ).finish()  # fmt: skip
+    assert before.record == change.record
+    assert before.fired_ms == change.fired_ms
+    then = {put.collection: put for put in change.puts}
+    for put in before.puts:
+        if put.collection == "job":  # it says when it was queued: at its time
+            assert put.key == then["job"].key
+        else:
+            assert put == then[put.collection]
 
 
 @planned

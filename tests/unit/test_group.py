@@ -1,0 +1,52 @@
+"""Group commit: what goes in one call to the store, and how many calls there are at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from runtime.group import GroupCommitter
+from runtime.store.contract import Commit, Committed, Refused
+from runtime.store.memory import MemoryStore
+from runtime.verify.loop import LoopClock, run
+
+
+class Slow(MemoryStore):
+    """Notes the sizes of the calls, and how many were open at the most."""
+
+    def __init__(self) -> None:
+        super().__init__(LoopClock(asyncio.get_running_loop()))
+        self.sizes: list[int] = []
+        self.open = self.most = 0
+
+    async def commit(self, commits: Sequence[Commit]) -> list[Committed | Refused]:
+        self.sizes.append(len(commits))
+        self.open += 1
+        self.most = max(self.most, self.open)
+        await asyncio.sleep(1)
+        self.open -= 1
+        return await super().commit(commits)
+
+
+async def sizes_of(commits: int, abreast: int, together: int) -> tuple[list[int], int]:
+    store = Slow()
+    group = GroupCommitter(store, abreast, together)
+    answers = []
+    for _ in range(commits):
+        answers.append(group.commit(Commit("acme")))
+        await asyncio.sleep(0)
+    assert all(isinstance(answer, Committed) for answer in await asyncio.gather(*answers))
+    # whoever comes as the last call ends is written too
+    assert isinstance(await group.commit(Commit("acme")), Committed)
+    await group.close()
+    return store.sizes, store.most
+
+
+def test_calls_have_the_size_and_the_number_that_they_may_have() -> None:
+    """A burst of schedules would go as one call, and nothing be done before all of it was."""
+    assert run(sizes_of(11, 2, 4)) == ([1, 1, 4, 4, 1, 1], 2)
+
+
+def test_one_call_at_a_time_takes_all_that_has_gathered() -> None:
+    """Hosts and the store would answer each other in ever smaller pieces."""
+    assert run(sizes_of(11, 1, 1_000)) == ([1, 10, 1], 1)

@@ -34,7 +34,6 @@ from actors.errors import (
     TreeMissingError,
     WorkspaceError,
 )
-from actors.export import Person, commit_environment, commit_message
 from actors.git import check_object, encode
 from actors.mirror import Mirror, RepositorySource, Share, locked, mirror
 from actors.names import Names
@@ -209,7 +208,11 @@ class Workspace:
         """What another machine with `old` needs to have `new`; empty if they are the same."""
         if check_object(old) == check_object(new):
             return b""
-        return await self._pack(f"{new}\n^{old}\n")
+        packed = await self.git.run(
+            "pack-objects", "--revs", "--stdout", "-q", "--window=0",
+            stdin=f"{new}\n^{old}\n".encode(), output_bytes_max=DELTA_BYTES_MAX,
+        )  # fmt: skip
+        return packed.stdout
 
     async def apply_delta(self, delta: bytes, new: str) -> None:
         """Take what `delta` gave elsewhere; doing it again changes nothing.
@@ -244,44 +247,6 @@ class Workspace:
     async def changes(self, old: str, new: str) -> list[Change]:
         """What differs, path by path."""
         return parse(await self._compare(old, new, "--raw", "--numstat", "-z", "--no-abbrev"))
-
-    async def read_at(self, tree: str, path: str) -> bytes | None:
-        """A file's content (of a link: its target) in a state; None if there is no such file."""
-        entry = await self.git.run(
-            "ls-tree", "-z", "--full-tree", check_object(tree), "--", path, codes=(0, 1, 128)
-        )
-        header, _, name = entry.text.rstrip("\0").partition("\t")
-        if entry.exit_code != 0 or name != path or " blob " not in header:
-            return None
-        return (await self.git.run("cat-file", "blob", header.split(" ")[2])).stdout
-
-    async def export_commit(
-        self,
-        tree: str,
-        *,
-        author: Person,
-        committer: Person,
-        message: str,
-        at_ms: int,
-        trailers: Sequence[tuple[str, str]] = (),
-        parents: Sequence[str] | None = None,
-    ) -> str:
-        """Make a commit of a state, on the base unless `parents` are given, and return its id.
-
-        The same arguments make the same commit.
-        """
-        ancestors = [self.base_commit] if parents is None else parents
-        words = [word for parent in ancestors for word in ("-p", check_object(parent))]
-        made = await self.git.run(
-            "commit-tree", "--no-gpg-sign", check_object(tree), *words,
-            stdin=encode(commit_message(message, trailers)),
-            env=commit_environment(author, committer, at_ms),
-        )  # fmt: skip
-        return made.text
-
-    async def export_pack(self, commit: str) -> bytes:
-        """The objects of a commit that its repository may lack: for `git index-pack --stdin`."""
-        return await self._pack(f"{check_object(commit)}\n^{self.base_commit}\n")
 
     def release(self) -> None:
         """Leave the workspace where it is, for whoever opens it next; idempotent."""
@@ -343,13 +308,6 @@ class Workspace:
     async def _compare(self, old: str, new: str, *how: str, paths: Sequence[str] = ()) -> bytes:
         check_object(old), check_object(new)
         return (await self.git.run("diff-tree", "-r", "-M", *how, old, new, "--", *paths)).stdout
-
-    async def _pack(self, wanted: str) -> bytes:
-        packed = await self.git.run(
-            "pack-objects", "--revs", "--stdout", "-q", "--window=0",
-            stdin=wanted.encode(), output_bytes_max=DELTA_BYTES_MAX,
-        )  # fmt: skip
-        return packed.stdout
 
     def _index_stamp(self) -> bytes:
         """The index's checksum of itself: the same stamp, the same entries."""

@@ -66,10 +66,6 @@ class NondeterminismError(TroupeError):
     """A recorded step was asked for again with a different request."""
 
 
-class UncertainEffectError(TroupeError):
-    """An outside call may or may not have happened and its target can't be asked."""
-
-
 class SettingsError(TroupeError):
     """A setting has a value that can't be used."""
 

@@ -15,7 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from actors.delivery import Delivered, DeliveryOrder, deliver
 from actors.mirror import RepositorySource
+from actors.records import AgentIssue, IssueSubmission, Review
 from actors.sandbox import Completed, Sandbox, owner_of_job
 from actors.sandbox.command import SYSTEM_PATH
 from actors.tools import ToolBox
@@ -162,6 +164,29 @@ def processes_with(marker: str) -> list[int]:
         except OSError:
             continue
     return found
+
+
+async def recorded(space: Workspace, tree: str, path: str) -> bytes | None:
+    """A file's content (of a link: its target) in a state; None if there is no such file."""
+    found = await space.git.run("cat-file", "blob", f"{tree}:{path}", codes=(0, 128))
+    return found.stdout if found.exit_code == 0 else None
+
+
+async def delivered(space: Workspace, tree: str, repository: Path | None = None) -> Delivered:
+    """Deliver a state as if a person had approved it; without a repository, the patch only."""
+    patch = await space.diff(space.base_tree, tree)
+    said = IssueSubmission(source="manual", title="A change")
+    at = "2026-11-21T08:00:00.000Z"
+    review = Review(
+        id="review_1", issue_id="issue_1", job_id="job_1", organization_id="acme",
+        status="approved", artifact_hash=hashlib.sha256(patch).hexdigest(), summary="",
+        requested_at=at, decided_at=at, decided_by="ann",
+    )  # fmt: skip
+    issue = AgentIssue.of(said, "issue_1", "acme", at)
+    kept = space.git.git_dir.parent / "deliveries"
+    return await deliver(
+        DeliveryOrder(issue, review, patch, space.base_commit, tree, space.git, kept, repository)
+    )
 
 
 async def until(look: Callable[[], object], within_s: float = 30.0) -> None:

@@ -18,13 +18,21 @@ from actors.errors import (
     RepositoryUnsafeError,
     SnapshotRefusedError,
 )
-from actors.export import Person
 from actors.git import Git
 from actors.mirror import RepositorySource
 from actors.workspace import Workspace
-from tests.workshop import commit, git, names, put, repository, toolbox, workspace
+from tests.workshop import (
+    commit,
+    delivered,
+    git,
+    names,
+    put,
+    recorded,
+    repository,
+    toolbox,
+    workspace,
+)
 
-ME = Person("a", "a@example.org")
 HOOKS = ("pre-commit", "post-commit", "post-checkout", "post-index-change",
          "reference-transaction", "post-rewrite", "pre-auto-gc", "fsmonitor-watchman",
          "post-merge", "update", "post-update", "pre-receive", "post-receive")  # fmt: skip
@@ -71,10 +79,7 @@ async def use(space: Workspace) -> None:
         await space.delta(space.base_tree, tree)
         await space.diff(space.base_tree, tree)
         await space.changes(space.base_tree, tree)
-        made = await space.export_commit(
-            tree, author=ME, committer=ME, message="x", at_ms=0, trailers=[("evil", "x")]
-        )
-        await space.export_pack(made)
+        await delivered(space, tree)
     await space.has(space.base_tree)
     box = toolbox(space)
     for name, asked in (("git_diff", {}), ("git_log", {}),
@@ -118,13 +123,10 @@ async def test_03_hooks_and_settings_of_the_users_repository(tmp_path: Path, can
     space = await workspace(tmp_path)
     await use(space)
     put(space.tree_path, {"b": "2"})
-    made = await space.export_commit(
-        await space.snapshot(), author=ME, committer=ME, message="x", at_ms=0
-    )
+    made = await delivered(space, await space.snapshot(), origin)
     owner = Git(origin / ".git")
-    await owner.run("index-pack", "--stdin", stdin=await space.export_pack(made))
-    await owner.run("update-ref", "refs/heads/troupe/x", made, "")
-    await owner.run("log", "-p", "--no-ext-diff", "--no-textconv", made)
+    await owner.run("log", "-p", "--no-ext-diff", "--no-textconv", str(made.commit))
+    assert (await owner.run("cat-file", "blob", f"{made.branch}:b")).text == "2"
     assert not canary.exists()
 
 
@@ -225,11 +227,11 @@ async def test_10_options_in_the_place_of_names(tmp_path: Path, canary: Path) ->
             Workspace.open(tmp_path / "data", "job_2", source, word),
             Workspace.open(tmp_path / "data", "job_2", RepositorySource(word)),
             space.restore(word), space.diff(word, word), space.changes(space.base_tree, word),
-            space.has(word), space.delta(word, word), space.export_pack(word),
+            space.has(word), space.delta(word, word),
         ):  # fmt: skip
             with pytest.raises(AgentError):
                 await call
-        assert await space.read_at(space.base_tree, word) is None
+        assert await recorded(space, space.base_tree, word) is None
         await space.diff(space.base_tree, space.base_tree, [word])
         await space.snapshot(only=[word])
         for name, asked in (("git_diff", {"paths": [word]}), ("git_log", {"path": word}),
@@ -267,7 +269,7 @@ async def test_13_attributes_that_change_bytes(tmp_path: Path) -> None:
     attributes = "* text eol=crlf ident export-subst working-tree-encoding=UTF-16LE\n"
     put(space.tree_path, {".gitattributes": attributes, "a": b"$Id$\r\n\n\xff"})
     tree = await space.snapshot()
-    assert await space.read_at(tree, "a") == b"$Id$\r\n\n\xff"
+    assert await recorded(space, tree, "a") == b"$Id$\r\n\n\xff"
 
 
 async def test_14_files_named_like_gits_own(tmp_path: Path) -> None:
@@ -276,7 +278,7 @@ async def test_14_files_named_like_gits_own(tmp_path: Path) -> None:
     like = ("index.lock", "HEAD", "config", "objects/info/alternates", "refs/heads/main", "index")
     put(space.tree_path, {name: "ref: /etc/passwd\n" for name in like})
     tree = await space.snapshot()
-    assert await space.read_at(tree, "objects/info/alternates") == b"ref: /etc/passwd\n"
+    assert await recorded(space, tree, "objects/info/alternates") == b"ref: /etc/passwd\n"
     await space.restore(space.base_tree)
     assert names(space.tree_path) == ["README.md"]
 

@@ -18,7 +18,7 @@ from actors.errors import (
 )
 from actors.mirror import RepositorySource
 from actors.workspace import Workspace
-from tests.workshop import commit, fingerprint, git, names, put, repository, workspace
+from tests.workshop import commit, fingerprint, git, names, put, recorded, repository, workspace
 
 
 @pytest.fixture
@@ -137,7 +137,7 @@ async def test_a_repository_with_sha256_objects_can_be_worked_on(tmp_path: Path)
     put(space.tree_path, {"b": "2"})
     tree = await space.snapshot()
     assert len(tree) == 64
-    assert await space.read_at(tree, "b") == b"2"
+    assert await recorded(space, tree, "b") == b"2"
 
 
 async def test_a_job_keeps_its_base_when_the_branch_moves_on(origin: Path, tmp_path: Path) -> None:

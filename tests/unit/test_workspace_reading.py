@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 
 from actors.changes import Change
-from actors.export import Person, commit_message
-from actors.git import Git, decode
+from actors.export import Person, commit_environment, commit_message
+from actors.git import decode
 from tests.workshop import git, put, workspace
-
-AGENT = Person("Code (agent)", "agent+code@example.org")
-SERVICE = Person("Troupe", "troupe@example.org")
 
 
 async def test_the_diff_applied_to_the_base_gives_the_state(tmp_path: Path) -> None:
@@ -71,53 +67,6 @@ async def test_each_kind_of_change_is_told_apart(tmp_path: Path) -> None:
     assert await space.changes(tree, tree) == []
 
 
-async def test_a_file_is_read_as_it_was_in_a_state(tmp_path: Path) -> None:
-    """The gates would read a policy that the agent has just changed."""
-    space = await workspace(tmp_path, {"a": "1", "d/b": b"\r\n\xff", "[x]": "2"})
-    (space.tree_path / "l").symlink_to("/etc/passwd")
-    tree = await space.snapshot()
-    put(space.tree_path, {"a": "2"})
-    expected = {"a": b"1", "d/b": b"\r\n\xff", "[x]": b"2", "l": b"/etc/passwd", "d": None,
-                "nothing": None, "d/": None, "../a": None, "/a": None, "-a": None}  # fmt: skip
-    assert {path: await space.read_at(tree, path) for path in expected} == expected
-
-
-async def test_a_commit_is_the_same_whenever_it_is_made_again(tmp_path: Path) -> None:
-    """A delivery that is repeated after a crash would make a second commit."""
-    space = await workspace(tmp_path)
-    put(space.tree_path, {"a": "1"})
-    tree = await space.snapshot()
-    made = [
-        await space.export_commit(
-            tree, author=AGENT, committer=SERVICE, message="fix: the sum\n\nBecause.",
-            at_ms=1_700_000_000_999, trailers=[("Agent-Run", "job_1"), ("Agent-Issue", "issue_1")],
-        )
-        for _ in range(2)
-    ]  # fmt: skip
-    assert made[0] == made[1]
-    shown = (await space.git.run("cat-file", "commit", made[0])).text
-    assert shown == (
-        f"tree {tree}\nparent {space.base_commit}\n"
-        "author Code (agent) <agent+code@example.org> 1700000000 +0000\n"
-        "committer Troupe <troupe@example.org> 1700000000 +0000\n\n"
-        "fix: the sum\n\nBecause.\n\nAgent-Run: job_1\nAgent-Issue: issue_1"
-    )
-
-
-async def test_the_users_repository_takes_the_pack_of_a_commit(tmp_path: Path) -> None:
-    """Delivered work would not arrive whole."""
-    space = await workspace(tmp_path)
-    put(space.tree_path, {"a/b": "1"})
-    commit = await space.export_commit(
-        await space.snapshot(), author=AGENT, committer=SERVICE, message="x", at_ms=0
-    )
-    mine = Git(tmp_path / "origin" / ".git")
-    await mine.run("index-pack", "--stdin", "--strict", stdin=await space.export_pack(commit))
-    await mine.run("update-ref", "refs/heads/troupe/x", commit, "0" * 40)
-    assert git(tmp_path / "origin", "show", "troupe/x:a/b") == "1"
-    git(tmp_path / "origin", "fsck", "--strict", "--connectivity-only")
-
-
 @pytest.mark.parametrize(
     ("message", "trailers", "expected"),
     [
@@ -140,13 +89,12 @@ def test_a_trailer_needs_a_name(name: str) -> None:
         commit_message("x", [(name, "v")])
 
 
-async def test_an_authors_name_can_not_forge_another(tmp_path: Path) -> None:
+def test_an_authors_name_can_not_forge_another() -> None:
     """A name with angle brackets or line breaks would change who a commit is from."""
-    space = await workspace(tmp_path)
     evil = Person("Eve> 1 +0\nauthor Bob <bob", "e<v>e@example.org\n")
-    commit = await space.export_commit(
-        space.base_tree, author=evil, committer=SERVICE, message=os.linesep, at_ms=0, parents=[]
-    )
-    lines = (await space.git.run("cat-file", "commit", commit)).text.split("\n")
-    assert lines[1] == "author Eve 1 +0 author Bob bob <eve@example.org> 0 +0000"
-    assert lines[2].startswith("committer Troupe")
+    said = commit_environment(evil, Person("", "\n"), 1_700_000_000_999)
+    assert (said["GIT_AUTHOR_NAME"], said["GIT_AUTHOR_EMAIL"]) == (
+        "Eve 1 +0 author Bob bob", "eve@example.org",
+    )  # fmt: skip
+    assert (said["GIT_COMMITTER_NAME"], said["GIT_COMMITTER_EMAIL"]) == ("unknown", "unknown")
+    assert said["GIT_AUTHOR_DATE"] == said["GIT_COMMITTER_DATE"] == "@1700000000 +0000"

@@ -8,7 +8,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from runtime.store import rules
-from runtime.store.contract import ANY, Commit, Fence, Refused
+from runtime.store.contract import Commit, Fence, Refused
 from runtime.store.memory import MemoryStore
 from runtime.store.remote import CodedStore
 from runtime.store.roster import Agent, Roster
@@ -91,17 +91,6 @@ def _publishes_refused(one: Any) -> Any:
 
 def _accepts_every_document(_: Any) -> Any:
     return lambda puts, view: None
-
-
-def _accepts_every_record(puts_rule: Any) -> Any:
-    """Only job records are written without a look at their revision."""
-
-    def lenient(puts: Any, view: Any) -> Refused | None:
-        known = tuple(replace(one, expect=ANY) if one.collection == "job" else one for one in puts)
-        found: Refused | None = puts_rule(known, view)
-        return found
-
-    return lenient
 
 
 def _never_refuses(_: Any) -> Any:

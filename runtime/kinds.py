@@ -51,7 +51,7 @@ class Kinds:
         return factory(agent_id)
 
     async def _imported(self, kind: str) -> Factory:
-        document = await patiently(lambda: self._store.get("kind", kind))
+        document = await patiently(self._store.get, "kind", kind)
         if document is None:
             raise UnknownAgentKindError(kind)
         record = msgspec.json.decode(document.body, type=KindRecord)

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 from runtime.errors import StoreUnavailableError
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 FIRST_S = 0.05
 CAP_S = 1.0
 
 
-async def patiently(call: Callable[[], Awaitable[T]]) -> T:
-    """The answer of `call`, however long the store is away."""
+async def patiently(call: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+    """The answer of `call` with these arguments, however long the store is away."""
     wait_s = FIRST_S
     while True:
         try:
-            return await call()
+            return await call(*args, **kwargs)
         except StoreUnavailableError:
             await asyncio.sleep(wait_s)
             wait_s = min(CAP_S, wait_s * 2)

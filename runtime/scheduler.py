@@ -21,7 +21,6 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from runtime.backoff import Backoff
@@ -200,16 +199,15 @@ class Scheduler:
                     )
 
     async def _document(self, collection: str, key: str) -> Document | None:
-        return await patiently(lambda: self._store.get(collection, key))
+        return await patiently(self._store.get, collection, key)
 
     async def _all(self, collection: str, terms: list[str]) -> list[Document]:
-        read = partial(
-            self._store.list_documents, collection, None, terms, limit=BATCH_MAX, descending=False
-        )
         found: list[Document] = []
         after: str | None = None
         while True:
-            page = await patiently(partial(read, after=after))
+            page = await patiently(
+                self._store.list_documents, collection, None, terms, after, BATCH_MAX, False
+            )
             found.extend(page)
             if len(page) < BATCH_MAX:
                 return found

@@ -81,7 +81,7 @@ class Place:
 
     async def get(self, collection: str, key: str) -> bytes | None:
         """A document of the agent's organization."""
-        document = await patiently(lambda: self.store.get(collection, key))
+        document = await patiently(self.store.get, collection, key)
         visible = document is not None and document.organization == self.organization
         return document.body if document is not None and visible else None
 

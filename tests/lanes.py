@@ -39,9 +39,9 @@ class Lane:
 
     async def begin(self) -> Activation:
         """As a host does when it starts, and when it finds another incarnation."""
-        incarnation = await patiently(lambda: self.store.register(self.owner, self.owner, 600))
+        incarnation = await patiently(self.store.register, self.owner, self.owner, 600)
         while True:
-            await patiently(lambda: self.store.release(self.owner, [self.agent]))
+            await patiently(self.store.release, self.owner, [self.agent])
             with contextlib.suppress(StoreUnavailableError):
                 if claimed := await self.store.claim(self.owner, 1, [self.agent]):
                     break

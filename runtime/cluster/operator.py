@@ -30,7 +30,7 @@ async def _make(settings: ClusterSettings) -> None:
     keys = Keys(store, SystemClock())
     try:
         present = await asyncio.to_thread(_read, directory.admin_key)
-        if present and await patiently(lambda: keys.authenticate(present)) is not None:
+        if present and await patiently(keys.authenticate, present) is not None:
             return
         token, _ = await keys.create(DEFAULT_ORGANIZATION, Role.ADMIN, "local admin")
         await asyncio.to_thread(_write, directory.admin_key, token)

@@ -74,7 +74,7 @@ async def stored_answer(store: Store, recipient: str, message_id: str, look_s: f
         DeadLetterError: it was given up.
     """
     while True:
-        found = await patiently(lambda: store.outcome(recipient, message_id, look_s))
+        found = await patiently(store.outcome, recipient, message_id, look_s)
         if found is not None and found.status == "dead":
             raise DeadLetterError(found.error or "")
         if found is not None and found.status == "processed":

@@ -63,7 +63,7 @@ class Claims:
 
     async def release(self, agents: list[str]) -> None:
         """Give agents up; what is pending for them makes them ready for anybody."""
-        await patiently(lambda: self._holder.store.release(self._holder.owner, agents))
+        await patiently(self._holder.store.release, self._holder.owner, agents)
         for agent in agents:
             self.early.pop(agent, None)
 

@@ -39,7 +39,7 @@ async def expand(turn: Turn, store: Store) -> None:
     """Turn messages to a role into messages to each agent of it but the sender."""
     for message in turn.broadcasts:
         role = message.recipient.removeprefix(BROADCAST_PREFIX)
-        for member in await patiently(lambda role=role: _members(turn, role, store)):  # type: ignore[misc]
+        for member in await patiently(_members, turn, role, store):
             _, agent = split(member.key)
             if agent != turn.agent:
                 turn.deliver(message, agent)

@@ -77,9 +77,7 @@ class Folded:
         events: list[contract.JournalEvent] = []
         while len(events) < version:
             after = len(events)
-            page = await patiently(
-                lambda after=after: store.journal(self.address, after, contract.BATCH_MAX)  # type: ignore[misc]
-            )
+            page = await patiently(store.journal, self.address, after, contract.BATCH_MAX)
             if page and page[0].version != len(events) + 1:
                 raise HistoryForgottenError(self.address, page[0].version)
             if not page:

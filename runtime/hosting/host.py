@@ -108,7 +108,7 @@ class Host:
     async def start(self) -> None:
         """Register and begin to work; waits for the store as long as it takes."""
         self._incarnation = await patiently(
-            lambda: self.store.register(self.owner, self.name, self._settings.lease_s)
+            self.store.register, self.owner, self.name, self._settings.lease_s
         )
         for loop in (self._renew, self._poll, self._claim, self._retire, self._sweep):
             self._tasks.append(asyncio.create_task(loop(), name=f"{self.name}:{loop.__name__}"))
@@ -256,7 +256,7 @@ class Host:
             except TimeoutError:
                 pass
             self._doubtful.clear()
-            renewed = await patiently(lambda: self.store.renew(self.owner, self._settings.lease_s))
+            renewed = await patiently(self.store.renew, self.owner, self._settings.lease_s)
             incarnation = (await patiently(self.store.health)).incarnation
             if not renewed or incarnation != self._incarnation:
                 await self._begin_anew()
@@ -268,7 +268,7 @@ class Host:
             self.lost(activation)
         self.owner = f"{self.name}/{self.ids.ulid()}"
         self._incarnation = await patiently(
-            lambda: self.store.register(self.owner, self.name, self._settings.lease_s)
+            self.store.register, self.owner, self.name, self._settings.lease_s
         )
         self._order.begin_anew()
         if self._parked is not None:

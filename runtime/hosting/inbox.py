@@ -89,9 +89,7 @@ async def whole(
     last = claimed[-1] if len(claimed) >= LONG else None
     while last is not None:
         after = last.seq
-        page = await patiently(
-            lambda after=after: store.inbox(agent, after, BATCH_MAX)  # type: ignore[misc]
-        )
+        page = await patiently(store.inbox, agent, after, BATCH_MAX)
         found.extend(page)
         last = page[-1] if page else None
     return tuple(found)

@@ -176,7 +176,7 @@ class Suspects:
 
     async def _known(self, stored: StoredMessage) -> Mark | None:
         store, key = self._activation.host.store, self._key(stored)
-        document = await patiently(lambda: store.get(COLLECTION, key))
+        document = await patiently(store.get, COLLECTION, key)
         return msgspec.json.decode(document.body, type=Mark) if document is not None else None
 
     async def _write(self, stored: StoredMessage, mark: Mark) -> None:

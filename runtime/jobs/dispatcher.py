@@ -150,13 +150,13 @@ class Dispatcher:
     async def _decide_on(self, known: Record, message: Message) -> Decision:
         job, revision = known.job, known.revision
         if message.message_type == ENDED:
-            asked = await patiently(lambda: self._store.get("asked", job.id))
+            asked = await patiently(self._store.get, "asked", job.id)
             word = asked.body.decode() if asked is not None else None
             return self._desk.ended(job, revision, message, word)
         if message.message_type != RETRY:
             return self._desk.decide(job, revision, message)
         key = decisions.letter_key(job.id)
-        letter = await patiently(lambda: self._store.get(DEAD_LETTERS, key))
+        letter = await patiently(self._store.get, DEAD_LETTERS, key)
         return self._desk.retry(job, revision, message, letter)
 
     def _release(self, job_id: str) -> None:
@@ -260,7 +260,7 @@ class Dispatcher:
             if known is not None and known.job.agent_id is not None:
                 where = address(known.job.organization_id, known.job.agent_id)
         if where is not None:
-            document = await patiently(lambda: self._store.get(HOLDS, where))
+            document = await patiently(self._store.get, HOLDS, where)
             self._desk.holds.reload(where, document)
 
 

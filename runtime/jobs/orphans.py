@@ -46,9 +46,7 @@ async def _pending(store: Store, agent: str) -> list[StoredMessage]:
     found: list[StoredMessage] = []
     while True:
         after = found[-1].seq if found else 0
-        page = await patiently(
-            lambda after=after: store.inbox(agent, after, BATCH_MAX)  # type: ignore[misc]
-        )
+        page = await patiently(store.inbox, agent, after, BATCH_MAX)
         if not page:
             return found
         found += page

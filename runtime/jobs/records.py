@@ -66,7 +66,7 @@ class JobRecords:
         return [document for found in await asyncio.gather(*calls) for document in found]
 
     async def _many(self, collection: str, keys: list[str]) -> list[Document]:
-        return await patiently(lambda: self._store.get_many(collection, keys))
+        return await patiently(self._store.get_many, collection, keys)
 
     def wrote(self, job: AgentJob) -> None:
         """A decision writes this over what is known, or makes it."""

@@ -90,9 +90,9 @@ class JobRun(JobWork):
         store = activation.host.store
         job_id = message.content["jobId"]
         document, steps, asked = await asyncio.gather(
-            patiently(lambda: store.get("job", job_id)),
-            patiently(lambda: store.steps(job_id)),
-            patiently(lambda: store.get("asked", job_id)),
+            patiently(store.get, "job", job_id),
+            patiently(store.steps, job_id),
+            patiently(store.get, "asked", job_id),
         )
         if document is None:
             raise LostError(f"job {job_id} has no record")

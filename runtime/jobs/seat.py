@@ -47,9 +47,7 @@ class Seat:
         return self._fence.epoch
 
     async def register(self) -> None:
-        self._incarnation = await patiently(
-            lambda: self._store.register(self.owner, self.name, LEASE_S)
-        )
+        self._incarnation = await patiently(self._store.register, self.owner, self.name, LEASE_S)
 
     async def take(self) -> tuple[StoredMessage, ...]:
         """Wait until nobody else holds it, and take it; what waits in the inbox."""
@@ -70,7 +68,7 @@ class Seat:
         try:
             return await self._store.claim(self.owner, 1, [SCHEDULER])
         except StoreUnavailableError:  # it may be held now: let go, so that it can be claimed
-            await patiently(lambda: self._store.release(self.owner, [SCHEDULER]))
+            await patiently(self._store.release, self.owner, [SCHEDULER])
             return []
 
     async def keep(self) -> None:
@@ -81,16 +79,14 @@ class Seat:
         """
         while True:
             await asyncio.sleep(LEASE_S / 3)
-            if not await patiently(lambda: self._store.renew(self.owner, LEASE_S)):
+            if not await patiently(self._store.renew, self.owner, LEASE_S):
                 raise FencedError("its lease is another's")
             if (await patiently(self._store.health)).incarnation != self._incarnation:
                 raise FencedError("the store has another incarnation")
 
     async def next(self, wait_s: float) -> tuple[StoredMessage, ...]:
         """The messages that have come since the last call; waits for some, but not longer."""
-        poll = await patiently(
-            lambda: self._store.poll(self.owner, self._cursor, BATCH_MAX, wait_s)
-        )
+        poll = await patiently(self._store.poll, self.owner, self._cursor, BATCH_MAX, wait_s)
         self._cursor = poll.cursor
         return poll.messages
 

@@ -127,7 +127,7 @@ class JobWork(JobWriter):
 
     async def read_artifact(self, sha256: str) -> bytes | None:
         store, organization = self._activation.host.store, self._activation.organization
-        document = await patiently(lambda: store.get("content", f"{organization}/{sha256}"))
+        document = await patiently(store.get, "content", f"{organization}/{sha256}")
         return document.body if document is not None else None
 
     async def publish(self, event: str, data: dict[str, Any]) -> None:
@@ -136,7 +136,7 @@ class JobWork(JobWriter):
     async def signal(self, name: str) -> Any | None:
         store = self._activation.host.store
         key = f"{self._record.id}/{name}"
-        document = await patiently(lambda: store.get("signal", key))
+        document = await patiently(store.get, "signal", key)
         if document is None:
             self._missed[key] = None
         return json.loads(document.body) if document is not None else None

@@ -206,10 +206,10 @@ class JobWriter:
         store = self._activation.host.store
         for put in puts:
             if put.collection == "job":
-                document = await patiently(lambda: store.get("job", self._record.id))
+                document = await patiently(store.get, "job", self._record.id)
                 return document is not None and document.body == put.body
         if results:
-            steps = await patiently(lambda: store.steps(self._record.id))
+            steps = await patiently(store.steps, self._record.id)
             recorded = {step.key: step.result for step in steps}
             return all(recorded.get(result.key) == result.body for result in results)
         return False

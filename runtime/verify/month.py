@@ -227,7 +227,7 @@ class Month:
             return
         ended = job.model_copy(update={"status": status, "cost_usd": 0.01})
         put = Put("job", job.id, HOME, ended.to_json())
-        await patiently(lambda: self.store.commit([Commit(HOME, puts=(put,))]))
+        await patiently(self.store.commit, [Commit(HOME, puts=(put,))])
         if self.life is not None:
             self.life.planner.about_job(job.id)
 
@@ -281,7 +281,7 @@ class Month:
     async def _ask(self, verb: str, **content: Any) -> None:
         self.counts[verb] += 1
         asked = {"by": "people", **content}
-        await patiently(lambda: self.client.send(SCHEDULER_AGENT, asked, f"schedule.{verb}"))
+        await patiently(self.client.send, SCHEDULER_AGENT, asked, f"schedule.{verb}")
 
     def _name(self) -> dict[str, str]:
         number = self.random.randrange(self.size.schedules)

@@ -12,7 +12,6 @@ import random
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from typing import Any, Final
 
 from runtime.errors import StoreUnavailableError
@@ -204,7 +203,7 @@ class World:
         while True:
             asked_at = len(self.history.facts)
             feed: Feed = await patiently(
-                partial(store.tail, after, 100, 10.0, organization, incarnation or None)
+                store.tail, after, 100, 10.0, organization, incarnation or None
             )
             now = (await patiently(store.health)).incarnation
             cursors = tuple(entry.cursor for entry in feed.entries)

@@ -47,7 +47,7 @@ async def troupe(server):
 
 async def asked(client: Client, agent: str, by: int, id: str) -> int:
     """As a caller does: the same id until there is an answer."""
-    return await patiently(lambda: client.ask(agent, {"by": by}, "add", message_id=id))
+    return await patiently(client.ask, agent, {"by": by}, "add", message_id=id)
 
 
 async def supervised(troupe: LocalTroupe) -> None:
@@ -85,7 +85,7 @@ async def test_the_scheduler_goes_on_after_redis_was_killed(server, troupe, supe
     client = troupe.client()
     for _ in range(3):
         async with asyncio.timeout(20):
-            status = await patiently(lambda: client.ask("scheduler:main", {}, "scheduler.status"))
+            status = await patiently(client.ask, "scheduler:main", {}, "scheduler.status")
         assert status["state"] == "IDLE"
         server.kill()
         await asyncio.to_thread(server.start)

@@ -272,10 +272,7 @@ async def test_of_all_clients_one_draws_the_new_incarnation(server, caplog):
     server.kill()
     server.start()
     new = await asyncio.gather(
-        *(
-            patiently(lambda n=n, store=store: store.register(f"o{n}", f"h{n}", 9))
-            for n, store in enumerate(stores)
-        )
+        *(patiently(store.register, f"o{n}", f"h{n}", 9) for n, store in enumerate(stores))
     )
     assert len(set(new)) == 1 and not set(new) & old
     drawn = [one for one in caplog.records if getattr(one, "action", "") == "store.incarnation"]

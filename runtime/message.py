@@ -21,7 +21,6 @@ from pydantic_core import to_jsonable_python
 
 from runtime.errors import InvalidMessageError
 
-CONTENT_BYTES_MAX = 1 << 20
 MESSAGE_ID_MAX: Final = 128
 ADDRESS_MAX: Final = 240
 MESSAGE_TYPE_MAX: Final = 64

@@ -34,17 +34,14 @@ _TITLE_COUNTS: Final = 3
 
 _COMPLEX: Final = re.compile(
     r"\b(?:migrat\w+|refactor\w*|rewrite|redesign|architect\w+|race condition|deadlock|"
-    r"concurren\w+|"
-    r"memory (?:leak|usage)|oom|integration with|multi-?tenan\w+|across (?:the|all)|encrypt\w*|"
-    r"failover|"
-    r"sync\w*|performance|legal requirement|2fa|two factor|sso|region|backwards? compatib\w+|"
-    r"offline)\b",
+    r"concurren\w+|memory (?:leak|usage)|oom|integration with|multi-?tenan\w+|"
+    r"across (?:the|all)|encrypt\w*|failover|sync\w*|performance|legal requirement|2fa|"
+    r"two factor|sso|region|backwards? compatib\w+|offline)\b",
     re.IGNORECASE,
 )
 _SIMPLE: Final = re.compile(
-    r"\b(?:typo|rename|label|wording|link|favicon|footer|tooltip|alignment|cosmetic|icon|color|"
-    r"colour|"
-    r"screenshots?|readme|bump|archive|placeholder text|copyright)\b",
+    r"\b(?:typo|rename|label|wording|link|favicon|footer|tooltip|alignment|cosmetic|icon|"
+    r"colou?r|screenshots?|readme|bump|archive|placeholder text|copyright)\b",
     re.IGNORECASE,
 )
 

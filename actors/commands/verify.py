@@ -27,16 +27,16 @@ def verify(session: Session, name: str, options: tuple[str, ...]) -> int:
     """Run one verification: its figure as JSON, a sentence; exit code 1 when something was found.
 
     \b
-    simulate     the runtime's own code under kills, cuts and lies, on virtual time
-    planted      bugs put into it, each of which must be found
-    crashpoints  a kill before and after every durable write and outside call of one job
-    powerloss    power cuts of the SQLite file
-    conformance  random work on every store and on a model of the contract
+    simulate       the runtime's own code under kills, cuts and lies, on virtual time
+    planted        bugs put into it, each of which must be found
+    crashpoints    a kill before and after every durable write and outside call of a job
+    powerloss      power cuts of the SQLite file
+    conformance    random work on every store and on a model of the contract
     authorization  every operation of the API with every kind of caller
-    exposure     what a neighbour can reach of a deployment of its own
-    secrets      canaries, searched for in all that a deployment writes and tells
-    schedules    a month of schedules under kills, edits and clock steps; its books
-    cron         due times of schedules beside a scan of every minute
+    exposure       what a neighbour can reach of a deployment of its own
+    secrets        canaries, searched for in all that a deployment writes and tells
+    schedules      a month of schedules under kills, edits and clock steps; its books
+    cron           due times of schedules beside a scan of every minute
 
     `troupe verify NAME --help` lists the options of one. Each needs no running
     Troupe: what it tries, it starts itself.

@@ -73,7 +73,6 @@ _BUDGETS: Final = {
 MINUTE_S: Final = 60
 HOUR_S: Final = 3_600
 DAY_S: Final = 86_400
-MS_PER_S: Final = 1_000
 CENT: Final = 0.01
 
 

@@ -4,7 +4,7 @@ A model that is not in the table has no price: its cost is None, never 0, and a
 run with a cost limit may not use it.  The table is dated; a price is kept in
 the journal by the cost it led to, so changing the table changes no history.
 
-Source: platform.claude.com, models pages, read on the date below; the cache
+Source: platform.claude.com, models pages, read on 2026-11-20; the cache
 reads of Sonnet 5.5 and the prices of Haiku 5.5 from two price trackers that
 name the change of 2026-10-07.
 """
@@ -20,7 +20,6 @@ from typing import Any
 from actors.models.request import Usage
 from runtime.errors import SettingsError
 
-PRICES_DATE = "2026-11-20"
 SCRIPTED_MODEL = "troupe-scripted-1"
 BYTES_PER_TOKEN = 3.2
 """Fewer than any text we measured; bytes, because one CJK character is about one token."""

@@ -13,7 +13,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-NOT_SHIPPED = {"__pycache__"}
 
 
 def troupe(*args: str, data: Path) -> subprocess.CompletedProcess[str]:

@@ -7,7 +7,6 @@ import json
 
 import pytest
 
-from runtime.agent import AgentState, BaseAgent
 from runtime.clock import ManualClock
 from runtime.errors import StoreUnavailableError
 from runtime.store.contract import Send
@@ -24,11 +23,6 @@ from runtime.verify.world import Plan
 from tests.conformance.kit import accept, send
 
 SHORT = Plan(duration_s=40.0)
-
-
-class Silent(BaseAgent):
-    kind = "silent"
-    State = AgentState
 
 
 def test_a_few_seeds_break_no_rule() -> None:

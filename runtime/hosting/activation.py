@@ -99,7 +99,7 @@ class Activation:
         await self.agent.activate()
         waiting = await whole(self.address, claimed.inbox, self.host.store)
         self.inbox.claimed(waiting, claimed.epoch)
-        if claimed.abandoned and waiting:
+        if claimed.abandoned:
             self.suspects = Suspects(self, first_in_line(waiting))
         self.stopped = False
         self.wake()
@@ -169,7 +169,7 @@ class Activation:
             return
         if self.jobs.takes(message):
             await self.jobs.handle(stored, message)
-        elif self.suspects is not None:
+        elif self.suspects is not None and stored in self.suspects:
             await self._suspected(stored, message, self.suspects)
         else:
             await self._turn(stored, message)

@@ -52,6 +52,8 @@ class Asked:
         activation = self._activation
         if activation.stopped or activation.inbox.is_open:
             return None
+        if activation.suspects is not None and activation.suspects.accept_first:
+            return None
         stored = StoredMessage(
             UNACCEPTED, send.message_id, send.sender, send.recipient, send.body, 0, send.reply_to
         )

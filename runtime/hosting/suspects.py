@@ -18,7 +18,9 @@ Hosts die of other things, and of other messages.  So what has two deaths to its
 name is held back for HOLD_S and begun while nothing else like it is under way
 in its host; a host that dies without having begun with it takes one death off
 it again.  And a run that has recorded a step since the last death is suspected
-anew.  Who was not left behind by a dead host pays nothing for any of this.
+anew.  What is asked and handled before it is accepted leaves nothing to mark, so
+for HOLD_S an agent that was left behind has everything accepted first.  Who was
+not left behind by a dead host pays nothing for any of this.
 """
 
 from __future__ import annotations
@@ -117,6 +119,15 @@ class Suspects:
         self._activation = activation
         self._seqs = seqs
         self._marked: set[int] = set()
+        self._accepts_first_until_s = asyncio.get_running_loop().time() + HOLD_S
+
+    @property
+    def accept_first(self) -> bool:
+        """Whether what is asked must be accepted before it is handled: it may be the suspect."""
+        return asyncio.get_running_loop().time() < self._accepts_first_until_s
+
+    def __contains__(self, stored: StoredMessage) -> bool:
+        return stored.seq in self._seqs
 
     @asynccontextmanager
     async def begun(
@@ -134,7 +145,7 @@ class Suspects:
         Raises:
             LostError: somebody else has the agent.
         """
-        if stored.seq not in self._seqs:
+        if stored not in self:
             yield None
             return
         known = await self._known(stored)

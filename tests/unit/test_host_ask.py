@@ -9,6 +9,7 @@ import pytest
 from runtime.agent import AgentState, BaseAgent
 from runtime.clock import SystemClock
 from runtime.errors import DeadLetterError
+from runtime.hosting import suspects
 from runtime.message import Message
 from runtime.store.contract import Commit
 from runtime.store.memory import MemoryStore
@@ -178,3 +179,22 @@ async def test_an_agent_that_leaves_in_mid_ask_answers_all_the_same(troupe) -> N
         assert await asking == b'["first","second"]'
         await leaving
     assert await ask(troupe, "third") == b'["first","second","third"]'
+
+
+async def test_what_a_host_may_have_died_of_is_accepted_before_it_is_handled(
+    troupe, monkeypatch
+) -> None:
+    """Asked again and again it would kill host after host, and nothing would be known of it."""
+    await troupe.kill_host("host-0")
+    await troupe.start_host("host-0")
+    await troupe.client().ask("scribe:a", "second", "note")  # it lives here again
+    troupe.store.commits.clear()
+    await ask(troupe, "third")
+    assert not any(commit.at_once for commit in troupe.store.commits)
+    monkeypatch.setattr(suspects, "HOLD_S", 0.0)
+    await troupe.kill_host("host-0")
+    await troupe.start_host("host-0")
+    await troupe.client().ask("scribe:a", "fourth", "note")
+    troupe.store.commits.clear()
+    await ask(troupe, "fifth")  # the host has lived for long enough
+    assert [commit.at_once for commit in troupe.store.commits] == [True]

@@ -27,17 +27,23 @@ STORES: Final = ("sqlite", "redis")
 def chaos(session: Session, minutes: float, store: str, seed: int, whole: bool) -> int:
     """Kill and pause the processes of a deployment of its own, and judge what is left.
 
-    Clients send messages and hire workers over HTTP all the while, and schedules
-    fire. When everything is down, what was committed, promised and stored is
-    judged by 24 of the 27 rules; the report names those it had nothing to judge
-    by: reviews (I12), sandboxes (I20) and models' budgets (of I22), of which this
-    load has none. It needs about two minutes more than it is
-    given, 2 GB of memory, and redis-server for --store redis.
+    Clients send messages and hire workers over HTTP all the while, schedules fire,
+    and the department works on issues: an agent on the scripted model in the
+    sandbox, a reviewing agent, a person who approves or rejects, a branch in a bare
+    repository. When everything is down, what was committed, promised and stored,
+    has arrived, was billed and has outlived its host is judged by 27 rules; the
+    report names those it had nothing to judge by. Without a sandbox on this machine
+    the department is left out, and the report says why. It needs about two minutes
+    more than it is given, 2 GB of memory, and redis-server for --store redis.
     """
+    from actors.verification.department import Department  # noqa: PLC0415
+    from actors.verification.sandboxes import refusal  # noqa: PLC0415
     from runtime.verify.chaos.plan import Plan  # noqa: PLC0415
     from runtime.verify.chaos.run import chaos as run  # noqa: PLC0415
 
-    made = run(Plan(minutes, seed, store, whole))
+    refused = refusal()
+    plan = Plan(minutes, seed, store, whole, left_out=refused)
+    made = run(plan, None if refused else Department())
     session.out.result(made.figure)
     session.out.say(made.sentence)
     for line in made.details:

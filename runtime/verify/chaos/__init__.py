@@ -7,6 +7,7 @@ notes      what the watch writes, a file a process
 outside    the world that jobs call, in a process nobody kills
 load       clients over HTTP; those of the simulation work at the store
 scheduled  its schedules, and what was due
+part       what another layer adds to the load, and to what is judged
 live       what they and the outside saw
 node       the second node
 strikes    which processes there are, and how they are struck

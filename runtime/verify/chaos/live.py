@@ -24,9 +24,14 @@ class Live(History):
         self.at_ns.append(self._now_ns())
         return super().add(proc, type, f, **fields)
 
+    def add_at(self, at_ns: int, proc: str, type: Kind, f: str, **fields: Any) -> None:
+        """Add what is learned late but became true at `at_ns`."""
+        self.at_ns.append(at_ns)
+        self.facts.append(Fact(len(self.facts), at_ns // 1_000_000, proc, type, f, **fields))
+
     @property
     def timed(self) -> list[tuple[int, Fact]]:
-        """(nanoseconds, fact), in order."""
+        """(nanoseconds, fact), in the order in which they were added."""
         return list(zip(self.at_ns, self.facts, strict=True))
 
 

@@ -86,9 +86,9 @@ class Load:
     async def close(self) -> None:
         await self._http.aclose()
 
-    async def request(self, method: str, path: str, body: dict[str, Any] | None) -> None:
+    async def request(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
         """Make a request until it is answered 2xx; what is to be deleted may be gone already."""
-        await self._until_answered(method, path, self._ids.ulid(), body)
+        return await self._until_answered(method, path, self._ids.ulid(), body)
 
     async def _client(self, name: str, pause_s: float) -> None:
         while not self._stopping:

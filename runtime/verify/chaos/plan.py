@@ -20,6 +20,8 @@ class Plan:
     """Whether Ray's own processes are struck too, and there is a second node."""
     strike_s: float = 3.0
     """Mean between two strikes."""
+    left_out: str = ""
+    """Why a part of the load is not there."""
 
     @property
     def kinds(self) -> Sequence[str]:

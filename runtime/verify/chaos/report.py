@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from runtime.verify.chaos.load import Promises
+from runtime.verify.chaos.part import Part
 from runtime.verify.chaos.plan import Plan
 from runtime.verify.chaos.strikes import Strike
 from runtime.verify.history import Fact, Violation, neighbours
@@ -15,7 +16,7 @@ from runtime.verify.report import Outcome
 from runtime.verify.simulate import count
 
 ELSEWHERE: Final = ("I12", "I20", "I22 budgets")
-"""Rules about reviews, sandboxes and models' budgets, which this workload has none of."""
+"""Rules about reviews, sandboxes and models' budgets, which only a part of the load has."""
 SHOWN_MAX: Final = 10
 FLOORS: Final = {
     "strikes": 3, "jobs": 30, "messages": 100, "turns": 150, "calls": 30, "clientOk": 100,
@@ -35,19 +36,25 @@ def contradictions(facts: Sequence[Fact]) -> list[Violation]:
 
 
 def report(
-    plan: Plan, strikes: Sequence[Strike], promises: Promises, facts: Sequence[Fact]
+    plan: Plan,
+    strikes: Sequence[Strike],
+    promises: Promises,
+    facts: Sequence[Fact],
+    part: Part | None = None,
 ) -> Outcome:
     """The figure, the sentence, and whether all is well."""
     found = sorted([*violations(facts), *contradictions(facts)], key=lambda one: one.i)
     counts = count(facts)
-    done = {"strikes": len(strikes), **{name: counts[name] for name in FLOORS if name in counts}}
+    done = {name: counts[name] for name in FLOORS} | {"strikes": len(strikes)}
     short = [
-        f"{name} {done.get(name, 0)}, at least {round(floor * plan.minutes)} wanted"
+        f"{name} {done[name]}, at least {round(floor * plan.minutes)} wanted"
         for name, floor in FLOORS.items()
-        if done.get(name, 0) < floor * plan.minutes
+        if done[name] < floor * plan.minutes
     ]
     silent = unjudged(facts)
-    short += [f"nothing was there to judge by {rule}" for rule in silent if rule not in ELSEWHERE]
+    elsewhere = () if part else ELSEWHERE
+    short += [f"nothing was there to judge by {rule}" for rule in silent if rule not in elsewhere]
+    short += part.short(plan.minutes) if part else []
     resumed = sorted(_resumed(strikes, promises))
     figure: dict[str, Any] = {
         "verification": "chaos", "store": plan.store, "seed": plan.seed, "minutes": plan.minutes,
@@ -57,6 +64,7 @@ def report(
         "callsRepeated": _repeated(facts),
         "requests": promises.requests, "requestsFailed": promises.failures,
         "resumeMs": {"p50": _percentile(resumed, 0.5), "p95": _percentile(resumed, 0.95)},
+        **(part.figure() if part else {"leftOut": plan.left_out}),
         "rules": len(INVARIANTS), "rulesJudged": len(INVARIANTS) - len(silent),
         "rulesNotJudged": silent, "facts": len(facts),
         "violations": len(found), "tooLittle": short,
@@ -97,8 +105,10 @@ def _sentence(figure: dict[str, Any], found: list[Violation], short: list[str]) 
     if short:
         return f"{told}: nothing is wrong, but too little was done to say so: {'; '.join(short)}."
     p50, p95 = figure["resumeMs"]["p50"], figure["resumeMs"]["p95"]
+    silent = ", ".join(figure["rulesNotJudged"])
+    why = f": {figure['leftOut']}" if figure.get("leftOut") else ""
+    unheard = f" (not judged: {silent}{why})" if silent else ""
     return (
-        f"{told}: {figure['rulesJudged']} of {figure['rules']} rules judged, none broken "
-        f"(not judged: {', '.join(figure['rulesNotJudged'])}); an agent answered again after "
-        f"{p50} ms (p50), {p95} ms (p95)."
+        f"{told}: {figure['rulesJudged']} of {figure['rules']} rules judged, none broken{unheard}; "
+        f"an agent answered again after {p50} ms (p50), {p95} ms (p95)."
     )

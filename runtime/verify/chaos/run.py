@@ -39,6 +39,7 @@ from runtime.verify.chaos.merge import merge
 from runtime.verify.chaos.node import Node
 from runtime.verify.chaos.notes import read_notes
 from runtime.verify.chaos.outside import OutsideServer
+from runtime.verify.chaos.part import Part
 from runtime.verify.chaos.plan import Plan
 from runtime.verify.chaos.ports import free_port
 from runtime.verify.chaos.reading import is_settled, marks
@@ -70,16 +71,19 @@ WHOLE_EVERY_S: Final = 150.0
 WHOLE_FIRST_S: Final = 25.0
 WHOLE_WAIT_S: Final = 120.0
 """After every second of them nothing else is struck until an agent answers, or so long."""
+BUSY_S: Final = 60.0
+"""How long a host that is worth a strike is waited for when the storm has missed all of them."""
+BUSY_LOOK_S: Final = 1.0
 RUSH_JOBS: Final = 100
 """Hired by each organization while the scheduler is paused; then they take turns: rule I18."""
 RUSH_FIRST_S: Final = 8.0
 RUSH_EVERY_S: Final = 120.0
 
 
-def chaos(plan: Plan) -> Outcome:
-    """Run it; takes the plan's minutes and a few more."""
+def chaos(plan: Plan, part: Part | None = None) -> Outcome:
+    """Run it, with a part of another layer; takes the plan's minutes and a few more."""
     root = Path(tempfile.mkdtemp(prefix="troupe-chaos-"))
-    outcome = asyncio.run(_Run(plan, root).run())
+    outcome = asyncio.run(_Run(plan, root, part).run())
     if outcome.good:
         shutil.rmtree(root, ignore_errors=True)
     else:
@@ -88,8 +92,9 @@ def chaos(plan: Plan) -> Outcome:
 
 
 class _Run:
-    def __init__(self, plan: Plan, root: Path) -> None:
+    def __init__(self, plan: Plan, root: Path, part: Part | None) -> None:
         self._plan = plan
+        self._part = part
         self._data = root / "data"
         self._data.mkdir(mode=0o700)
         (root / "node").mkdir(mode=0o700)
@@ -102,21 +107,24 @@ class _Run:
             port=free_port(),
             hosts=HOSTS,
             store=self._redis.url if self._redis else "",
-            agents=target.AGENTS,
-            application=target.APPLICATION,
+            agents=part.agents if part else target.AGENTS,
+            application=part.application if part else target.APPLICATION,
             max_concurrent=JOBS_AT_ONCE,
             max_per_organization=JOBS_AN_ORGANIZATION,
             watch=WATCH,
         )
-        unset = ("REDIS_URL", "TROUPE_SETTINGS", "RAY_ADDRESS")
-        env = {name: value for name, value in os.environ.items() if name not in unset}
+        unset = ("REDIS_URL", "RAY_ADDRESS", "TROUPE_", "ANTHROPIC_")  # an operator's own settings
+        env = {name: value for name, value in os.environ.items() if not name.startswith(unset)}
         self._env = {**env, target.OUTSIDE: str(self._outside.path)}
+        if part:
+            self._env |= part.environment(root)
         node_env = {**self._env, "TROUPE_SETTINGS": self._settings.to_json().decode()}
         self._node = Node(self._settings.directory, root / "node", node_env)
         restart = {"redis": self._redis.restart} if self._redis else {}
         self._striker = Striker(
-            self._data, self._node.root if plan.whole else None, self._chance, restart
-        )
+            self._data, self._node.root if plan.whole else None, self._chance, restart,
+            part.busy if part else tuple,
+        )  # fmt: skip
         self._drivers: list[Driver] = []
         self._calm = asyncio.Event()
 
@@ -128,6 +136,8 @@ class _Run:
         try:
             limits = {"total": JOBS_AT_ONCE, "organization": JOBS_AN_ORGANIZATION}
             self._live.add("world", "info", "limits", value=limits)
+            if self._part:
+                await self._part.begin(self._live, lambda: self._striker.pids("host"))
             self._say("starting a deployment of its own")
             running = await asyncio.to_thread(up, self._settings, env=self._env)
             if self._plan.whole:
@@ -144,10 +154,12 @@ class _Run:
                 keeping.cancel()
             await asyncio.to_thread(self._node.end)
             await asyncio.to_thread(end_all, self._data)
+            if self._part:
+                await self._part.end()
             await self._outside.close()
             if self._redis:
                 self._redis.kill()
-        return report(self._plan, self._striker.strikes, promises, facts)
+        return report(self._plan, self._striker.strikes, promises, facts, self._part)
 
     # The storm
 
@@ -156,15 +168,20 @@ class _Run:
         load = Load(running.url, key, random.Random(self._plan.seed), self._live)  # noqa: S311
         store = local_client(self._settings)
         working = asyncio.gather(load.run(CLIENTS, PAUSE_S), *self._drive(store))
+        parting = asyncio.create_task(self._part.work(load.request) if self._part else _nothing())
         planning = asyncio.create_task(scheduled.begin(load.request))
         rushing = asyncio.create_task(self._rush())
         try:
             await self._strike_for(self._plan.minutes * 60, load)
+            if self._part:
+                await self._strike_busy(self._part)
             self._say("calm: waiting until everything has come to its end")
             self._live.add("nemesis", "info", "calm")
             self._calm.set()
             async with asyncio.timeout(CALM_S):
-                await asyncio.gather(load.answered(), planning, rushing)
+                if self._part:
+                    self._part.stop()
+                await asyncio.gather(load.answered(), planning, rushing, parting)
                 await scheduled.end(load.request)
                 load.stop()
                 for driver in self._drivers:
@@ -175,9 +192,10 @@ class _Run:
         except TimeoutError:
             self._say("it has not come to its end")
         finally:
-            for task in (working, planning, rushing):
+            tasks = (working, planning, rushing, parting)
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(working, planning, rushing, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
             await load.close()
             await store.close()
         return load.promises
@@ -223,6 +241,16 @@ class _Run:
                 self._say_how_far(began + seconds - time.monotonic(), load.promises)
         self._striker.wake(everybody=True)
 
+    async def _strike_busy(self, part: Part) -> None:
+        """In a short run chance may have missed every host that was worth it."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(BUSY_S):
+                while part.missed():
+                    if part.busy():
+                        await asyncio.to_thread(self._striker.strike, "host")
+                    await asyncio.sleep(BUSY_LOOK_S)
+        self._striker.wake(everybody=True)
+
     async def _strike_whole(self, kind: str, load: Load, wait: bool) -> None:
         struck = await asyncio.to_thread(self._striker.strike, kind)
         if struck is None:
@@ -252,6 +280,8 @@ class _Run:
         self._say("everything is down; reading what is stored")
         noted = read_notes(folder(self._settings))
         async with self._opened() as store:
+            if self._part:
+                await self._part.tell(store)
             history = History()
             history.facts = merge(noted, await marks(store), self._live.timed)
             await read_everything(store, history)
@@ -279,6 +309,10 @@ class _Run:
     def _say(self, words: str) -> None:
         sys.stderr.write(f"chaos: {words}\n")
         sys.stderr.flush()
+
+
+async def _nothing() -> None:
+    """The work of no part."""
 
 
 def _asking(store: Store) -> Any:

@@ -8,7 +8,7 @@ their revisions and compared with what the ledger says of it: rule I8.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 from runtime.schedule.record import (
@@ -20,13 +20,12 @@ from runtime.schedule.record import (
     decode_schedule,
     decode_spec,
 )
+from runtime.verify.chaos.part import Request
 from runtime.verify.dues import scanned
 from runtime.verify.history import Fact, History
 from runtime.verify.invariants.reading import stored_documents
 from runtime.verify.reader import READER
 
-Request = Callable[[str, str, dict[str, Any] | None], Awaitable[None]]
-"""(method, path, body): makes a request until it is answered."""
 PAYLOAD: Final = {"steps": [], "hopeless": False, "artifact": None}
 PLANS: Final[Sequence[dict[str, Any]]] = (
     {"interval": "every 3 seconds", "overlap": "allow"},

@@ -10,7 +10,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,6 +60,8 @@ class Striker:
     random: random.Random
     others: dict[str, Callable[[], None]] = field(default_factory=dict)
     """Kinds that are not of the deployment -> what kills, and starts, one of them."""
+    busy: Callable[[], Collection[int]] = tuple
+    """Pids among which every other strike looks first."""
     strikes: list[Strike] = field(default_factory=list)
     _paused: list[tuple[float, int]] = field(default_factory=list)
     """(when it goes on, pid)"""
@@ -89,11 +91,18 @@ class Striker:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
 
+    def pids(self, kind: str) -> list[int]:
+        """The living processes of a kind, in order."""
+        return sorted(pid for pid in self._marked(kind) if title(pid).startswith(TITLES[kind]))
+
     def _signal(self, kind: str, how: str) -> bool:
-        found = [pid for pid in self._pids(kind) if title(pid).startswith(TITLES[kind])]
+        found = self.pids(kind)
+        busy = sorted({*found}.intersection(self.busy()))
+        if busy and self.random.random() < 1 / 2:
+            found = busy
         if not found:
             return False
-        pid = self.random.choice(sorted(found))
+        pid = self.random.choice(found)
         try:
             os.kill(pid, signal.SIGSTOP if how == "pause" else signal.SIGKILL)
         except ProcessLookupError:
@@ -102,7 +111,7 @@ class Striker:
             self._paused.append((time.monotonic() + self.random.uniform(*PAUSE_S), pid))
         return True
 
-    def _pids(self, kind: str) -> list[int]:
+    def _marked(self, kind: str) -> list[int]:
         head = [] if kind == "node" else marked(self.data)
         node = [] if kind in ("raylet", "gcs") or self.node is None else marked(self.node)
         return [*head, *node]

@@ -61,6 +61,7 @@ class JobView(msgspec.Struct, rename="camel"):
     id: str
     organization_id: str
     status: str
+    agent_type: str = ""
     attempts: int = 0
     max_attempts: int = 4
     not_before_ms: int = 0

@@ -10,6 +10,7 @@ from typing import Any
 from runtime.store.contract import Commit
 from runtime.verify.history import Fact, Violation
 from runtime.verify.invariants.reading import JobView, job_changes
+from runtime.verify.workload import Worker
 
 
 def steps_recorded_once(facts: Sequence[Fact]) -> list[Violation]:
@@ -17,7 +18,7 @@ def steps_recorded_once(facts: Sequence[Fact]) -> list[Violation]:
 
     A call that can change something (kind not `pure`) is made once for each
     intent its process has recorded, and not before the earlier results of its
-    run are.  A completed job answers with the recorded results.
+    run are.  A completed worker, as `workload` has them, answers with the recorded results.
     Calls repeated by another run of a step without a result are no violation.
     """
     return _Steps().go(facts)
@@ -51,7 +52,7 @@ class _Steps:
             elif fact.f in ("call", "lookup"):
                 self._call(fact)
         for fact, job, _ in job_changes(facts):
-            if job.status == "completed":
+            if job.status == "completed" and job.agent_type == Worker.kind:
                 self._completed(fact, job)
         return self.found
 

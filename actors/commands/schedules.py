@@ -12,24 +12,17 @@ from typing import Any, Final
 from urllib.parse import quote
 
 import click
-import msgspec
 
 from actors.commands.base import Session
-from actors.commands.failures import RefusedError, WrongUsageError
-from actors.commands.http import Api
+from actors.commands.failures import WrongUsageError
+from actors.commands.ledger import audited
 from actors.commands.output import Output, status_text
 from actors.commands.schedule import schedule
-from actors.commands.words import moment, parse_time
-from runtime.schedule.audit import Present, audit
-from runtime.schedule.record import Occurrence, Revision, encode
-from runtime.schedule.spec import ScheduleBody, spec_of
+from actors.commands.words import moment
 
 LISTED_MAX: Final = 1_000
-AUDITED_MAX: Final = 1_000_000
-"""Outcomes that an audit reads; a year has about half as many minutes."""
 YEAR_DAYS: Final = 366
 DAYS_MAX: Final = 20 * YEAR_DAYS
-NOT_FOUND: Final = 404
 
 __all__ = ["schedule"]
 
@@ -260,9 +253,9 @@ async def audit_(session: Session, agent: str, name: str, days: int) -> int:
     Exit code 1 when a due time has no outcome or two, or an outcome no due time.
     What TROUPE_LEDGER_DAYS has let go is not looked at.
     """
-    since_ms = _ms((datetime.now(UTC) - timedelta(days=days)).isoformat())
+    since = datetime.now(UTC) - timedelta(days=days)
     async with session.api() as api:
-        figure, notes = await _audited(api, agent, name, since_ms)
+        figure, notes = await audited(api, agent, name, since)
     if session.out.as_json:
         session.out.result({"agentId": agent, "name": name, "days": days, **figure})
     else:
@@ -273,82 +266,6 @@ async def audit_(session: Session, agent: str, name: str, days: int) -> int:
         for note in notes[:20]:
             session.out.say(note)
     return 0 if not (figure["unaccounted"] or figure["double"] or figure["strange"]) else 1
-
-
-async def _audited(
-    api: Api, agent: str, name: str, since_ms: int
-) -> tuple[dict[str, Any], list[str]]:
-    """Where the schedule stands is read first: what is decided afterwards is not looked at."""
-    path = f"/api/agents/{quote(agent, safe=':')}/schedule"
-    present: dict[str, Present] = {}
-    whole_since = (await api.get("/api/scheduler/status")).get("ledgerSince")
-    since_ms = max(since_ms, _ms(whole_since) if whole_since else 0)
-    try:
-        now = await api.get(path, name=name)
-        waiting = tuple(_ms(text) for text in now["waiting"])
-        present[now["id"]] = Present(_ms(now["accountedUntil"]), waiting)
-    except RefusedError as error:
-        if (error.problem or {}).get("status") != NOT_FOUND:
-            raise
-    revisions = await api.items(f"{path}/revisions", LISTED_MAX, name=name)
-    found: list[Occurrence] = []
-    async for one in _occurrences(api, f"{path}/occurrences", name, since_ms):
-        until = present.get(one.schedule_id)
-        if until is None or one.cause != "time" or one.due_ms <= until.accounted_ms:
-            found.append(one)
-    tally = audit([_revision(one) for one in revisions], found, present, since_ms=since_ms)
-    return tally.figure(), tally.notes
-
-
-async def _occurrences(api: Api, path: str, name: str, since_ms: int) -> Any:
-    cursor: str | None = None
-    for _ in range(AUDITED_MAX // 200):
-        page = await api.get(path, limit=200, cursor=cursor, name=name)
-        for one in page["items"]:
-            yield _occurrence(one)
-        cursor = page.get("nextCursor")
-        oldest = page["items"][-1] if page["items"] else None
-        if not cursor or (oldest and _ms(oldest.get("until") or oldest["due"]) <= since_ms):
-            return
-
-
-def _occurrence(one: dict[str, Any]) -> Occurrence:
-    return Occurrence(
-        id=one["id"],
-        schedule_id=one["scheduleId"],
-        agent_id=one["agentId"],
-        name=one["name"],
-        revision=one["revision"],
-        outcome=one["outcome"],
-        due_ms=_ms(one["due"]),
-        at_ms=_ms(one["decidedAt"]),
-        cause=one["cause"],
-        to_ms=_ms(one["until"]) if one.get("until") else None,
-        count=one["count"],
-    )
-
-
-def _revision(one: dict[str, Any]) -> Revision:
-    after_ms = _ms(one["after"])
-    body = ScheduleBody.model_validate(one["schedule"])
-    spec = spec_of(body, one["agentId"], _ms(one.get("anchor") or one["after"]))
-    return Revision(
-        schedule_id=one["scheduleId"],
-        agent_id=one["agentId"],
-        name=one["name"],
-        revision=one["revision"],
-        spec=msgspec.Raw(encode(spec)),
-        from_ms=after_ms,
-        tzdata=one["tzdata"],
-        by=one["by"],
-        to_ms=_ms(one["until"]) if one.get("until") else None,
-    )
-
-
-def _ms(text: str) -> int:
-    at = parse_time(text)
-    assert at is not None
-    return round(at.timestamp() * 1000)
 
 
 def _when(view: dict[str, Any]) -> str:

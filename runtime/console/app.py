@@ -29,6 +29,7 @@ from runtime.console import (
     events,
     health,
     jobs,
+    ledger,
     letters,
     once,
     problems,
@@ -60,6 +61,7 @@ VERSION: Final = "1"
 GENERIC: Final = (
     scheduler.router,
     schedules.router,
+    ledger.router,
     agents.router,
     sessions.router,
     jobs.router,

@@ -1,4 +1,4 @@
-"""/api/agents/{id}/schedule: when an agent runs by itself, and what became of each due time.
+"""/api/agents/{id}/schedule: when an agent runs by itself.  What became of its due times: `ledger`.
 
 A schedule is changed by the scheduler alone: a route checks what was asked, so
 that a wrong expression is answered with its place, and sends it on.  Reads come
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Body, Path, Query
+from fastapi import APIRouter, Body, Query
 from pydantic import Field, ValidationError
 from starlette.responses import JSONResponse, Response
 
@@ -19,37 +19,27 @@ from runtime.console.caller import Admin, Caller, Operator, Viewer
 from runtime.console.command import CommandAnswer, command, done
 from runtime.console.once import Idempotent, Once
 from runtime.console.paging import Page, PageQuery, list_page, page
-from runtime.console.problems import ProblemError, not_found
+from runtime.console.problems import ProblemError
 from runtime.ids import split
 from runtime.message import WireModel
 from runtime.schedule.record import (
     DEFAULT_NAME,
-    OCCURRENCES,
-    REVISIONS,
     SCHEDULES,
-    Outcome,
     Schedule,
-    decode_occurrence,
-    decode_revision,
     decode_schedule,
     decode_spec,
     schedule_key,
 )
 from runtime.schedule.spec import NAME, TRIGGERS, FieldError, ScheduleBody, spec_of
 from runtime.schedule.view import (
-    OccurrenceView,
-    RevisionView,
     ScheduleView,
     body_of,
-    occurrence_view,
-    revision_view,
     schedule_view,
 )
 
 router = APIRouter(prefix="/api", tags=["schedules"])
 _PATH: Final = "/agents/{agent_id}/schedule"
 _Name = Annotated[str, Query(pattern=NAME, description="Which of the agent's schedules.")]
-_Occurrence = Annotated[str, Path(max_length=240, examples=["occ_1790000000000_01JD_1"])]
 
 
 class Why(WireModel):
@@ -88,14 +78,6 @@ class SchedulesQuery(PageQuery):
     agent: str | None = Field(None, max_length=240)
 
 
-class NamedQuery(PageQuery):
-    name: str = Field(DEFAULT_NAME, pattern=NAME)
-
-
-class OccurrencesQuery(NamedQuery):
-    outcome: Outcome | None = None
-
-
 # reading
 
 
@@ -110,58 +92,6 @@ async def list_schedules(caller: Viewer, query: Annotated[SchedulesQuery, Query(
 @router.get(_PATH, response_model=ScheduleView, summary="An agent's schedule")
 async def get_schedule(agent_id: AgentKey, caller: Viewer, name: _Name = DEFAULT_NAME) -> Response:
     return _answer(caller, await _record(caller, agent_id, name))
-
-
-@router.get(
-    f"{_PATH}/occurrences",
-    response_model=Page[OccurrenceView],
-    summary="What became of each due time, newest first",
-)
-async def list_occurrences(
-    agent_id: AgentKey, caller: Viewer, query: Annotated[OccurrencesQuery, Query()]
-) -> Response:
-    wanted = query.outcome
-    documents, cursor = await list_page(
-        caller,
-        OCCURRENCES,
-        query,
-        {"of": f"{_agent(caller, agent_id)}/{query.name}"},
-        keep=None if wanted is None else lambda one: decode_occurrence(one.body).outcome == wanted,
-        listing=f"occurrences {agent_id}",
-    )
-    if not documents:
-        await _was(caller, agent_id, query.name)
-    views = (occurrence_view(decode_occurrence(one.body)) for one in documents)
-    return page((view.to_json() for view in views), cursor)
-
-
-@router.get(
-    f"{_PATH}/revisions",
-    response_model=Page[RevisionView],
-    summary="What its due times have meant, in order",
-)
-async def list_revisions(
-    agent_id: AgentKey, caller: Viewer, query: Annotated[NamedQuery, Query()]
-) -> Response:
-    documents, cursor = await list_page(
-        caller,
-        REVISIONS,
-        query,
-        {"of": f"{_agent(caller, agent_id)}/{query.name}"},
-        descending=False,
-        listing=f"revisions {agent_id}",
-    )
-    if not documents:
-        await _was(caller, agent_id, query.name)
-    views = (revision_view(decode_revision(one.body)) for one in documents)
-    return page((view.to_json() for view in views), cursor)
-
-
-@router.get("/occurrences/{occurrence_id}", response_model=OccurrenceView, summary="One due time")
-async def get_occurrence(occurrence_id: _Occurrence, caller: Viewer) -> Response:
-    document = await caller.own(OCCURRENCES, occurrence_id)
-    view = occurrence_view(decode_occurrence(document.body))
-    return Response(view.to_json(), media_type="application/json")
 
 
 # writing
@@ -334,13 +264,6 @@ def _agent(caller: Caller, agent_id: str) -> str:
 async def _record(caller: Caller, agent_id: str, name: str) -> Schedule:
     key = schedule_key(caller.principal.organization, _agent(caller, agent_id), name)
     return decode_schedule((await caller.own(SCHEDULES, key)).body)
-
-
-async def _was(caller: Caller, agent_id: str, name: str) -> None:
-    """404 for a schedule that never was."""
-    of = {"of": f"{_agent(caller, agent_id)}/{name}"}
-    if not await caller.client.list(REVISIONS, of, limit=1):
-        raise not_found()
 
 
 def _answer(caller: Caller, record: Schedule) -> Response:

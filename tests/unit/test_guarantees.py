@@ -6,6 +6,11 @@ import ast
 import re
 from pathlib import Path
 
+from actors.intake.settings import IntakeSettings
+from actors.models.settings import ModelSettings
+from actors.settings import DepartmentSettings
+from runtime.cluster.settings import ClusterSettings
+
 ROOT = Path(__file__).resolve().parents[2]
 GUARANTEES = (ROOT / "docs" / "guarantees.md").read_text()
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
@@ -32,12 +37,35 @@ def strings(pattern: str) -> set[str]:
     return found
 
 
-def test_every_environment_variable_is_in_the_table() -> None:
-    """A setting nobody can find is no setting."""
-    names = strings(r"^(?:TROUPE|ANTHROPIC|SCHEDULER)_[A-Z_]+$") | {"PORT"}
+def documented() -> dict[str, str]:
+    """Every variable of the table, and its default as it is written there."""
+    table = OPERATIONS.partition("\n## Environment\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (`[^|]+`) \|([^|]*)\|", table, re.MULTILINE)
+    return {
+        name: default.strip().strip("`")
+        for names, default in rows
+        for name in re.findall(r"`([A-Z_]+)`", names)
+    }
+
+
+def test_every_environment_variable_is_in_the_table_and_no_other() -> None:
+    """A setting nobody can find is no setting, and one that nothing reads does nothing."""
+    prefixes = "TROUPE|ANTHROPIC|SCHEDULER|REDIS|PROMETHEUS|LOG"
+    names = strings(rf"^(?:{prefixes})_[A-Z_]+$|^PORT$")
     internal = {
         "TROUPE_SUPERVISED", "TROUPE_SETTINGS", "TROUPE_SCRIPTED_URL", "TROUPE_RESTARTS",
         "TROUPE_CHAOS_OUTSIDE",
         "TROUPE_CHANGED", "TROUPE_FULL", "TROUPE_LAYOUT",  # errors of the Redis scripts
     }  # fmt: skip
-    assert {name for name in names - internal if f"`{name}`" not in OPERATIONS} == set()
+    assert documented().keys() == names - internal
+
+
+def test_the_defaults_in_the_table_are_those_of_the_code() -> None:
+    """An operator would set what is the default anyway, or rely on one that is not."""
+    written = {name: text for name, text in documented().items() if text}
+    in_words = {"TROUPE_REPOSITORY_ROOTS", "TROUPE_URL", "TROUPE_TOKEN"}
+    assert in_words <= written.keys()
+    env = {name: text for name, text in written.items() if name not in in_words}
+    assert len(env) > 20
+    for read in (ClusterSettings, DepartmentSettings, ModelSettings, IntakeSettings):
+        assert read.from_env(env) == read.from_env({}), read

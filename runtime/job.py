@@ -21,6 +21,7 @@ from pydantic import Field
 from runtime.clock import iso
 from runtime.message import WireModel
 
+ArtifactType = Literal["code_change", "analysis", "recommendation", "documentation"]
 StepKind = Literal["pure", "workspace", "external"]
 LOGS_MAX = 50
 """Log lines kept on the job's record; all of them are in the feed."""
@@ -91,7 +92,7 @@ class Artifact(WireModel):
 
     id: str
     job_id: str
-    type: Literal["code_change", "analysis", "recommendation", "documentation"]
+    type: ArtifactType
     name: str
     sha256: str
     size_bytes: int
@@ -228,7 +229,7 @@ class Job(Protocol):
         """
 
     async def artifact(
-        self, type: str, name: str, content: bytes, media_type: str = "text/plain"
+        self, type: ArtifactType, name: str, content: bytes, media_type: str = "text/plain"
     ) -> Artifact:
         """Keep a work product; the same content twice is stored once."""
 

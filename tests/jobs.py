@@ -17,7 +17,16 @@ from typing import Any
 from runtime.agent import BaseAgent
 from runtime.clock import iso
 from runtime.errors import JobCancelled, NondeterminismError
-from runtime.job import LOGS_MAX, AgentJob, Artifact, JobResult, LogLine, StepContext, StepKind
+from runtime.job import (
+    LOGS_MAX,
+    AgentJob,
+    Artifact,
+    ArtifactType,
+    JobResult,
+    LogLine,
+    StepContext,
+    StepKind,
+)
 
 NOW_MS = 1_700_000_000_000
 
@@ -134,13 +143,13 @@ class MemoryJob:
         self._change(cost_usd=self.record.cost_usd + cost_usd, tokens=self.record.tokens + tokens)
 
     async def artifact(
-        self, type: str, name: str, content: bytes, media_type: str = "text/plain"
+        self, type: ArtifactType, name: str, content: bytes, media_type: str = "text/plain"
     ) -> Artifact:
         digest = hashlib.sha256(content).hexdigest()
         artifact = Artifact(
             id=f"artifact_{digest[:12]}",
             job_id=self.record.id,
-            type=type,  # type: ignore[arg-type]
+            type=type,
             name=name,
             sha256=digest,
             size_bytes=len(content),

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Annotated, Any, Final, Literal
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 from fastapi import APIRouter, Path, Query
 from pydantic import Field, field_validator
@@ -30,6 +32,8 @@ from runtime.journal import decode
 from runtime.message import WireModel
 from runtime.store.contract import Document, JournalEvent, StoredMessage
 from runtime.turn import to_json
+
+Row = TypeVar("Row")
 
 WAIT_S_MAX: Final = 30.0
 RESERVED: Final = frozenset({"reply", "reminder"})
@@ -185,18 +189,10 @@ async def get_agent(agent_id: AgentKey, caller: Viewer) -> Response:
 async def get_history(
     agent_id: AgentKey, caller: Viewer, query: Annotated[PageQuery, Query()]
 ) -> Response:
-    where = caller.agent(agent_id)
-    store = caller.console.store
-    if not await store.journal(where, 0, 1):
-        raise not_found()
-    events, cursor = await number_page(
-        caller,
-        f"history {where}",
-        query,
-        lambda after, limit: store.journal(where, after, limit),
-        lambda event: event.version,
+    read = caller.console.store.journal
+    return await _listed(
+        caller, "history", agent_id, query, read, lambda event: event.version, _history
     )
-    return page((_history(event).to_json() for event in events), cursor)
 
 
 def _history(event: JournalEvent) -> HistoryView:
@@ -220,18 +216,8 @@ def _history(event: JournalEvent) -> HistoryView:
 async def get_messages(
     agent_id: AgentKey, caller: Viewer, query: Annotated[PageQuery, Query()]
 ) -> Response:
-    where = caller.agent(agent_id)
-    store = caller.console.store
-    if not await store.history(where, 0, 1):
-        raise not_found()
-    rows, cursor = await number_page(
-        caller,
-        f"messages {where}",
-        query,
-        lambda after, limit: store.history(where, after, limit),
-        lambda row: row.seq,
-    )
-    return page((_message(row).to_json() for row in rows), cursor)
+    read = caller.console.store.history
+    return await _listed(caller, "messages", agent_id, query, read, lambda row: row.seq, _message)
 
 
 def _message(row: StoredMessage) -> MessageView:
@@ -245,6 +231,25 @@ def _message(row: StoredMessage) -> MessageView:
         error=row.error,
         message=json.loads(row.body),
     )
+
+
+async def _listed(
+    caller: Caller,
+    what: str,
+    agent_id: str,
+    query: PageQuery,
+    read: Callable[[str, int, int], Awaitable[Sequence[Row]]],
+    place_of: Callable[[Row], int],
+    view: Callable[[Row], WireModel],
+) -> Response:
+    """A page of what an agent has in order; 404 when it has nothing of it."""
+    where = caller.agent(agent_id)
+    if not await read(where, 0, 1):
+        raise not_found()
+    rows, cursor = await number_page(
+        caller, f"{what} {where}", query, partial(read, where), place_of
+    )
+    return page((view(row).to_json() for row in rows), cursor)
 
 
 @router.post(

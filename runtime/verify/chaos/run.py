@@ -181,13 +181,13 @@ class _Run:
             async with asyncio.timeout(CALM_S):
                 if self._part:
                     self._part.stop()
-                await asyncio.gather(load.answered(), planning, rushing, parting)
+                await asyncio.gather(load.answered(), planning, rushing)
                 await scheduled.end(load.request)
                 load.stop()
                 for driver in self._drivers:
                     driver.stopping = True
                 await working
-                await self._settled(store)
+                await self._settled(store, parting)
                 self._live.add("world", "ok", "drained")
         except TimeoutError:
             self._say("it has not come to its end")
@@ -265,13 +265,13 @@ class _Run:
         except TimeoutError:
             self._say(f"nobody has answered for {WHOLE_WAIT_S:.0f} s after {kind} was struck")
 
-    async def _settled(self, store: Store) -> None:
-        """Return when no message waits and every job has ended."""
+    async def _settled(self, store: Store, parting: asyncio.Task[None]) -> None:
+        """Return when the part is through, no message waits and every job has ended."""
         await self._drivers[0].schedule("scheduler.resume")
         while True:
             left = [job for driver in self._drivers for job in await driver.settle()]
-            if not left and await is_settled(store):
-                return
+            if not left and parting.done() and await is_settled(store):
+                return parting.result()
             await asyncio.sleep(1.0)
 
     # The history

@@ -16,6 +16,7 @@ import uvicorn
 
 from runtime.clock import SystemClock
 from runtime.console.app import create_app
+from runtime.console.door import SERVED
 from runtime.ids import Ids
 from runtime.store.remote import RemoteStore
 from tests.child import Child, say
@@ -46,7 +47,7 @@ class _Server(uvicorn.Server):
 def _serve(store: Path, port: int) -> None:
     clock = SystemClock()
     app = create_app(RemoteStore(store), clock, Ids(clock))
-    _Server(uvicorn.Config(app, log_level="error")).run([listening(port)])
+    _Server(uvicorn.Config(app, log_level="error", **SERVED)).run([listening(port)])
 
 
 if __name__ == "__main__":

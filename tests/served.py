@@ -10,6 +10,8 @@ from typing import Any
 
 import uvicorn
 
+from runtime.console.door import SERVED
+
 START_S = 10.0
 STOP_S = 20.0
 
@@ -42,7 +44,8 @@ class _Beside(uvicorn.Server):
 @asynccontextmanager
 async def serving(app: Any) -> AsyncIterator[str]:
     """Serve an app in this loop, so that a test may use what is behind it; its address."""
-    server = _Beside(uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=0))
+    config = uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=0, **SERVED)
+    server = _Beside(config)
     task = asyncio.create_task(server.serve())
     async with asyncio.timeout(START_S):
         while not server.started:

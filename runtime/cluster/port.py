@@ -25,6 +25,7 @@ from typing import Any, Final
 import uvicorn
 
 from runtime.cluster.settings import ClusterError
+from runtime.console.door import SERVED
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +112,7 @@ async def answered(app: Any, path: Path) -> AsyncIterator[None]:
     config = uvicorn.Config(
         app, lifespan="off", log_config=None, access_log=False, server_header=False,
         proxy_headers=False, backlog=BACKLOG, limit_concurrency=CONNECTIONS_MAX,
-        timeout_graceful_shutdown=END_S,
+        timeout_graceful_shutdown=END_S, **SERVED,
     )  # fmt: skip
     server = uvicorn.Server(config)
     serving = asyncio.create_task(_serve(server, path), name="port")

@@ -9,8 +9,9 @@ told `reset` and begins at the present head.  The ring is bounded, and so is
 what is held for a slow reader: nothing.
 
 A reader that has read everything waits, and is woken by an event of its own
-rooms only.  While nobody reads, nothing is polled.  What an event looks like
-on the wire is `told`'s, who may ask for which room `rooms`'.
+rooms only; one that can tell an event by a call (`tell`) is called instead.
+While nobody reads, nothing is polled.  What an event looks like on the wire is
+`told`'s, who may ask for which room `rooms`'.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import asyncio
 import heapq
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -178,10 +179,10 @@ class FeedHub:
                 self._ready.clear()
                 return
             before, concerned = self.head, set[Reader]()
-            for entry in feed.entries:
+            new = [Told(entry, self.incarnation) for entry in feed.entries]
+            for told in new:
                 if len(self._ring) == RING_MAX:
                     self.floor = self._ring[0].cursor
-                told = Told(entry, self.incarnation)
                 self._ring.append(told)
                 for key in told.keys:
                     concerned |= self._listening.get(key, set())
@@ -191,7 +192,7 @@ class FeedHub:
             # a loop may hold what is written back until its turn ends: the first are not to wait
             # until there is something for the last
             for at, reader in enumerate(concerned, 1):
-                reader.rouse()
+                reader.hear(new, before, feed.cursor)
                 if at % TURN == 0:
                     await asyncio.sleep(0)
 
@@ -202,6 +203,8 @@ class Reader:
     def __init__(self, hub: FeedHub, organization: str) -> None:
         self._hub = hub
         self._organization = organization
+        self.tell: Callable[[Told], bool] | None = None
+        """Tells an event while `read` waits; False: it is to be read."""
         self._keys: frozenset[Key] = frozenset()
         self._incarnation, self._after = "", 0
         self._news: asyncio.Future[None] | None = None
@@ -255,6 +258,20 @@ class Reader:
         if self._news is not None and not self._woken:
             self._woken = True
             self._after = max(self._after, at)
+
+    def hear(self, new: Sequence[Told], before: int, head: int) -> None:
+        """What has come after the cursor `before`, up to `head`: tell it, or end its wait."""
+        if self._news is None or self._news.done():
+            return
+        if self.tell is None or self._after != before:
+            self.rouse()
+            return
+        for told in self._wanted(new).told:
+            if not self.tell(told):
+                self.rouse()
+                return
+            self._after = told.cursor
+        self._after, self._woken = head, False
 
     def rouse(self) -> None:
         """End its wait, if it waits."""

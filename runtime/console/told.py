@@ -13,6 +13,7 @@ import re
 from typing import Any, Final
 
 from runtime.clock import iso
+from runtime.console.door import text_frame
 from runtime.console.rooms import event_keys
 from runtime.store.contract import FeedEntry
 
@@ -24,7 +25,7 @@ _PLACE = re.compile(r"([0-9A-Za-z_-]{1,64}):(0|[1-9][0-9]{0,15})")
 class Told:
     """One event of the feed; its text is made when the first reader needs it."""
 
-    __slots__ = ("_text", "cursor", "entry", "keys", "place")
+    __slots__ = ("_frame", "_text", "cursor", "entry", "keys", "place")
 
     def __init__(self, entry: FeedEntry, incarnation: str) -> None:
         self.entry = entry
@@ -32,6 +33,7 @@ class Told:
         self.place = place_text(incarnation, entry.cursor)
         self.keys = event_keys(entry.organization, entry.rooms)
         self._text: str | None = None
+        self._frame: bytes | None = None
 
     @property
     def text(self) -> str:
@@ -46,6 +48,13 @@ class Told:
                 timestamp=iso(entry.at_ms),
             )
         return self._text
+
+    @property
+    def frame(self) -> bytes:
+        """The text as a frame of a WebSocket."""
+        if self._frame is None:
+            self._frame = text_frame(self.text)
+        return self._frame
 
 
 def told_text(event: str, place: str, data: Any, **more: Any) -> str:

@@ -31,6 +31,7 @@ from pydantic import Field, ValidationError
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from runtime.console.caller import Console
+from runtime.console.door import frame_writer
 from runtime.console.feed import Reader
 from runtime.console.rooms import ROOMS_MAX, is_room
 from runtime.console.told import PLACE_LENGTH_MAX, Told, read_place, told_text
@@ -118,6 +119,7 @@ class Conversation:
         self._begun = False
         """It has its rooms, so its place is settled."""
         self._asked: asyncio.Queue[str] = asyncio.Queue(ASKED_MAX)
+        self._write = frame_writer(socket.scope)
         self._unacked: deque[tuple[int, int]] = deque()
         """(cursor, bytes) of what was told since the last ack."""
         self._unacked_bytes = 0
@@ -128,6 +130,8 @@ class Conversation:
         self._now_s = loop.time
         self._spoke_s = self._checked_s = loop.time()
         self._sends_since_s: float | None = None
+        if self._write is not None:
+            reader.tell = self._tell_now
 
     async def hold(self) -> None:
         """Until the client goes, or is closed."""
@@ -215,14 +219,27 @@ class Conversation:
             if self._now_s() - self._spoke_s >= self._console.settings.keep_alive_s:
                 await self._say("alive", {})
 
+    def _tell_now(self, told: Told) -> bool:
+        """Tell it without waiting for anything, while `_tell_all` waits for events."""
+        assert self._write is not None
+        size = len(told.text)
+        if not self._asked.empty() or self._has_its_fill(size) or not self._write(told.frame):
+            return False
+        self._count(told, size)
+        self._place, self._spoke_s = told.place, self._now_s()
+        return True
+
     async def _tell(self, told: Told) -> None:
         size = len(told.text)
         if self._has_its_fill(size):
             await self._wait_for_acks(size)
-        self._unacked.append((told.cursor, size))
-        self._unacked_bytes += size
+        self._count(told, size)
         await self._send(told.text)
         self._place = told.place
+
+    def _count(self, told: Told, size: int) -> None:
+        self._unacked.append((told.cursor, size))
+        self._unacked_bytes += size
 
     def _has_its_fill(self, size: int) -> bool:
         if len(self._unacked) >= UNACKED_MAX:

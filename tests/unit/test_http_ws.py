@@ -15,7 +15,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as open_socket
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from runtime.console import feed, ws
+from runtime.console import door, feed, ws
 from runtime.console.settings import ConsoleSettings
 from runtime.errors import StoreUnavailableError
 from runtime.keys import CACHE_TTL_S, Keys, Principal, Role
@@ -451,6 +451,147 @@ async def test_each_event_is_encoded_once_for_all(
         for line in lines:
             assert await line.numbers(10) == list(range(10))
     assert encoded == 10
+
+
+async def test_what_all_are_told_is_one_frame_and_nobodys_task_is_woken(
+    here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each event would pass all layers of the application once for each client."""
+    framed, woken = 0, 0
+    hub = here.api.app.state.console.feed
+    write, rouse = door.Sockets.write_frame, feed.Reader.rouse
+
+    def counted(socket: door.Sockets, frame: bytes) -> bool:
+        nonlocal framed
+        framed += 1
+        return write(socket, frame)
+
+    def roused(reader: feed.Reader) -> None:
+        nonlocal woken
+        woken += 1
+        rouse(reader)
+
+    monkeypatch.setattr(door.Sockets, "write_frame", counted)
+    async with AsyncExitStack() as stack:
+        lines = [await stack.enter_async_context(here.line()) for _ in range(3)]
+        for line in lines:
+            assert line.socket.protocol.extensions == []
+            await line.ask(subscribe=["monitoring"])
+        while any(reader._news is None for reader in hub._readers):
+            await asyncio.sleep(0)
+        monkeypatch.setattr(feed.Reader, "rouse", roused)
+        for number in range(4):
+            await here.publish(event(number, "globex"))
+            while hub.head < 2 * number + 1:  # it is nobody's here, and alone
+                await asyncio.sleep(0)
+            await here.publish(event(number, text="ü" * 100 * number))
+            for line in lines:
+                assert await line.numbers(1) == [number]
+        assert (framed, woken) == (12, 0)
+
+
+async def test_what_can_not_be_written_at_once_is_told_in_its_order_once(
+    here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client whose line is full for a moment would miss an event, or be told it twice."""
+    turns = itertools.cycle([True, True, False])
+    write = door.Sockets.write_frame
+    monkeypatch.setattr(
+        door.Sockets, "write_frame", lambda socket, frame: next(turns) and write(socket, frame)
+    )
+    async with here.line() as line:
+        await line.ask(subscribe=["monitoring"])
+        for number in range(0, 40, 4):
+            together = [event(one) for one in range(number, number + 4)]
+            await here.api.door("acme").commit(events=together)
+        assert await line.numbers(40) == list(range(40))
+
+
+async def test_a_server_without_frames_is_told_by_messages() -> None:
+    """Under another server than ours clients would be told nothing."""
+    api = HttpTroupe(settings=ConsoleSettings())
+
+    async def other(scope: Any, receive: Any, send: Any) -> None:
+        scope.get("extensions", {}).pop(door.FRAMES, None)
+        await api.app(scope, receive, send)
+
+    async with serving(other) as url:
+        here = Here(api, url)
+        async with here.line() as line:
+            await line.ask(subscribe=["monitoring"])
+            await here.publish(*(event(number) for number in range(3)))
+            assert await line.numbers(3) == [0, 1, 2]
+
+
+async def test_nothing_is_written_to_a_socket_that_is_closed_or_gone() -> None:
+    """Would send bytes after the word that nothing more comes, or keep them for nobody."""
+    wrote: list[bool] = []
+    gone = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        write = door.frame_writer(scope)
+        assert write is not None
+        await receive()
+        await send({"type": "websocket.accept"})
+        wrote.append(write(door.text_frame("once")))
+        if scope["path"] == "/closed":
+            await send({"type": "websocket.close"})
+        while (await receive())["type"] != "websocket.disconnect":
+            pass
+        wrote.append(write(door.text_frame("never")))
+        gone.set()
+
+    async with serving(app) as url:
+        for path in ("/closed", "/gone"):
+            wrote.clear()
+            gone.clear()
+            async with open_socket(url.replace("http", "ws") + path, proxy=None) as socket:
+                assert await socket.recv() == "once"
+                if path == "/closed":
+                    with pytest.raises(ConnectionClosed):
+                        await socket.recv()
+            async with asyncio.timeout(WAIT_S):
+                await gone.wait()
+            assert wrote == [True, False]
+
+
+async def test_what_is_not_taken_off_a_line_is_not_written_any_more() -> None:
+    """Would gather in memory what a client does not read."""
+    most = 100
+    wrote = 0
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal wrote
+        write = door.frame_writer(scope)
+        assert write is not None
+        await receive()
+        await send({"type": "websocket.accept"})
+        while wrote < most and write(door.text_frame("x" * 1_000_000)):
+            wrote += 1
+
+    async with serving(app) as url:
+        async with open_socket(url.replace("http", "ws"), proxy=None, max_size=None) as socket:
+            await socket.recv()
+        assert 0 < wrote < most
+
+
+async def test_what_a_client_asks_is_answered_after_the_next_event_at_the_latest(
+    here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Events that are told without the socket's own task would keep its client waiting."""
+    monkeypatch.setattr(ws, "RECHECK_S", 4 * WAIT_S)
+    async with here.line() as line:
+        await line.ask(subscribe=["monitoring"])
+        [reader] = here.api.app.state.console.feed._readers
+        while reader._news is None:
+            await asyncio.sleep(0)
+        monkeypatch.setattr(feed.Reader, "nudge", lambda reader: None)  # as if it came too early
+        await line.say(subscribe=["job:x"])
+        while reader.tell.__self__._asked.empty():
+            await asyncio.sleep(0)
+        await here.publish(event(2))
+        assert await line.numbers(1) == [2]
+        assert (await line.hear())["event"] == "subscribed"
 
 
 async def test_a_store_that_is_out_means_come_back_later(here: Here) -> None:

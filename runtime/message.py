@@ -21,6 +21,8 @@ from pydantic_core import to_jsonable_python
 
 from runtime.errors import InvalidMessageError
 
+BYTES_MAX: Final = 2 << 20
+"""Of a message as JSON; what is larger is stored as content and attached by its hash."""
 MESSAGE_ID_MAX: Final = 128
 ADDRESS_MAX: Final = 240
 MESSAGE_TYPE_MAX: Final = 64
@@ -114,8 +116,18 @@ class Message(
         return wire
 
     def to_json(self) -> bytes:
-        """The message as JSON bytes in camelCase, without absent fields."""
-        return _encode(self)
+        """The message as JSON bytes in camelCase, without absent fields.
+
+        Raises:
+            InvalidMessageError: they would be more than BYTES_MAX.
+        """
+        body = _encode(self)
+        if len(body) > BYTES_MAX:
+            raise InvalidMessageError(
+                f"{self.message_type} for {self.recipient} has {len(body)} bytes, "
+                f"at most {BYTES_MAX}: attach what is large"
+            )
+        return body
 
     @classmethod
     def from_json(cls, body: bytes | str) -> Message:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from runtime.agent import DeactivationReason
 from runtime.backoff import Backoff
 from runtime.clock import Clock
-from runtime.errors import StoreUnavailableError, UnknownAgentKindError
+from runtime.errors import StoreUnavailableError, UnknownAgentKindError, told
 from runtime.group import GroupCommitter, why_refused
 from runtime.hosting.activation import Activation
 from runtime.hosting.answers import Answers, stored_answer
@@ -362,12 +362,8 @@ class Host:
             self.lost(before)  # somebody else had the agent meanwhile, and nothing has told so yet
         try:
             agent = await self._kinds.create(split(claimed.agent)[1])
-        except UnknownAgentKindError as error:
-            self._refuse(claimed, str(error), final=True)
-            return
-        except Exception as error:  # the author's constructor
-            logger.exception("activation failed", extra={"agent": claimed.agent})
-            self._refuse(claimed, f"{type(error).__name__}: {error}", final=False)
+        except Exception as error:  # there is no class for it, or its author's constructor failed
+            self._refuse(claimed, error)
             return
         activation = Activation(claimed, agent, self._incarnation, self)
         self._active[claimed.agent] = activation
@@ -376,13 +372,15 @@ class Host:
         try:
             await activation.start(claimed)
         except Exception as error:  # a state that can't be loaded, or the author's `activate`
-            logger.exception("activation failed", extra={"agent": claimed.agent})
             del self._active[claimed.agent]
-            self._refuse(claimed, f"{type(error).__name__}: {error}", final=False)
+            self._refuse(claimed, error)
 
-    def _refuse(self, claimed: contract.Activation, error: str, final: bool) -> None:
+    def _refuse(self, claimed: contract.Activation, error: Exception) -> None:
         """The agent can't live here: tell its messages so, and let it go."""
-        self._end(self._unfit.refuse(claimed, self._incarnation, error, final))
+        final = isinstance(error, UnknownAgentKindError)
+        trace, where = None if final else error, {"action": "activation.failed"}
+        logger.error("%s can't live here: %s", claimed.agent, error, exc_info=trace, extra=where)
+        self._end(self._unfit.refuse(claimed, self._incarnation, told(error), final))
 
     async def _deactivate(self, activation: Activation, reason: DeactivationReason) -> None:
         if self._active.get(activation.address) is not activation:

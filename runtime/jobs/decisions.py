@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from runtime.clock import iso
-from runtime.ids import SCHEDULER, SYSTEM, address
+from runtime.ids import SCHEDULER, SCHEDULER_AGENT, SYSTEM, address
 from runtime.job import AgentJob, JobStatus
 from runtime.jobs.events import (
     finished_send,
@@ -37,7 +37,6 @@ from runtime.store.contract import (
 )
 from runtime.turn import feed_event, to_json
 
-SENDER = "scheduler:main"
 CARRIED_BYTES_MAX = 64 << 10
 """Of a record that goes along with `job.run`; the host reads a longer one itself."""
 MEAN_OVER = 50
@@ -119,14 +118,16 @@ def start(job: AgentJob, revision: int, now_ms: int) -> Decision:
 def _run(job: AgentJob, content: dict[str, Any], message_id: str, now_ms: int) -> Send:
     """`job.run {jobId, look?, job?, revision?, spent?}`; the record is put in as it was encoded."""
     where = address(job.organization_id, job.agent)
-    return job_send(SENDER, SCHEDULER, job.agent, where, message_id, "job.run", content, now_ms)
+    return job_send(
+        SCHEDULER_AGENT, SCHEDULER, job.agent, where, message_id, "job.run", content, now_ms
+    )
 
 
 def end(job: AgentJob, revision: int, status: JobStatus, reason: str, now_ms: int) -> Decision:
     """A job comes to its end without running: the record, and word to whom it concerns."""
     job, decision = change(job, revision, status=status, reason=reason, completed_at=iso(now_ms))
     if job.reply_to:
-        decision.sends.append(finished_send(job, SENDER, SCHEDULER, revision, now_ms))
+        decision.sends.append(finished_send(job, SCHEDULER_AGENT, SCHEDULER, revision, now_ms))
     publish(decision, f"job:{status.value}", job, now_ms)
     if status is JobStatus.FAILED:
         decision.puts.append(_dead_letter(job, now_ms))
@@ -159,7 +160,9 @@ def _tell(
     now_ms: int,
 ) -> None:
     if job.reply_to:
-        decision.sends.append(told_send(job, kind, content, SENDER, SCHEDULER, revision, now_ms))
+        decision.sends.append(
+            told_send(job, kind, content, SCHEDULER_AGENT, SCHEDULER, revision, now_ms)
+        )
 
 
 def ask_host(job: AgentJob, what: str, cause: str, now_ms: int) -> Decision:
@@ -177,7 +180,7 @@ def to_agent(job: AgentJob, message_type: str, content: Any, message_id: str, no
     """A control message for the job's agent."""
     message = Message(
         message_id=message_id,
-        sender=SENDER,
+        sender=SCHEDULER_AGENT,
         recipient=job.agent,
         message_type=message_type,
         content=content,
@@ -232,7 +235,7 @@ def _dead_letter(job: AgentJob, now_ms: int) -> Put:
     letter = {
         "id": job.id,
         "agent": job.agent,
-        "sender": SENDER,
+        "sender": SCHEDULER_AGENT,
         "reason": job.reason,
         "error": job.error or job.reason or "",
         "attempts": job.attempts,

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from runtime.clock import iso
 from runtime.deadletters import burial
 from runtime.errors import told
-from runtime.ids import SCHEDULER
+from runtime.ids import SCHEDULER, SCHEDULER_AGENT
 from runtime.jobs.run import JobRun
 from runtime.jobs.writer import UNWRITABLE, LostError
 from runtime.message import Message
@@ -62,7 +62,7 @@ class JobLane:
 
     def takes(self, message: Message) -> bool:
         """Whether a message is control of jobs; only the scheduler may give it."""
-        return message.message_type in CONTROL and message.sender == "scheduler:main"
+        return message.message_type in CONTROL and message.sender == SCHEDULER_AGENT
 
     async def handle(self, stored: StoredMessage, message: Message) -> None:
         """Begin a run, or note what is asked of one."""
@@ -106,7 +106,7 @@ class JobLane:
         message = Message(
             message_id=f"job.ready:{job_id}:{seq}",
             sender=self._activation.agent_id,
-            recipient="scheduler:main",
+            recipient=SCHEDULER_AGENT,
             message_type="job.ready",
             content={"jobId": job_id},
             timestamp=iso(self._activation.host.clock.now_ms()),

@@ -21,7 +21,7 @@ from runtime.errors import (
     told,
 )
 from runtime.hosting.suspects import REASON, Mark
-from runtime.ids import SCHEDULER
+from runtime.ids import SCHEDULER, SCHEDULER_AGENT
 from runtime.job import (
     AgentJob,
     JobResult,
@@ -173,7 +173,12 @@ class JobRun(JobWork):
             except LostError:
                 raise
             except Exception as error:  # the author's code may raise anything; it fails the attempt
-                logger.warning("job %s failed", self._record.id, exc_info=True)
+                logger.warning(
+                    "job %s failed",
+                    self._record.id,
+                    exc_info=True,
+                    extra={"action": "job.attempt_failed", "agent": self._activation.address},
+                )
                 final = isinstance(error, (JobFailedError, NondeterminismError))
                 await self._fail(error, final)
             else:
@@ -235,7 +240,7 @@ class JobRun(JobWork):
         """
         record = self._record.model_copy(update=changed)
         content = {"jobId": record.id, "outcome": outcome, **more, **_over(record)}
-        sends = [self._send(SCHEDULER, "scheduler:main", content, "job.ended")]
+        sends = [self._send(SCHEDULER, SCHEDULER_AGENT, content, "job.ended")]
         if record.reply_to and record.status.final:
             activation = self._activation
             now_ms = activation.host.clock.now_ms()

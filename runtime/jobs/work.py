@@ -10,11 +10,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from runtime.clock import iso
 from runtime.errors import JobCancelled, JobPaused, NondeterminismError, StateChangedInTaskError
-from runtime.job import LOGS_MAX, AgentJob, Artifact, LogLine, StepContext, StepKind
+from runtime.job import (
+    LOGS_MAX,
+    AgentJob,
+    Artifact,
+    ArtifactType,
+    LogLine,
+    StepContext,
+    StepKind,
+)
 from runtime.jobs.writer import JobWriter
 from runtime.patience import patiently
 from runtime.store.contract import Intent, Put, Step
@@ -103,14 +111,14 @@ class JobWork(JobWriter):
         self._change(cost_usd=self._record.cost_usd + cost_usd, tokens=self._record.tokens + tokens)
 
     async def artifact(
-        self, type: str, name: str, content: bytes, media_type: str = "text/plain"
+        self, type: ArtifactType, name: str, content: bytes, media_type: str = "text/plain"
     ) -> Artifact:
         digest = hashlib.sha256(content).hexdigest()
         organization = self._activation.organization
         artifact = Artifact(
             id=f"artifact_{self._record.id.removeprefix('job_')}_{digest[:12]}",
             job_id=self._record.id,
-            type=cast(Any, type),
+            type=type,
             name=name,
             sha256=digest,
             size_bytes=len(content),

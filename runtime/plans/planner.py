@@ -18,9 +18,8 @@ from typing import Final
 
 from runtime.clock import Clock, iso
 from runtime.errors import InvalidScheduleError
-from runtime.ids import SCHEDULER
+from runtime.ids import SCHEDULER, SCHEDULER_AGENT
 from runtime.job import AgentJob
-from runtime.jobs.decisions import SENDER
 from runtime.message import Message
 from runtime.plans.book import CHUNK, PlanBook, Queue
 from runtime.plans.clock import ClockWatch
@@ -292,8 +291,8 @@ def commands(verb: str, entry: Entry, jobs: Iterable[str], now_ms: int) -> list[
     for job in jobs:
         message = Message(
             message_id=f"{verb}:{job}:{entry.doc_revision}",
-            sender=SENDER,
-            recipient=SENDER,
+            sender=SCHEDULER_AGENT,
+            recipient=SCHEDULER_AGENT,
             message_type=f"job.{verb}",
             content={"jobId": job, "by": f"schedule {entry.record.name}"},
             timestamp=iso(now_ms),

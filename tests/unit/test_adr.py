@@ -10,7 +10,7 @@ import pytest
 from runtime.agent import AgentState, BaseAgent, DeactivationReason
 from runtime.clock import ManualClock
 from runtime.errors import InvalidMessageError
-from runtime.message import Attachment, Message
+from runtime.message import BYTES_MAX, Attachment, Message
 from tests.troupe import LocalTroupe
 
 LIFE: list[str] = []
@@ -187,3 +187,15 @@ def test_unknown_fields_are_refused() -> None:
     """A misspelt field would be lost without a word."""
     with pytest.raises(InvalidMessageError, match="replyto"):
         Message.from_json(json.dumps(envelope(replyto="q")))
+
+
+async def test_a_message_that_is_too_large_is_sent_by_nobody() -> None:
+    """Inboxes would hold whatever anybody puts into one message."""
+    troupe = await LocalTroupe({"notebook": Notebook}).start()
+    try:
+        client = troupe.client()
+        with pytest.raises(InvalidMessageError, match=f"at most {BYTES_MAX}: attach"):
+            await client.send("notebook:a", {"line": "x" * BYTES_MAX}, "write")
+        assert await troupe.store.inbox("acme/notebook:a", 0, 10) == []
+    finally:
+        await troupe.stop()

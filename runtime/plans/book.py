@@ -147,9 +147,7 @@ class PlanBook:
 
     async def _page(self, collection: str, after_key: str | None) -> list[Document]:
         return await patiently(
-            lambda: self._store.list_documents(
-                collection, None, (), after_key, BATCH_MAX, descending=False
-            )
+            self._store.list_documents, collection, None, (), after_key, BATCH_MAX, False
         )
 
     def _adopt(self, document: Document) -> Entry:
@@ -169,7 +167,7 @@ class PlanBook:
     async def revision(self, record: Schedule) -> Revision | None:
         """The document of a schedule's present revision."""
         key = revision_key(record.id, record.revision)
-        document = await patiently(lambda: self._store.get(REVISIONS, key))
+        document = await patiently(self._store.get, REVISIONS, key)
         return decode_revision(document.body) if document is not None else None
 
     async def jobs(self, jobs: Sequence[str]) -> dict[str, AgentJob]:
@@ -177,7 +175,7 @@ class PlanBook:
         found: dict[str, AgentJob] = {}
         for at in range(0, len(jobs), MANY_MAX):
             keys = jobs[at : at + MANY_MAX]
-            for document in await patiently(lambda keys=keys: self._store.get_many("job", keys)):  # type: ignore[misc]
+            for document in await patiently(self._store.get_many, "job", keys):
                 found[document.key] = AgentJob.model_validate_json(document.body)
         return found
 
@@ -263,7 +261,7 @@ class PlanBook:
 
     async def _read_again(self, entry: Entry) -> None:
         """Go by the document; one that is refused though nobody has changed it is left alone."""
-        document = await patiently(lambda: self._store.get(SCHEDULES, entry.key))
+        document = await patiently(self._store.get, SCHEDULES, entry.key)
         self.table.remove(entry.key)
         if document is None:
             return

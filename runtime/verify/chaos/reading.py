@@ -11,7 +11,7 @@ from runtime.verify.chaos.watch import MARK
 async def is_settled(store: Store) -> bool:
     """Whether no message waits and every job has ended."""
     for agent in await _documents(store, "agent"):
-        if await patiently(lambda where=agent.key: store.inbox(where, 0, 1)):  # type: ignore[misc]
+        if await patiently(store.inbox, agent.key, 0, 1):
             return False
     jobs = await _documents(store, "job")
     return all(AgentJob.model_validate_json(one.body).status.final for one in jobs)
@@ -36,5 +36,5 @@ async def _documents(store: Store, collection: str) -> list[Document]:
 
 async def _page(store: Store, collection: str, after: str | None) -> list[Document]:
     return await patiently(
-        lambda: store.list_documents(collection, after=after, limit=BATCH_MAX, descending=False)
+        store.list_documents, collection, after=after, limit=BATCH_MAX, descending=False
     )

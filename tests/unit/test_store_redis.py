@@ -221,9 +221,10 @@ async def test_scripts_that_the_server_forgot_are_sent_again(server, desk):
             done += 1
 
     lanes = [asyncio.create_task(lane(number)) for number in range(4)]
-    while done < 80:
-        server.ask("SCRIPT", "FLUSH", "SYNC")
-        await asyncio.sleep(0)
+    async with asyncio.timeout(60):
+        while done < 80:
+            server.ask("SCRIPT", "FLUSH", "SYNC")
+            await asyncio.sleep(0)
     await asyncio.gather(*lanes)
     assert len(await desk.store.history(A, 0, 100)) == 80
     assert (await desk.store.health()).refused == {}

@@ -174,8 +174,9 @@ async def test_a_connection_with_too_many_calls_waits(memory, path, monkeypatch)
     await memory.register("o", "h", 10)
     parked = [asyncio.create_task(remote.outcome(A, "m", LONG_S)) for _ in range(3)]
     late = asyncio.create_task(remote.health())
-    while sum(len(one._calls) for one in served._connections) < 3:
-        await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        while sum(len(one._calls) for one in served._connections) < 3:
+            await asyncio.sleep(0)
     assert not late.done()
     [claimed] = await memory.claim("o", 1)
     fence = Fence(memory.incarnation, claimed.epoch)
@@ -386,7 +387,9 @@ async def test_a_call_waits_for_a_store_that_is_coming_up(memory, path):
     """Processes that start together would fail by the order of their start."""
     remote = RemoteStore(path)
     early = asyncio.create_task(remote.health())
-    await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        while remote._transport._connecting is None:  # it has begun to try
+            await asyncio.sleep(0)
     served = StoreServer(memory, path)
     await served.start()
     assert (await asyncio.wait_for(early, 5)).backend == "memory"

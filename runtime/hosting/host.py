@@ -378,8 +378,9 @@ class Host:
     def _refuse(self, claimed: contract.Activation, error: Exception) -> None:
         """The agent can't live here: tell its messages so, and let it go."""
         final = isinstance(error, UnknownAgentKindError)
-        trace, where = None if final else error, {"action": "activation.failed"}
-        logger.error("%s can't live here: %s", claimed.agent, error, exc_info=trace, extra=where)
+        trace = None if final else error
+        where = {"action": "activation.failed", "agent": claimed.agent}
+        logger.error("an agent can't live here: %s", error, exc_info=trace, extra=where)
         self._end(self._unfit.refuse(claimed, self._incarnation, told(error), final))
 
     async def _deactivate(self, activation: Activation, reason: DeactivationReason) -> None:

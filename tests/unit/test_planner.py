@@ -419,6 +419,32 @@ async def test_what_is_made_beforehand_is_not_of_another_commit(plans: Plans) ->
 
 
 @planned
+async def test_what_is_made_beforehand_does_not_outlive_a_pause(plans: Plans) -> None:
+    """A schedule that is paused in the last two seconds would start all the same."""
+    await _made_beforehand(plans)
+    assert (await plans.ask("pause", reason="release"))["ok"]
+    await asyncio.sleep(AHEAD_S + 1)
+    assert await plans.jobs() == []
+
+
+@planned
+async def test_what_is_made_beforehand_does_not_outlive_a_run(plans: Plans) -> None:
+    """A schedule that is triggered in the last two seconds would run beside itself."""
+    await _made_beforehand(plans)
+    assert (await plans.ask("trigger"))["ok"]
+    await asyncio.sleep(AHEAD_S + 1)
+    assert len(await plans.jobs()) == 1
+
+
+async def _made_beforehand(plans: Plans) -> None:
+    """Set a schedule and wait until its first due time is prepared."""
+    await plans.set(cron="*/10 * * * *", payload={"seconds": 60})
+    entry = next(iter(plans.troupe.scheduler._planner.book.table))
+    while not isinstance(entry.ready, Ready):
+        await asyncio.sleep(0.1)
+
+
+@planned
 async def test_what_is_made_beforehand_is_what_would_be_made_then(plans: Plans) -> None:
     """A due time would be accounted for in another way when there was no time to prepare."""
     await plans.set(cron="*/10 * * * *", payload={"seconds": 1}, priority="high")

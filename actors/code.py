@@ -90,7 +90,7 @@ class CodeAgent(WorkingAgent):
         return JobResult(
             outcome=ending.outcome,
             summary=visible(summary),
-            artifacts=(Artifact.model_validate(kept["patch"]),),
+            artifacts=(Artifact.from_wire(kept["patch"]),),
             data={"work": proposed.to_wire()},
         )
 

@@ -179,7 +179,7 @@ class IssueAgent(IssueRecord):
             error = message.content.get("error") or "The job failed."
             self._fail(f"{self.state.stage}_failed", _ERROR_NAME.sub("", error))
         else:
-            result = JobResult.model_validate(message.content["result"])
+            result = JobResult.from_wire(message.content["result"])
             follow = {
                 Stage.WORK: self._worked,
                 Stage.REVIEW: self._reviewed,

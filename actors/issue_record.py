@@ -87,7 +87,7 @@ class IssueRecord(BaseAgent):
         """Take the job's cost into the issue's."""
         body = await self.context.get("job", job_id)
         if body is not None:
-            self.state.costs[job_id] = AgentJob.model_validate_json(body).cost_usd
+            self.state.costs[job_id] = AgentJob.from_json(body).cost_usd
             self._change(cost_usd=sum(self.state.costs.values()))
 
     def _end(

@@ -41,7 +41,7 @@ class ResearchAgent(WorkingAgent):
         return JobResult(
             outcome="reported",
             summary=visible(ending.data["root_cause"]),
-            artifacts=(Artifact.model_validate(kept),),
+            artifacts=(Artifact.from_wire(kept),),
             recommendations=tuple(visible(option) for option in ending.data["options"]),
             data={"confidence": ending.data["confidence"]},
         )

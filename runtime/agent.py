@@ -34,6 +34,7 @@ from runtime.ids import SCHEDULER_AGENT, AgentId, kind_of
 from runtime.job import AgentJob, Job, JobResult
 from runtime.journal import State, Upcaster
 from runtime.message import Attachment, Message, WireModel
+from runtime.wire import WireStruct
 
 logger = logging.getLogger(__name__)
 
@@ -210,7 +211,7 @@ class BaseAgent:
         self,
         collection: str,
         key: str,
-        record: WireModel | None,
+        record: WireModel | WireStruct | None,
         terms: Mapping[str, str] | None = None,
         expect: int = ANY,
     ) -> None:

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Literal, Protocol
 
-from pydantic import Field
+import msgspec
 
 from runtime.clock import iso
-from runtime.message import WireModel
+from runtime.wire import WireStruct, written
 
 ArtifactType = Literal["code_change", "analysis", "recommendation", "documentation"]
 StepKind = Literal["pure", "workspace", "external"]
@@ -68,26 +68,26 @@ class JobStatus(StrEnum):
 _FINAL = frozenset({JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED})
 
 
-class LogLine(WireModel):
+class LogLine(WireStruct, frozen=True, kw_only=True):
     time: str
     message: str
 
 
-class JobConfig(WireModel):
+class JobConfig(WireStruct, frozen=True, kw_only=True):
     """What an attempt may use and spend."""
 
     model: str | None = None
-    max_tokens: int = 16_000
+    max_tokens: int = written(16_000)
     """Output tokens a model call."""
-    timeout_s: float = 2_700.0
+    timeout_s: float = written(2_700.0)
     """Wall time of all attempts while running."""
-    rounds_max: int = 60
-    tokens_max: int = 1_500_000
-    cost_usd_max: float = 2.0
-    tools: tuple[str, ...] = ()
+    rounds_max: int = written(60)
+    tokens_max: int = written(1_500_000)
+    cost_usd_max: float = written(2.0)
+    tools: tuple[str, ...] = written(())
 
 
-class Artifact(WireModel):
+class Artifact(WireStruct, frozen=True, kw_only=True):
     """A work product; its content is stored under its SHA-256."""
 
     id: str
@@ -96,23 +96,23 @@ class Artifact(WireModel):
     name: str
     sha256: str
     size_bytes: int
-    media_type: str = "text/plain"
+    media_type: str = written("text/plain")
 
 
-class JobResult(WireModel):
+class JobResult(WireStruct, frozen=True, kw_only=True):
     """What process_task returns; `outcome` names how the work stopped."""
 
     outcome: str
     """`finished`, `budget_rounds`, `stuck`, `refused_by_gate`, ..."""
     summary: str
-    artifacts: tuple[Artifact, ...] = ()
+    artifacts: tuple[Artifact, ...] = written(())
     pull_request_url: str | None = None
-    recommendations: tuple[str, ...] = ()
-    data: dict[str, Any] = Field(default_factory=dict)
+    recommendations: tuple[str, ...] = written(())
+    data: dict[str, Any] = msgspec.field(default_factory=lambda: {})
     """For the agent that asked for the job."""
 
 
-class AgentJob(WireModel):
+class AgentJob(WireStruct, frozen=True, kw_only=True):
     """The job's record, as stored and as answered by the API."""
 
     id: str
@@ -122,16 +122,16 @@ class AgentJob(WireModel):
     """The kind of the agent that does it."""
     agent_id: str | None = None
     """The agent that does it; absent: one of its own, `agentType:id`."""
-    status: JobStatus = JobStatus.PENDING
+    status: JobStatus = written(JobStatus.PENDING)
     reason: str | None = None
     """Why it is waiting, paused or failed: a code."""
-    priority: Priority = Priority.NORMAL
-    attempts: int = 0
+    priority: Priority = written(Priority.NORMAL)
+    attempts: int = written(0)
     max_attempts: int | None = None
     """First try and retries; absent until the first start: as many as the operator says."""
-    not_before_ms: int = 0
-    config: JobConfig = JobConfig()
-    payload: dict[str, Any] = Field(default_factory=dict)
+    not_before_ms: int = written(0)
+    config: JobConfig = written(JobConfig())
+    payload: dict[str, Any] = msgspec.field(default_factory=lambda: {})
     reply_to: str | None = None
     """Agent id that is told: `job.started`, `job.waiting`, `job.completed`, `job.failed`,
     `job.cancelled`, each with `jobId`."""
@@ -139,14 +139,14 @@ class AgentJob(WireModel):
     limit_key: str | None = None
     occurrence_id: str | None = None
     """The due time of a schedule that it was fired for."""
-    progress: int = 0
+    progress: int = written(0)
     """0..100; never falls."""
     current_step: str | None = None
-    logs: tuple[LogLine, ...] = ()
+    logs: tuple[LogLine, ...] = written(())
     result: JobResult | None = None
     error: str | None = None
-    cost_usd: float = 0.0
-    tokens: int = 0
+    cost_usd: float = written(0.0)
+    tokens: int = written(0)
     created_at: str
     queued_at: str
     started_at: str | None = None
@@ -156,9 +156,13 @@ class AgentJob(WireModel):
     def new(
         cls, *, id: str, organization_id: str, agent_type: str, now_ms: int, **fields: Any
     ) -> AgentJob:
-        """A job that is about to be queued at `now_ms`."""
+        """A job that is about to be queued at `now_ms`, as it will be read.
+
+        Raises:
+            ValueError, TypeError: of the fields one is unknown or of the wrong type.
+        """
         now = iso(now_ms)
-        return cls(
+        job = cls(
             id=id,
             organization_id=organization_id,
             agent_type=agent_type,
@@ -166,6 +170,7 @@ class AgentJob(WireModel):
             queued_at=now,
             **fields,
         )
+        return job.checked()
 
     @property
     def agent(self) -> str:

@@ -147,10 +147,12 @@ def _check_length(name: str, value: str, least: int, most: int) -> None:
         raise ValueError(f"{name} has {len(value)} characters, not {least}..{most}")
 
 
-def _plain(value: Any) -> Any:
-    """What an author's content may hold beside JSON's own values, as JSON."""
+def plain(value: Any) -> Any:
+    """What an author's data may hold beside JSON's own values, as JSON."""
+    if value is None or isinstance(value, (bool, tuple, list)):  # JSON's own: so it is a key
+        raise TypeError(f"{value!r} can't be a key of a JSON object")
     return to_jsonable_python(value, by_alias=True, exclude_none=True)
 
 
-_encode = msgspec.json.Encoder(enc_hook=_plain).encode
+_encode = msgspec.json.Encoder(enc_hook=plain).encode
 _decode = msgspec.json.Decoder(Message).decode

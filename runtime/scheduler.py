@@ -174,7 +174,7 @@ class Scheduler:
         self._desk.holds.load(await self._all(HOLDS, []))
         for status in OPEN:
             found = [
-                (AgentJob.model_validate_json(document.body), document.revision)
+                (AgentJob.from_json(document.body), document.revision)
                 for document in await self._all("job", [f"status={status.value}"])
             ]
             for job, _ in found:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from actors.assignment import Assignment
 from actors.code import CodeAgent
 from actors.models.client import ModelClient
@@ -215,6 +217,6 @@ async def case(
         scripts.append(one_scene(*review, role="role: review"))
     place = repository(root / "repository", files)
     async with scripted_server(*scripts) as server, services(root, server, **settings) as made:
-        job_config = made.settings.job_config().model_copy(update=dict(config or {}))
+        job_config = msgspec.structs.replace(made.settings.job_config(), **(config or {}))
         durable = new_job(agent.kind, assignment(place, **(payload or {})), config=job_config)
         yield Case(server, made, durable, agent, place)

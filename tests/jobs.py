@@ -14,6 +14,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from msgspec.structs import replace
+
 from runtime.agent import BaseAgent
 from runtime.clock import iso
 from runtime.errors import JobCancelled, NondeterminismError
@@ -171,7 +173,7 @@ class MemoryJob:
         return self.durable.signals.get(name)
 
     def _change(self, **fields: Any) -> None:
-        self._volatile = self._volatile.model_copy(update=fields)
+        self._volatile = replace(self._volatile, **fields)
 
     def _boundary(self) -> None:
         self.boundaries += 1

@@ -95,7 +95,7 @@ async def get_issue(issue_id: IssueKey, caller: Viewer) -> Response:
     wire: dict[str, Any] = json.loads((await caller.own("issue", issue_id)).body)
     job = await caller.client.get("job", wire["jobId"]) if "jobId" in wire else None
     if job is not None:
-        record = AgentJob.model_validate_json(job.body)
+        record = AgentJob.from_json(job.body)
         shown = IssueJob(
             id=record.id,
             agent_type=record.agent_type,

@@ -156,7 +156,7 @@ async def _view(caller: Caller, document: Document) -> AgentView:
     record = json.loads(document.body)
     known = {name: value for name, value in record.items() if name in _AGENT_FIELDS}
     newest = await caller.client.list("job", {"agent": record["agentId"]}, limit=1)
-    job = AgentJob.model_validate_json(newest[0].body) if newest else None
+    job = AgentJob.from_json(newest[0].body) if newest else None
     status = _STATUS.get(job.status, "idle") if job else "idle"
     held = await caller.client.get(HOLDS, document.key)
     if held is not None and json.loads(held.body).get("held") and status != "running":

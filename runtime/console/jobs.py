@@ -142,9 +142,9 @@ async def get_diff(job_id: JobKey, caller: Viewer) -> Response:
 
 async def _artifacts(caller: Caller, job_id: str) -> list[Artifact]:
     """A job's work products; those of its result last, so that the last change is the result."""
-    job = AgentJob.model_validate_json((await caller.own("job", job_id)).body)
+    job = AgentJob.from_json((await caller.own("job", job_id)).body)
     documents = await caller.client.list("artifact", {"job": job_id}, limit=BATCH_MAX)
-    kept = [Artifact.model_validate_json(document.body) for document in documents]
+    kept = [Artifact.from_json(document.body) for document in documents]
     return kept + list(job.result.artifacts if job.result else ())
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from runtime.clock import iso
 from runtime.ids import SCHEDULER, SCHEDULER_AGENT, SYSTEM, address
@@ -79,7 +80,7 @@ def write(job: AgentJob, revision: int, reply: dict[str, Any] | None = None) -> 
 
 def change(job: AgentJob, revision: int, **changed: Any) -> tuple[AgentJob, Decision]:
     """The changed record and the decision that writes it; the answer is its new status."""
-    job = job.model_copy(update=changed)
+    job = replace(job, **changed)
     return job, write(job, revision, {"ok": True, "status": job.status.value})
 
 

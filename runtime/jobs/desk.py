@@ -17,6 +17,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from msgspec.structs import replace
+
 from runtime.backoff import Backoff
 from runtime.clock import Clock, iso
 from runtime.ids import address, split
@@ -67,7 +69,7 @@ class JobDesk:
         """The job with the number of its tries; from its first start on its record says it."""
         if job.max_attempts is not None:
             return job
-        return job.model_copy(update={"max_attempts": self._attempts_max})
+        return replace(job, max_attempts=self._attempts_max)
 
     def knows(self, message_type: str) -> bool:
         """Whether there is a message of this type that `decide` takes."""
@@ -109,7 +111,7 @@ class JobDesk:
         match message.content["outcome"]:
             case "failed":
                 error = message.content.get("error") or job.error
-                job = job.model_copy(update={"error": error})
+                job = replace(job, error=error)
                 return self._failed(job, revision, bool(message.content.get("final")), asked)
             case "waiting" | "paused" as outcome:
                 if job.status.value != outcome:

@@ -44,7 +44,7 @@ def finished_send(
     """`job.completed`, `job.failed` or `job.cancelled` for `replyTo`; one for each `moment`."""
     content = {
         "status": record.status.value,
-        "result": record.result.to_wire() if record.result else None,
+        "result": msgspec.Raw(record.result.to_json()) if record.result else None,
         "error": record.error,
     }
     kind = record.status.value

@@ -49,7 +49,7 @@ class JobRecords:
         """Know these jobs, those of them that there are."""
         missing = [id for id in dict.fromkeys(job_ids) if id not in self._kept]
         for document in await self.documents("job", missing):
-            job = AgentJob.model_validate_json(document.body)
+            job = AgentJob.from_json(document.body)
             self._kept[document.key] = Record(job, document.revision, document.organization)
             self._new.add(document.key)
 

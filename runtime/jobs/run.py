@@ -11,6 +11,8 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from runtime.clock import iso
 from runtime.errors import (
     JobCancelled,
@@ -82,7 +84,7 @@ class JobRun(JobWork):
         first = inbox.is_first_to_have(stored.seq) and not inbox.has_behind(stored.seq, SCHEDULER)
         if "job" not in content or not first:
             return None
-        record = AgentJob.model_validate(content["job"])
+        record = AgentJob.from_wire(content["job"])
         return cls(activation, stored, record, content["revision"], [])
 
     @classmethod
@@ -96,7 +98,7 @@ class JobRun(JobWork):
         )
         if document is None:
             raise LostError(f"job {job_id} has no record")
-        record = AgentJob.model_validate_json(document.body)
+        record = AgentJob.from_json(document.body)
         look = message.content.get("look")
         run = cls(activation, stored, record, document.revision, steps, look)
         if asked is not None:
@@ -189,7 +191,8 @@ class JobRun(JobWork):
         self._introduce_soon()
         self._work = asyncio.current_task()
         try:
-            return await self._activation.agent.process_task(self)
+            result = await self._activation.agent.process_task(self)
+            return result.checked()  # else its record could be written and never read
         finally:
             self._work = None
             for later in (self._flush, self._introduction):
@@ -238,7 +241,7 @@ class JobRun(JobWork):
         No earlier commit may take a part of it: a host that died between the two
         would leave a job that has ended and runs again.
         """
-        record = self._record.model_copy(update=changed)
+        record = replace(self._record, **changed)
         content = {"jobId": record.id, "outcome": outcome, **more, **_over(record)}
         sends = [self._send(SCHEDULER, SCHEDULER_AGENT, content, "job.ended")]
         if record.reply_to and record.status.final:

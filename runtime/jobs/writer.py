@@ -14,6 +14,8 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from runtime.errors import StoreError
 from runtime.job import AgentJob, JobStatus
 from runtime.jobs.events import job_rooms, record_put, told_send
@@ -75,7 +77,7 @@ class JobWriter:
         self._writing(self._write_gathered())
 
     def _change(self, **changed: Any) -> None:
-        self._record = self._record.model_copy(update=changed)
+        self._record = replace(self._record, **changed)
         self._dirty = True
         if self._flush is None or self._flush.done():
             self._flush = asyncio.create_task(self._flush_later())
@@ -187,7 +189,7 @@ class JobWriter:
         if self._record.status in (JobStatus.CANCELLED, JobStatus.PAUSED):
             return ()
         if self._record.status is JobStatus.RUNNING:
-            self._record, self._dirty = self._record.model_copy(update={"reason": None}), True
+            self._record, self._dirty = replace(self._record, reason=None), True
         data = {"agentId": self._record.agent, "jobId": self._record.id, "status": "running"}
         self._feed[:0] = [self._event("job:started", data), self._event("agent:started", data)]
         if not self._record.reply_to:

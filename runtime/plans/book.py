@@ -176,7 +176,7 @@ class PlanBook:
         for at in range(0, len(jobs), MANY_MAX):
             keys = jobs[at : at + MANY_MAX]
             for document in await patiently(self._store.get_many, "job", keys):
-                found[document.key] = AgentJob.model_validate_json(document.body)
+                found[document.key] = AgentJob.from_json(document.body)
         return found
 
     # Writing

@@ -126,7 +126,7 @@ async def _work(world: World) -> None:
     while world.loop.time() < deadline_s:
         await asyncio.sleep(0.5)
         document = await world.store.get("job", JOB)
-        final = document is not None and AgentJob.model_validate_json(document.body).status.final
+        final = document is not None and AgentJob.from_json(document.body).status.final
         if final and not await world.pending():
             world.history.add("world", "ok", "drained")
             return

@@ -340,7 +340,7 @@ class Driver(Caller):
         """Let every job of this organization come to its end; the ones that have not."""
         open_jobs = []
         for document in await self._all_jobs():
-            record = AgentJob.model_validate_json(document.body)
+            record = AgentJob.from_json(document.body)
             if record.status.final:
                 continue
             open_jobs.append(record.id)

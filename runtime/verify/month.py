@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from runtime.client import Client
 from runtime.errors import StoreUnavailableError
 from runtime.group import GroupCommitter
@@ -225,7 +227,7 @@ class Month:
     async def _end(self, job: AgentJob, status: JobStatus) -> None:
         if self._open.pop(job.id, None) is None:
             return
-        ended = job.model_copy(update={"status": status, "cost_usd": 0.01})
+        ended = replace(job, status=status, cost_usd=0.01)
         put = Put("job", job.id, HOME, ended.to_json())
         await patiently(self.store.commit, [Commit(HOME, puts=(put,))])
         if self.life is not None:

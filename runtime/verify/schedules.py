@@ -52,7 +52,7 @@ def close(month: Month) -> Books:
         one.id: Present(one.accounted_ms, tuple(w.due_ms for w in one.waiting)) for one in schedules
     }
     tally = audit(revisions, ledger, present, scanned)
-    jobs = [AgentJob.model_validate_json(one.body) for one in month.store.everything("job")]
+    jobs = [AgentJob.from_json(one.body) for one in month.store.everything("job")]
     fired = [one for one in ledger if one.outcome == "fired"]
     strange = {one.job_id for one in fired} ^ {job.id for job in jobs}
     told = [month.store.everything(name) for name in (SCHEDULES, REVISIONS, OCCURRENCES, "job")]

@@ -125,7 +125,7 @@ class Department:
     async def job(self, job: str) -> AgentJob:
         document = await self.store.get("job", job)
         assert document is not None, job
-        return AgentJob.model_validate_json(document.body)
+        return AgentJob.from_json(document.body)
 
     async def steps(self, job: str) -> list[Step]:
         """What the journal has of a job."""

@@ -169,7 +169,7 @@ async def finished(troupe: LocalTroupe, place: Path) -> None:
             await asyncio.sleep(LOOK_S)
             document = await client.get("job", job.id)
             assert document is not None
-            job = AgentJob.model_validate_json(document.body)
+            job = AgentJob.from_json(document.body)
     assert job.result is not None, job.error
     assert job.result.outcome == "finished", job.result.summary
 

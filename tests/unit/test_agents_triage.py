@@ -50,7 +50,7 @@ def triage_with(made) -> Turns:
 
 async def finished(triage: Turns, made) -> None:
     """Run the job that triage has queued and bring its result back."""
-    record = AgentJob.model_validate(triage.jobs()[-1])
+    record = AgentJob.from_wire(triage.jobs()[-1])
     result = await run(TriageAgent(AgentId(record.agent), made), Durable(record))
     content = {"jobId": record.id, "status": "completed", "result": result.to_wire()}
     await triage.deliver("job.completed", content, record.agent)

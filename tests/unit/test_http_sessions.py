@@ -90,7 +90,7 @@ class Here:
     async def until(self, job: str, status: JobStatus) -> AgentJob:
         async def there() -> AgentJob | None:
             document = await self.troupe.client().get("job", job)
-            record = AgentJob.model_validate_json(document.body) if document else None
+            record = AgentJob.from_json(document.body) if document else None
             return record if record and record.status is status else None
 
         return await eventually(there)

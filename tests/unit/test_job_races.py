@@ -109,7 +109,7 @@ async def test_a_job_ends_in_one_commit(troupe) -> None:
         commit
         for commit in troupe.store.accepted
         for put in commit.puts
-        if put.collection == "job" and AgentJob.model_validate_json(put.body).status in FINAL
+        if put.collection == "job" and AgentJob.from_json(put.body).status in FINAL
     ]
     assert len(ends) == 1
     assert [ack.message_id.partition(":")[0] for ack in ends[0].acks] == ["run"]
@@ -207,7 +207,7 @@ async def test_a_job_whose_end_the_scheduler_has_not_read_is_no_orphan(troupe) -
     client = troupe.client()
     await client.ask("runner:boss", {"jobId": "job_1", "wait": True}, "start")
     await until(client, "job_1", "waiting")
-    running = AgentJob.model_validate_json((await client.get("job", "job_1")).body)
+    running = AgentJob.from_json((await client.get("job", "job_1")).body)
 
     async def read() -> bool:
         return not await troupe.store.inbox(SCHEDULER, 0, 9)

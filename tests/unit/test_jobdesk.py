@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from runtime.backoff import Backoff
 from runtime.clock import ManualClock
@@ -33,7 +34,7 @@ class Desk:
         self.host_writes(JobStatus.RUNNING, attempts=self.job.attempts + 1)
 
     def host_writes(self, status: JobStatus, **changed: object) -> None:
-        self.job = self.job.model_copy(update={"status": status, **changed})
+        self.job = replace(self.job, status=status, **changed)
         self.revision += 1
 
     def hear(self, message_type: str, **content: object) -> Decision:
@@ -52,7 +53,7 @@ class Desk:
             decision = self.desk.decide(self.job, self.revision, message)
         for put in decision.puts:
             if put.collection == "job":
-                self.job = AgentJob.model_validate_json(put.body)
+                self.job = AgentJob.from_json(put.body)
                 self.revision += 1
             if put.collection == "asked":
                 self.asked = put.body.decode() if put.body else None

@@ -113,7 +113,7 @@ async def until(client: Client, job: str, status: str) -> AgentJob:
 
     async def there() -> AgentJob | None:
         document = await client.get("job", job)
-        record = AgentJob.model_validate_json(document.body) if document else None
+        record = AgentJob.from_json(document.body) if document else None
         return record if record and record.status == status else None
 
     return await eventually(there)

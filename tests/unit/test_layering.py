@@ -17,6 +17,7 @@ ACTORS = sorted((ROOT / "actors").rglob("*.py"))
 
 PURE = {
     "agent", "backoff", "clock", "errors", "ids", "job", "journal", "message",
+    "wire",
 }  # fmt: skip
 """Modules of the runtime that know neither a store nor a loop."""
 PUBLIC = PURE | {"client", "keys", "console", "cluster", "store_full", "watching"}

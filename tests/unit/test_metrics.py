@@ -111,7 +111,7 @@ async def run(script: list[str], attempts: int) -> tuple[dict[str, float], list[
 
         async def over() -> bool:
             document = await troupe.client().get("job", "job_1")
-            return bool(document) and AgentJob.model_validate_json(document.body).status.final
+            return bool(document) and AgentJob.from_json(document.body).status.final
 
         await eventually(over)
         for verb in ("pause", "resume"):

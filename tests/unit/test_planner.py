@@ -86,7 +86,7 @@ class Plans:
 
     async def jobs(self) -> list[AgentJob]:
         found = await self.client.list("job", limit=1_000, descending=False)
-        return [AgentJob.model_validate_json(one.body) for one in found]
+        return [AgentJob.from_json(one.body) for one in found]
 
 
 def planned(test: Callable[[Plans], Coroutine[Any, Any, None]]) -> Callable[[], None]:
@@ -276,14 +276,14 @@ async def test_a_job_in_the_queue_is_held_while_its_schedule_is_paused(plans: Pl
     await asyncio.sleep(3_000)
     document = await home.store.get("job", fired["jobId"])
     assert document is not None
-    assert AgentJob.model_validate_json(document.body).status is JobStatus.PAUSED
+    assert AgentJob.from_json(document.body).status is JobStatus.PAUSED
     for number in range(6):
         assert (await plans.ask("pause", name=f"long{number}", drain=True))["ok"]
     assert (await plans.ask("resume"))["ok"]
     await asyncio.sleep(6_000)
     document = await home.store.get("job", fired["jobId"])
     assert document is not None
-    assert AgentJob.model_validate_json(document.body).status is JobStatus.COMPLETED
+    assert AgentJob.from_json(document.body).status is JobStatus.COMPLETED
 
 
 @planned

@@ -93,11 +93,11 @@ def lacks(old, new, where="state"):
 async def test_a_released_job_is_replayed_without_a_call(version, kind, factories, tmp_path):
     """A job under way at an upgrade would be paid for again, or fail on its own journal."""
     for kept in read(version, kind, tmp_path)["jobs"]:
-        record = AgentJob.model_validate(kept["record"])
+        record = AgentJob.from_wire(kept["record"])
         job = MemoryJob(Durable(record, recorded(kept["steps"])))
         result = await factories[kind](AgentId(record.agent)).process_task(job)
         assert job.calls == []
-        before = told(JobResult.model_validate(kept["record"]["result"]))
+        before = told(JobResult.from_wire(kept["record"]["result"]))
         assert lacks(before, told(result), "result") == []
 
 
@@ -122,7 +122,7 @@ async def test_a_changed_request_would_be_noticed(version, factories, tmp_path):
     """The replays above would pass whatever the code asks for."""
     [kept] = read(version, "code", tmp_path)["jobs"]
     kept["steps"][0]["request"]["repository"] = "/elsewhere"
-    job = MemoryJob(Durable(AgentJob.model_validate(kept["record"]), recorded(kept["steps"])))
+    job = MemoryJob(Durable(AgentJob.from_wire(kept["record"]), recorded(kept["steps"])))
     with pytest.raises(NondeterminismError):
         await factories["code"](AgentId("code:x")).process_task(job)
 
@@ -154,7 +154,7 @@ async def test_a_released_department_goes_on_with_its_work(version, tmp_path):
     async with scripted_process(tmp_path, script) as server:
         store = await SqliteStore.open(tmp_path / "data" / "troupe.db", SystemClock())
         jobs = [
-            AgentJob.model_validate_json(one.body)
+            AgentJob.from_json(one.body)
             for one in await store.list_documents("job", terms=["status=running"])
         ]
         [held] = jobs

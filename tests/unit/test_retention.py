@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from runtime import retention
 from runtime.agent import AgentState, BaseAgent
@@ -86,8 +87,12 @@ class Work:
     async def job(self, status: JobStatus = JobStatus.COMPLETED) -> AgentJob:
         """One job from its message to its end."""
         job = AgentJob.new(
-            id=self.ids.new("job"), organization_id="acme", agent_type="code", now_ms=0
-        ).model_copy(update={"status": status})
+            id=self.ids.new("job"),
+            organization_id="acme",
+            agent_type="code",
+            now_ms=0,
+            status=status,
+        )
         message_id = self.ids.ulid()
         send = Send(message_id, "acme/client:x", AGENT, b"{}")
         await self.store.commit([Commit("acme", sends=(send,))])
@@ -200,7 +205,7 @@ async def test_a_job_that_was_long_under_way_counts_from_its_end(store, clock):
     work = await Work(store, clock).begin()
     job = await work.job(JobStatus.RUNNING)
     clock.advance(40 * DAY_S)
-    ended = job.model_copy(update={"status": JobStatus.COMPLETED})
+    ended = replace(job, status=JobStatus.COMPLETED)
     put = Put("job", job.id, "acme", ended.to_json(), ("status=completed",))
     await work.commit(puts=(put,))
     duty = Retention(store, clock)

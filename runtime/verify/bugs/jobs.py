@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace as replaced
 from typing import Any
 
+from msgspec.structs import replace
+
 from runtime.client import Client
 from runtime.job import Priority
 from runtime.jobs import decisions
@@ -58,7 +60,7 @@ def _forgets_pause(rebuild: Any) -> Any:
 
 
 def _first_come(place_of: Any) -> Any:
-    return lambda job: place_of(job.model_copy(update={"priority": Priority.NORMAL}))
+    return lambda job: place_of(replace(job, priority=Priority.NORMAL))
 
 
 def _without_letter(end: Any) -> Any:

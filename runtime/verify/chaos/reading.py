@@ -14,7 +14,7 @@ async def is_settled(store: Store) -> bool:
         if await patiently(store.inbox, agent.key, 0, 1):
             return False
     jobs = await _documents(store, "job")
-    return all(AgentJob.model_validate_json(one.body).status.final for one in jobs)
+    return all(AgentJob.from_json(one.body).status.final for one in jobs)
 
 
 async def marks(store: Store) -> list[tuple[int, str]]:

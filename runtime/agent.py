@@ -266,7 +266,7 @@ class BaseAgent:
 
 def job_terms(job: AgentJob) -> dict[str, str]:
     """What lists of jobs can be filtered by."""
-    terms = {"status": job.status.value, "agent": job.agent, "agentType": job.agent_type}
+    terms: dict[str, str] = {"status": job.status, "agent": job.agent, "agentType": job.agent_type}
     if job.issue_id:
         terms["issue"] = job.issue_id
     return terms

@@ -17,7 +17,7 @@ from runtime.ids import SCHEDULER, SCHEDULER_AGENT, SYSTEM, address
 from runtime.job import AgentJob, JobStatus
 from runtime.jobs.events import (
     finished_send,
-    job_rooms,
+    job_event,
     job_send,
     ms_of,
     record_put,
@@ -36,7 +36,7 @@ from runtime.store.contract import (
     Put,
     Send,
 )
-from runtime.turn import feed_event, to_json
+from runtime.turn import to_json
 
 CARRIED_BYTES_MAX = 64 << 10
 """Of a record that goes along with `job.run`; the host reads a longer one itself."""
@@ -192,8 +192,7 @@ def to_agent(job: AgentJob, message_type: str, content: Any, message_id: str, no
 
 def publish(decision: Decision, event: str, job: AgentJob, now_ms: int, **more: Any) -> None:
     """Add a public event about the job to the decision."""
-    data = {"agentId": job.agent, "jobId": job.id, "status": job.status.value, **more}
-    decision.feed.append(feed_event(job.organization_id, event, data, job_rooms(job), now_ms))
+    decision.feed.append(job_event(job, event, now_ms, **more))
 
 
 def retried(

@@ -18,14 +18,30 @@ _encode = msgspec.json.Encoder().encode
 
 def record_put(record: AgentJob, revision: int) -> Put:
     """Write a job's record over the one of `revision`, with the terms by which it is listed."""
-    terms = tuple(f"{name}={value}" for name, value in job_terms(record).items())
-    return Put("job", record.id, record.organization_id, record.to_json(), terms, revision)
+    terms = [f"{name}={value}" for name, value in job_terms(record).items()]
+    return Put("job", record.id, record.organization_id, record.to_json(), tuple(terms), revision)
 
 
 def job_rooms(record: AgentJob) -> tuple[str, ...]:
     """The rooms a job's events are published in."""
     rooms = (f"job:{record.id}", f"agent:{record.agent}")
     return (*rooms, f"issue:{record.issue_id}") if record.issue_id else rooms
+
+
+def job_event(record: AgentJob, event: str, now_ms: int, **more: Any) -> FeedEvent:
+    """A public event about a job, of the runtime's own making.
+
+    Args:
+        more: strings and integers, which every encoder writes alike.
+    """
+    data = {
+        "agentId": record.agent,
+        "jobId": record.id,
+        "status": record.status,
+        **more,
+        "timestamp": iso(now_ms),
+    }
+    return FeedEvent(record.organization_id, event, job_rooms(record), now_ms, _encode(data))
 
 
 def renamed(event: FeedEvent, name: str) -> FeedEvent:

@@ -29,7 +29,7 @@ from runtime.job import (
     JobResult,
     JobStatus,
 )
-from runtime.jobs.events import finished_send, job_send, ms_of, renamed
+from runtime.jobs.events import finished_send, job_event, job_send, ms_of, renamed
 from runtime.jobs.work import JobWork
 from runtime.jobs.writer import UNWRITABLE, LostError
 from runtime.message import Message
@@ -282,17 +282,13 @@ class JobRun(JobWork):
         return tuple(Put("signal", key, organization, None, (), ABSENT) for key in self._missed)
 
     def _end_events(self, record: AgentJob, outcome: str) -> tuple[FeedEvent, ...]:
-        data: dict[str, Any] = {
-            "agentId": record.agent,
-            "jobId": record.id,
-            "status": record.status.value,
-        }
+        now_ms = self._activation.host.clock.now_ms()
+        more: dict[str, Any] = {}
         if record.error and outcome == "failed":
-            data["error"] = record.error
+            more["error"] = record.error
         if outcome == "completed":
-            now_ms = self._activation.host.clock.now_ms()
-            data["duration"] = max(0, now_ms - self._stored.accepted_ms)  # of this run, in ms
-        event = self._event(f"job:{outcome}", data)
+            more["duration"] = max(0, now_ms - self._stored.accepted_ms)  # of this run, in ms
+        event = job_event(record, f"job:{outcome}", now_ms, **more)
         if outcome in ("completed", "failed", "paused"):
             return (event, renamed(event, f"agent:{outcome}"))
         return (event,)

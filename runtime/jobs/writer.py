@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from runtime.errors import StoreError
 from runtime.job import AgentJob, JobStatus
-from runtime.jobs.events import job_rooms, record_put, told_send
+from runtime.jobs.events import job_event, job_rooms, record_put, renamed, told_send
 from runtime.patience import patiently
 from runtime.store.contract import FeedEvent, Intent, Put, Refused, Result, Send
 from runtime.turn import feed_event
@@ -89,12 +89,9 @@ class JobWriter:
                 await self._commit()
 
     def _publish(self, event: str, data: dict[str, Any]) -> None:
-        self._feed.append(self._event(event, data))
-
-    def _event(self, event: str, data: dict[str, Any]) -> FeedEvent:
         now_ms = self._activation.host.clock.now_ms()
-        rooms = job_rooms(self._record)
-        return feed_event(self._activation.organization, event, data, rooms, now_ms)
+        organization, rooms = self._activation.organization, job_rooms(self._record)
+        self._feed.append(feed_event(organization, event, data, rooms, now_ms))
 
     def _write_soon(self, intent: Intent | None, outcome: bytes, key: str) -> None:
         """Have a result written with the next commit, which begins before anything is waited for.
@@ -190,11 +187,11 @@ class JobWriter:
             return ()
         if self._record.status is JobStatus.RUNNING:
             self._record, self._dirty = replace(self._record, reason=None), True
-        data = {"agentId": self._record.agent, "jobId": self._record.id, "status": "running"}
-        self._feed[:0] = [self._event("job:started", data), self._event("agent:started", data)]
+        now_ms = activation.host.clock.now_ms()
+        event = job_event(self._record, "job:started", now_ms, status=JobStatus.RUNNING)
+        self._feed[:0] = [event, renamed(event, "agent:started")]
         if not self._record.reply_to:
             return ()
-        now_ms = activation.host.clock.now_ms()
         sender, where = activation.agent_id, activation.address
         return (told_send(self._record, "started", {}, sender, where, self._moment, now_ms),)
 

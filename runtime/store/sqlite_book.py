@@ -194,6 +194,7 @@ class Book:
         agent = self.agent(send.recipient) or self.agents.create(send.recipient)
         seq = self.roster.head_seq + 1
         self.inbox.add(send, seq, agent.row, now_ms)
+        self.inbox.keep(send, seq, now_ms)
         self.roster.arrived(agent, send.message_id, seq, now_ms)
         if agent.owner is not None:
             self.rings.add(("poll", agent.owner))

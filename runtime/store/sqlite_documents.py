@@ -2,13 +2,18 @@
 
 `load` reads the documents a group names, the rules look at them here, `flush`
 writes each changed one once.  A deleted document stays as a row without a body,
-so that its revisions never come twice, until it is forgotten.  Between two
-groups nothing is kept; how documents are found by their terms is `Terms`'.
+so that its revisions never come twice, until it is forgotten.  How documents are
+found by their terms is `Terms`'.
+
+What is written is mostly written again soon, as a job's record is.  So what the
+rules ask of a document, which is no more than its revision and its terms, stays
+known for the `KNOWN_MAX` latest.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from operator import attrgetter
 from sqlite3 import Cursor
 from typing import Any, Final
@@ -24,6 +29,9 @@ WRITE: Final = Bulk("document_set", 7)
 ROW: Final = Bulk("document_row", 2)
 DROP: Final = Bulk("document_drop", 1)
 
+KNOWN_MAX: Final = 16_384
+"""Documents of which the revision and the terms are kept, some 600 bytes each."""
+
 _decode_terms = msgspec.msgpack.Decoder(tuple[str, ...]).decode
 
 
@@ -34,9 +42,9 @@ class _State:
         self.revision = revision
         self.there = before is not None
         self.before = before
-        """As it was when it was read."""
+        """As the table has it."""
         self.put: Put | None = None
-        """The latest in this group."""
+        """The latest in this group, which is to be written."""
         self.now_ms = 0
 
 
@@ -44,13 +52,16 @@ class Documents:
     def __init__(self, cursor: Cursor) -> None:
         self._cursor = cursor
         self._states: dict[tuple[str, str], _State] = {}
+        """(collection, key) -> what is known, longest known first."""
+        self._changed: list[tuple[tuple[str, str], _State]] = []
         self.terms = Terms(cursor)
         self.count = self.terms.count
 
     def load(self, keys: Iterable[tuple[str, str]]) -> None:
-        """Read the documents that are about to be judged."""
+        """Read those of the documents about to be judged that are not known."""
+        missing = [where for where in set(keys) if where not in self._states]
         for collection, key, organization, revision, there, terms in KNOWN.read(
-            self._cursor, list(set(keys))
+            self._cursor, missing
         ):
             before = (organization, _decode_terms(terms)) if there else None
             self._states[collection, key] = _State(revision, before)
@@ -67,17 +78,18 @@ class Documents:
             return
         if state is None:
             state = self._states[where] = _State(0, None)
+        if state.put is None:
+            self._changed.append((where, state))
         state.revision += 1
         state.there = put.body is not None
         state.put, state.now_ms = put, now_ms
 
     def flush(self) -> None:
-        """Write what changed and forget what was loaded."""
+        """Write what changed and forget what has been known longest."""
         written: list[Row] = []
-        for where, state in self._states.items():
+        for where, state in self._changed:
             put = state.put
-            if put is None:
-                continue
+            assert put is not None
             terms = put.terms if state.there else ()
             written.append(
                 (*where, put.organization, state.revision, put.body, encode(terms), state.now_ms)
@@ -85,9 +97,13 @@ class Documents:
             now = (put.organization, terms) if state.there else None
             if now != state.before:
                 self.terms.moved(where, state.before, now)
-        self._states = {}
+            state.before, state.put = now, None
+        self._changed = []
         WRITE.run(self._cursor, written)
         self.terms.flush()
+        if len(self._states) > KNOWN_MAX:
+            for where in list(islice(self._states, len(self._states) - KNOWN_MAX * 7 // 8)):
+                del self._states[where]
 
     # forgetting
 
@@ -100,7 +116,9 @@ class Documents:
 
     def drop_rows(self, found: Sequence[Row]) -> None:
         """Remove what is left of deleted documents, by its rows' ids."""
-        DROP.run(self._cursor, found)
+        if found:
+            DROP.run(self._cursor, found)
+            self._states.clear()  # by their ids nobody knows which they were
 
     # reading
 

@@ -30,7 +30,7 @@ Durability = Literal["power loss", "process kill"]
 SCHEMA_VERSION: Final = 2
 READABLE: Final = (1, SCHEMA_VERSION)
 """Schemas that become the present one when a file is opened."""
-STATEMENTS_MAX: Final = 512
+STATEMENTS_MAX: Final = 1_024
 """Prepared statements kept; all there are."""
 CACHE_KIB: Final = 64 << 10
 CHECKPOINT_PAGES: Final = 8_000

@@ -3,11 +3,15 @@
 Which messages are pending is known from the roster; this module knows whether
 an id was ever received, keeps the rows of a group until `flush`, and makes
 messages of rows.  What `settle` is for, the schema tells.
+
+A message is mostly asked for once, right after it was written, and by its seq.
+So the latest that are pending are kept as they are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 from sqlite3 import Cursor
 from typing import Final, Literal
 
@@ -26,6 +30,10 @@ DROPS: Final = [
     Bulk(name, 1) for name in ("pending_drop", "outcome_drop", "retry_drop", "message_drop")
 ]
 
+KEPT_BYTES: Final = 16 << 20
+"""Of pending messages that are kept; beyond it the older half goes."""
+KEPT_EACH_BYTES: Final = 512
+"""Of a message that is kept, without its body."""
 SETTLE_EVERY: Final = 4_096
 """Messages that are settled together; the walk along those that are not is bounded by it."""
 
@@ -46,6 +54,9 @@ class Inbox:
         self._finished: list[Row] = []
         self._outcomes: list[Row] = []
         self._retries: list[Row] = []
+        self._kept: dict[int, StoredMessage] = {}
+        """Seq -> pending message without a failed attempt, in order."""
+        self._kept_bytes = 0
 
     def load(self, wanted: list[tuple[str, int, str]]) -> None:
         """Find which of these were ever received (message id, recipient's row, its address)."""
@@ -58,14 +69,31 @@ class Inbox:
             (seq, recipient, send.message_id, send.sender, send.body, now_ms, send.reply_to)
         )
 
+    def keep(self, send: Send, seq: int, now_ms: int) -> None:
+        """A message that was added is pending and will be asked for."""
+        self._kept[seq] = StoredMessage(
+            seq, send.message_id, send.sender, send.recipient, send.body, now_ms, send.reply_to
+        )
+        self._kept_bytes += KEPT_EACH_BYTES + len(send.body)
+        if self._kept_bytes > KEPT_BYTES:
+            for older in list(self._kept)[: len(self._kept) // 2]:
+                self._forget(older)
+
+    def _forget(self, seq: int) -> None:
+        message = self._kept.pop(seq, None)
+        if message is not None:
+            self._kept_bytes -= KEPT_EACH_BYTES + len(message.body)
+
     def finish(
         self, seq: int, status: Status, now_ms: int, reply: bytes | None, error: str | None
     ) -> None:
+        self._forget(seq)
         if seq <= self._settled:
             self._finished.append((seq,))
         self._outcomes.append((seq, status, now_ms, reply, error))
 
     def retry(self, seq: int, retry: Retry) -> None:
+        self._forget(seq)
         self._retries.append((seq, 1, retry.not_before_ms, retry.error))
 
     def flush(self) -> None:
@@ -89,6 +117,8 @@ class Inbox:
 
     def drop(self, seqs: Sequence[int]) -> None:
         """Remove messages and what became of them; their seqs are never given again."""
+        for seq in seqs:
+            self._forget(seq)
         self._meta.set("head_seq", self.last_seq)
         given = [(seq,) for seq in seqs]
         self._cursor.executemany(QUERIES["delivered_drop"], RECIPIENT.read(self._cursor, given))
@@ -98,9 +128,14 @@ class Inbox:
     # reading
 
     def by_seq(self, seqs: Sequence[int]) -> list[StoredMessage]:
-        """The messages of these seqs, in their order."""
-        found = BY_SEQ.read(self._cursor, [(seq,) for seq in seqs])
-        return [StoredMessage(*row) for row in found]
+        """The pending messages of these seqs, in their order, which is that of their seqs."""
+        kept = self._kept
+        found = [kept[seq] for seq in seqs if seq in kept]
+        if len(found) < len(seqs):
+            missing = [(seq,) for seq in seqs if seq not in kept]
+            found += [StoredMessage(*row) for row in BY_SEQ.read(self._cursor, missing)]
+            found.sort(key=attrgetter("seq"))
+        return found
 
     def history(self, recipient: int, after: int, limit: int) -> list[StoredMessage]:
         found = rows(self._cursor, "message_page", recipient, after, limit)

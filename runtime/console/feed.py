@@ -39,8 +39,8 @@ BATCH_MAX: Final = 500
 """Events a reader is given at once."""
 POLL_S: Final = 20.0
 RETRY_S: Final = 0.5
-TURN: Final = 8
-"""Readers that go on in one turn of the loop."""
+TURN: Final = 100
+"""Events times readers in one turn of the loop: two milliseconds or so."""
 START_S: Final = 2.0
 """How long the first reader waits for the store."""
 
@@ -189,12 +189,33 @@ class FeedHub:
             self.head = feed.cursor
             for reader in concerned:
                 reader.wake(before)
-            # a loop may hold what is written back until its turn ends: the first are not to wait
-            # until there is something for the last
-            for at, reader in enumerate(concerned, 1):
-                reader.hear(new, before, feed.cursor)
-                if at % TURN == 0:
+            news = News(new, before, feed.cursor)
+            in_turn = 0
+            for reader in concerned:
+                reader.hear(news)
+                in_turn += len(new)
+                if in_turn >= TURN:
+                    in_turn = 0
                     await asyncio.sleep(0)
+
+
+class News:
+    """What one poll has found after the cursor `before`, up to `head`."""
+
+    __slots__ = ("_new", "_wanted", "before", "head")
+
+    def __init__(self, new: Sequence[Told], before: int, head: int) -> None:
+        self.before = before
+        self.head = head
+        self._new = new
+        self._wanted: dict[frozenset[Key], tuple[Told, ...]] = {}
+
+    def wanted(self, keys: frozenset[Key]) -> tuple[Told, ...]:
+        """Those that are found by any of the keys; looked for once for all who have the same."""
+        found = self._wanted.get(keys)
+        if found is None:
+            found = self._wanted[keys] = _wanted(self._new, keys)
+        return found
 
 
 class Reader:
@@ -259,19 +280,21 @@ class Reader:
             self._woken = True
             self._after = max(self._after, at)
 
-    def hear(self, new: Sequence[Told], before: int, head: int) -> None:
-        """What has come after the cursor `before`, up to `head`: tell it, or end its wait."""
-        if self._news is None or self._news.done():
+    def hear(self, news: News) -> None:
+        """Tell what has come, or end its wait."""
+        waits = self._news
+        if waits is None or waits.done():
             return
-        if self.tell is None or self._after != before:
+        tell = self.tell
+        if tell is None or self._after != news.before:
             self.rouse()
             return
-        for told in self._wanted(new).told:
-            if not self.tell(told):
+        for told in news.wanted(self._keys):
+            if not tell(told):
                 self.rouse()
                 return
             self._after = told.cursor
-        self._after, self._woken = head, False
+        self._after, self._woken = news.head, False
 
     def rouse(self) -> None:
         """End its wait, if it waits."""
@@ -313,7 +336,11 @@ class Reader:
         return self._wanted(told)
 
     def _wanted(self, told: Iterable[Told]) -> Read:
-        return Read(tuple(one for one in told if not one.keys.isdisjoint(self._keys)))
+        return Read(_wanted(told, self._keys))
+
+
+def _wanted(told: Iterable[Told], keys: frozenset[Key]) -> tuple[Told, ...]:
+    return tuple([one for one in told if not one.keys.isdisjoint(keys)])
 
 
 __all__ = ["FeedHub", "Read", "Reader"]

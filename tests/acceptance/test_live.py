@@ -8,6 +8,7 @@ import random
 import re
 import urllib.request
 from contextlib import aclosing, suppress
+from functools import partial
 
 import pytest
 
@@ -26,6 +27,9 @@ pytestmark = pytest.mark.ray
 
 EXPORTED_S = 40.0
 """Until a figure of ours is told by Ray: we hand on every five seconds, it every ten."""
+
+REPLACED_S = 60.0
+"""Until Serve has made another replica in the place of one that was killed."""
 
 
 async def walked(troupe: Deployment, ends: str) -> list[str]:
@@ -103,6 +107,10 @@ async def _through_kills(troupe: Deployment, clients: int, kills: int) -> None:
     published: list[tuple[int, str]] = []
     over = asyncio.Event()
 
+    def replaced(before: set[int]) -> bool:
+        there = set(troupe.pids("replica"))
+        return there != before and len(there) >= settings.replicas
+
     async def tell(event: str, number: int) -> None:
         # with the true time: what is older than a month is forgotten, and then it is a reset
         told = feed_event(HOME, event, {"n": number}, ("issue:kills",), clock.now_ms())
@@ -122,8 +130,11 @@ async def _through_kills(troupe: Deployment, clients: int, kills: int) -> None:
         publishing = tasks.create_task(publish())
         for _ in range(kills):
             await asyncio.sleep(1 + chance.random())
+            before = set(await asyncio.to_thread(troupe.pids, "replica"))
             await asyncio.to_thread(troupe.kill, "replica")
-            await asyncio.sleep(3)  # Serve makes another one in its place
+            await asyncio.to_thread(
+                troupe.wait, partial(replaced, before), "another replica", REPLACED_S
+            )
         over.set()
         await publishing
         async with asyncio.timeout(120):

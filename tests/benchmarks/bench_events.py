@@ -4,7 +4,7 @@
 
 A publisher beside the clients commits one event after the other, some a second;
 the clock (one, this machine's monotonic one) starts when the store has
-answered and stops when a client has the event parsed.  Two things are measured
+answered and stops when a client has the event whole (`listeners`).  Two things are measured
 for 1 and for 100 clients: every delivery, and for each event its last one.
 `cpuUs` is the processor's time of one delivery in the server, and in all of the
 clients with the publisher: on a busy machine it says more than the wall's.  The
@@ -21,14 +21,11 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import uvloop
-from websockets.asyncio.client import ClientConnection
-from websockets.asyncio.client import connect as open_socket
 from websockets.asyncio.server import ServerConnection, broadcast, serve
 
 from runtime.client import Client
@@ -39,6 +36,7 @@ from runtime.store.remote import RemoteStore
 from runtime.turn import feed_event
 from tests.api_process import ApiProcess, listening
 from tests.benchmarks.bench_messages import latency
+from tests.benchmarks.listeners import Listener, listen
 from tests.store_process import StoreProcess
 
 CLIENTS = (1, 100)
@@ -50,47 +48,45 @@ BETWEEN_S = 0.03
 Figures = dict[str, Any]
 
 
-class Bench:
-    """Clients that note when they have got what."""
+async def measure(
+    clients: int,
+    events: int,
+    sockets: list[Listener],
+    publish: Callable[[int], Awaitable[float]],
+    cpu_s: Callable[[], float],
+) -> Figures:
+    """The figures of events that are published one after the other to clients that are there.
 
-    def __init__(self, clients: int, events: int) -> None:
-        self.clients = clients
-        self.events = events
-        self.got: dict[int, list[float]] = {}
-
-    async def listen(self, socket: ClientConnection) -> None:
-        for _ in range(self.events + WARM_UP):
-            said = json.loads(await socket.recv(decode=False))
-            self.got.setdefault(said["data"]["n"], []).append(time.perf_counter())
-
-    async def measure(
-        self, sockets: list[ClientConnection], publish: Any, cpu_s: Callable[[], float]
-    ) -> Figures:
-        began_s, own_s = cpu_s(), time.process_time()
-        listening_ = [asyncio.create_task(self.listen(socket)) for socket in sockets]
-        done: dict[int, float] = {}
-        for number in range(self.events + WARM_UP):
-            await publish(number)
-            done[number] = time.perf_counter()
-            await asyncio.sleep(BETWEEN_S)
-        async with asyncio.timeout(60):
-            await asyncio.gather(*listening_)
-        # a client may have it before the publisher's own answer has been read
-        took = {
-            number: [max(0.0, at - done[number]) for at in self.got[number]]
-            for number in range(WARM_UP, self.events + WARM_UP)
-        }
-        deliveries = (self.events + WARM_UP) * self.clients
-        return {
-            "clients": self.clients,
-            "events": self.events,
-            "cpuUs": {
-                "server": round((cpu_s() - began_s) / deliveries * 1e6, 1),
-                "clients": round((time.process_time() - own_s) / deliveries * 1e6, 1),
-            },
-            **latency([one for each in took.values() for one in each]),
-            "last": latency([max(each) for each in took.values()]),
-        }
+    Args:
+        publish: the event of this number; answers when its clock has started.
+    """
+    began_s, own_s = cpu_s(), time.process_time()
+    done: dict[int, float] = {}
+    for number in range(events + WARM_UP):
+        done[number] = await publish(number)
+        await asyncio.sleep(BETWEEN_S)
+    server_s, clients_s = cpu_s() - began_s, time.process_time() - own_s
+    took: dict[int, list[float]] = {}
+    async with asyncio.timeout(60):
+        for socket in sockets:
+            for at, told in await socket.heard(len(done)):
+                # a client may have it before the publisher's own answer has been read
+                number = told["data"]["n"]
+                took.setdefault(number, []).append(max(0.0, at - done[number]))
+            socket.close()
+    counted = [took[number] for number in range(WARM_UP, events + WARM_UP)]
+    assert all(len(each) == clients for each in counted), "an event was not told to all"
+    deliveries = len(done) * clients
+    return {
+        "clients": clients,
+        "events": events,
+        "cpuUs": {
+            "server": round(server_s / deliveries * 1e6, 1),
+            "clients": round(clients_s / deliveries * 1e6, 1),
+        },
+        **latency([one for each in counted for one in each]),
+        "last": latency([max(each) for each in counted]),
+    }
 
 
 async def of_troupe(root: Path, clients: int, events: int) -> Figures:
@@ -105,30 +101,23 @@ async def of_troupe(root: Path, clients: int, events: int) -> Figures:
     token, _ = await Keys(store, clock).create("acme", Role.VIEWER, "bench")
     headers = {"Authorization": f"Bearer {token}"}
 
-    async def publish(number: int) -> None:
+    async def publish(number: int) -> float:
         data = {
             "agentId": "code:job_01JD4W9GZ3N5", "jobId": "job_01JD4W9GZ3N5", "progress": 40,
             "message": "Running the tests", "n": number,
         }  # fmt: skip
         rooms = ("job:job_01JD4W9GZ3N5", "agent:code:job_01JD4W9GZ3N5")
         await client.commit(events=[feed_event("acme", "agent:progress", data, rooms, number)])
+        return time.perf_counter()
 
     try:
-        async with AsyncExitStack() as stack:
-            sockets = []
-            for _ in range(clients):
-                socket = await stack.enter_async_context(
-                    open_socket(
-                        f"ws://127.0.0.1:{port}/api/ws",
-                        additional_headers=headers,
-                        compression=None,
-                        proxy=None,
-                    )
-                )
-                await socket.send(json.dumps({"subscribe": ["monitoring"]}))
-                assert json.loads(await socket.recv())["event"] == "subscribed"
-                sockets.append(socket)
-            return await Bench(clients, events).measure(sockets, publish, api.cpu_s)
+        url = f"ws://127.0.0.1:{port}/api/ws"
+        sockets = [await listen(url, headers) for _ in range(clients)]
+        for socket in sockets:
+            socket.say({"subscribe": ["monitoring"]})
+            [(_, first)] = await socket.heard(1)
+            assert first["event"] == "subscribed", first
+        return await measure(clients, events, sockets, publish, api.cpu_s)
     finally:
         await api.kill()
         await store.close()
@@ -146,20 +135,17 @@ async def of_the_floor(clients: int, events: int) -> Figures:
             everybody.set()
         await socket.wait_closed()
 
-    async def publish(number: int) -> None:
+    async def publish(number: int) -> float:
         data = {"message": "Running the tests " * 10, "n": number}
+        began = time.perf_counter()  # nobody hears anything before it has been written to all
         broadcast(connected, json.dumps({"event": "agent:progress", "data": data}))
+        return began
 
-    async with serve(hold, "127.0.0.1", 0, compression=None) as server, AsyncExitStack() as stack:
+    async with serve(hold, "127.0.0.1", 0, compression=None) as server:
         port = next(iter(server.sockets)).getsockname()[1]
-        sockets = [
-            await stack.enter_async_context(
-                open_socket(f"ws://127.0.0.1:{port}", compression=None, proxy=None)
-            )
-            for _ in range(clients)
-        ]
+        sockets = [await listen(f"ws://127.0.0.1:{port}") for _ in range(clients)]
         await everybody.wait()
-        return await Bench(clients, events).measure(sockets, publish, lambda: 0.0)
+        return await measure(clients, events, sockets, publish, lambda: 0.0)
 
 
 async def bench(events: int) -> Figures:

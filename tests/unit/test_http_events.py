@@ -346,7 +346,7 @@ async def test_whoever_was_ahead_of_this_process_misses_nothing_and_is_not_reset
             ahead.tell = _never
             for waiter in hub._readers:
                 waiter.wake(1)
-                waiter.hear(list(hub._ring)[-2:], 1, late)
+                waiter.hear(feed.News(list(hub._ring)[-2:], 1, late))
             assert [told.cursor for told in (await reading).told] == [3]
 
 

@@ -356,6 +356,22 @@ async def test_a_client_that_does_not_even_read_is_sent_away_and_counts_until_it
     monkeypatch.setattr(ws, "SLOW_S", 0.2)
     monkeypatch.setattr(ws, "CLOSE_S", 0.1)
     caplog.set_level("INFO", logger="runtime.console.ws")
+    gave_up, awaited = asyncio.Event(), asyncio.Event()
+    close, receive = ws.WebSocket.close, ws.WebSocket.receive
+
+    async def closing(socket: ws.WebSocket, *words: Any) -> None:
+        try:
+            await close(socket, *words)
+        finally:
+            gave_up.set()
+
+    async def receiving(socket: ws.WebSocket) -> Any:
+        if gave_up.is_set():
+            awaited.set()
+        return await receive(socket)
+
+    monkeypatch.setattr(ws.WebSocket, "close", closing)
+    monkeypatch.setattr(ws.WebSocket, "receive", receiving)
     hub, (token, _) = here.api.app.state.console.feed, await here.api.key()
     at = urlsplit(here.url)
     reader, writer = await asyncio.open_connection(at.hostname, at.port, limit=1_024)
@@ -373,7 +389,7 @@ async def test_a_client_that_does_not_even_read_is_sent_away_and_counts_until_it
         await here.publish(event(1, text="x" * 20_000_000), event(2))
         while not any(getattr(one, "waited", "") == "bytes" for one in caplog.records):
             await asyncio.sleep(0.01)
-        await asyncio.sleep(2 * ws.CLOSE_S)
+        await awaited.wait()
         assert hub.readers == 1
         writer.transport.abort()
         while hub.readers:
@@ -385,15 +401,32 @@ async def test_what_was_not_acknowledged_is_bounded_in_bytes_and_one_event_alway
 ) -> None:
     """Would hold megabytes for each client, or never tell an event that is large."""
     monkeypatch.setattr(ws, "UNACKED_BYTES_MAX", 1_000)
+    waits = asyncio.Event()
+    filled: list[bool] = []
+    wait, fill = ws.Conversation._wait_for_acks, ws.Conversation._has_its_fill
+
+    async def waiting(conversation: ws.Conversation, size: int) -> None:
+        waits.set()
+        await wait(conversation, size)
+
+    def looked(conversation: ws.Conversation, size: int) -> bool:
+        filled.append(fill(conversation, size))
+        return filled[-1]
+
+    monkeypatch.setattr(ws.Conversation, "_wait_for_acks", waiting)
+    monkeypatch.setattr(ws.Conversation, "_has_its_fill", looked)
     async with here.line() as line:
         await line.ask(subscribe=["monitoring"])
         large = [event(number, text="x" * 2_000) for number in range(2)]
         await here.publish(*large, event(2))
         told = await line.hear()
-        await line.say(ack="other:nonsense")
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.1):
-                await line.socket.recv()
+        async with asyncio.timeout(WAIT_S):
+            await waits.wait()
+            looks = len(filled)
+            await line.say(ack="other:nonsense")
+            while len(filled) == looks:
+                await asyncio.sleep(0)
+        assert all(filled[looks:])
         await line.say(ack=told["cursor"])
         told = await line.hear()
         assert told["data"]["n"] == 1

@@ -28,6 +28,8 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any, Final
 
+import uvloop
+
 from runtime.client import AskTimeoutError, Client
 from runtime.clock import SystemClock
 from runtime.cluster import ClusterSettings, down, up
@@ -44,6 +46,7 @@ from runtime.verify.chaos.strikes import title
 from tests.benchmarks.bench_messages import closed_loop
 from tests.benchmarks.cases import latency, result, size
 from tests.benchmarks.deployed import AGENTS, APPLICATION
+from tests.benchmarks.listeners import listen
 
 ROOT: Final = Path(__file__).resolve().parents[3]
 KEYS: Final = size("KEYS", 1_000)
@@ -51,6 +54,8 @@ SECONDS: Final = size("SECONDS", 6)
 KILLS: Final = size("KILLS", 5)
 EVENTS: Final = size("EVENTS", 60)
 EVENT_EVERY_S: Final = 0.1
+ROOM: Final = "agent:bench:told"
+"""Of the events that are measured; nothing else is told in it."""
 PROBE_S: Final = 0.01
 WITHIN_S: Final = 120.0
 ORGANIZATIONS: Final = 64
@@ -187,36 +192,23 @@ async def sockets() -> None:
 
 async def listened(troupe: Deployed, clients: int) -> dict[str, Any]:
     """Each event is a commit of its own; from before it to every socket that tells it."""
-    from websockets.asyncio.client import connect as socket
-
     url = troupe.url.replace("http", "ws") + "/api/ws"
     headers = {"Authorization": f"Bearer {troupe.key}"}
-    took: list[float] = []
-    ready: list[bool] = []
-
-    async def client() -> None:
-        async with socket(url, additional_headers=headers, max_queue=None) as ws:
-            await ws.send(json.dumps({"subscribe": ["monitoring"]}))
-            got = 0
-            while got < EVENTS:
-                told = json.loads(await ws.recv())
-                if told["event"] == "subscribed":
-                    ready.append(True)
-                elif told["event"] == "bench:told":
-                    took.append(time.perf_counter() - told["data"]["at"])
-                    got += 1
-
-    listening = [asyncio.create_task(client()) for _ in range(clients)]
+    listening = [await listen(url, headers) for _ in range(clients)]
     async with asyncio.timeout(WITHIN_S):
-        while len(ready) < clients:
-            await asyncio.sleep(0.05)
+        for listener in listening:
+            listener.say({"subscribe": [ROOM]})
+            assert (await listener.heard(1))[0][1]["event"] == "subscribed"
         for _ in range(EVENTS):
             await asyncio.sleep(EVENT_EVERY_S)
             body = json.dumps({"at": time.perf_counter()}).encode()
             now_ms = troupe.clock.now_ms()
-            event = FeedEvent(HOME, "bench:told", ("monitoring",), now_ms, body)
+            event = FeedEvent(HOME, "bench:told", (ROOM,), now_ms, body)
             await troupe.client.commit(events=[event])
-        await asyncio.gather(*listening)
+        heard = [await listener.heard(EVENTS) for listener in listening]
+    for listener in listening:
+        listener.close()
+    took = [at - told["data"]["at"] for each in heard for at, told in each]
     return {"received": len(took), "expected": clients * EVENTS, **latency(took)}
 
 
@@ -329,4 +321,4 @@ CASES: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
 }  # fmt: skip
 
 if __name__ == "__main__":
-    asyncio.run(CASES[sys.argv[1]]())
+    uvloop.run(CASES[sys.argv[1]]())

@@ -133,6 +133,13 @@ class Roster:
         ends = [one.lease_until_ms for one in self.owners.values() if not one.lapsed]
         return min(ends, default=None)
 
+    def lapse(self, now_ms: int) -> None:
+        """Notice the leases that have ended; agents that wait there become ready."""
+        for holder, one in self.owners.items():
+            if not one.lapsed and one.lease_until_ms <= now_ms:
+                one.lapsed = True
+                self.risen += bool(self.waiting.get(holder))
+
     # holding
 
     def claimable(self, owner: str, limit: int, now_ms: int) -> list[Agent]:
@@ -237,10 +244,7 @@ class Roster:
         last such poll, or when the owner took or gave up agents since: a host
         that is full is told once.
         """
-        for holder, one in self.owners.items():
-            if not one.lapsed and one.lease_until_ms <= now_ms:
-                one.lapsed = True
-                self.risen += bool(self.waiting.get(holder))
+        self.lapse(now_ms)
         present = self.owners.get(owner)
         news = messages or (ready > 0 and present is not None and present.told < self.risen)
         if news and present is not None:

@@ -2,8 +2,9 @@
 
     file      sqlite_file    one locked connection, its durability, the incarnation
     thread    sqlite_worker  group commit, failures
+    calls     sqlite_calls   what the thread has to do, and who waits there for what
     book      sqlite_book    tables and memory, judged by `rules`, held by `roster`
-    here                     the contract's methods, and the calls that wait
+    here                     the contract's methods
 
 Invariant: nothing is answered, and nobody is woken, before the transaction
 that it rests on is durable.
@@ -15,11 +16,12 @@ import asyncio
 import os
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 from runtime.clock import Clock
-from runtime.errors import StoreError
+from runtime.errors import StoreError, StoreUnavailableError
 from runtime.store.contract import (
     Activation,
     Commit,
@@ -35,7 +37,7 @@ from runtime.store.contract import (
     Swept,
 )
 from runtime.store.copies import Copied
-from runtime.store.parking import Alarm, Parking
+from runtime.store.parking import Alarm
 from runtime.store.rules import (
     check_call,
     check_limit,
@@ -45,9 +47,10 @@ from runtime.store.rules import (
     page_limit,
 )
 from runtime.store.sqlite_book import Book
+from runtime.store.sqlite_calls import Call
 from runtime.store.sqlite_copy import Copy
 from runtime.store.sqlite_file import Durability, StoreFile, machine_boot_id, open_file
-from runtime.store.sqlite_worker import Call, Worker
+from runtime.store.sqlite_worker import Worker
 
 COPY_LOOK_S: Final = 0.02
 """How often a call that waits for a copy looks whether it has ended."""
@@ -62,12 +65,15 @@ def _end_process() -> None:
 class SqliteStore:
     """Open it with `SqliteStore.open`."""
 
-    def __init__(self, worker: Worker, parking: Parking, clock: Clock) -> None:
+    def __init__(self, worker: Worker, clock: Clock) -> None:
         self._worker = worker
-        self._parking = parking
-        self._alarm = Alarm(clock, lambda: self._parking.ring("poll"))
+        self._alarm = Alarm(clock, self._go_off)
+        self._waking: asyncio.Task[None] | None = None
+        self._closed = False
         self._clock = clock
         self._next_due_ms: int | None = None
+        self._next_event_ms: int | None = None
+        """What the alarm was last set for."""
         self._accepted = 0
         self._refused: Counter[str] = Counter()
         self._copy: Copy | None = None
@@ -102,40 +108,60 @@ class SqliteStore:
         def open_here() -> StoreFile:
             return open_file(path, durability, boot, restored, random_bytes)
 
-        parking = Parking()
-        worker = Worker(open_here, clock, parking.is_awaited, on_fatal)
-        store = cls(worker, parking, clock)
+        worker = Worker(open_here, clock, on_fatal)
+        store = cls(worker, clock)
         await worker.start(store._deliver)
         store._next_due_ms = worker.book.agents.next_due_ms
         return store
 
-    def _deliver(self, calls: list[Call], rings: set[Hashable], next_due_ms: int | None) -> None:
-        """After a transaction: count, wake, set the alarm."""
+    def _deliver(
+        self, calls: list[Call], next_due_ms: int | None, next_event_ms: int | None
+    ) -> None:
+        """After a transaction or reads: count, set the alarm."""
         self._next_due_ms = next_due_ms
         for call in calls:
-            if call.commits and call.error is None:
-                for answer in call.result:
-                    if isinstance(answer, Refused):
-                        self._refused[answer.reason] += 1
-                    else:
-                        self._accepted += 1
-        for key in rings:
-            self._parking.ring(key)
-        if not self._parking.closed:
-            self._alarm.set(next_due_ms)
+            for answer in call.result if call.commits and call.error is None else ():
+                if isinstance(answer, Refused):
+                    self._refused[answer.reason] += 1
+                else:
+                    self._accepted += 1
+        if next_event_ms != self._next_event_ms and not self._closed:
+            self._next_event_ms = next_event_ms
+            self._alarm.set(next_event_ms)
+
+    def _go_off(self) -> None:
+        """Something may have changed by itself: whoever waits for it looks again."""
+        if self._next_event_ms is not None and self._clock.now_ms() < self._next_event_ms:
+            self._alarm.set(self._next_event_ms)
+        else:
+            self._waking = asyncio.create_task(self._wake())
+
+    async def _wake(self) -> None:
+        with suppress(StoreError):  # the log says so, and the next poll tries it again
+            await self._write(Book.wake)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreUnavailableError("closed")
 
     async def _write(self, run: Callable[[Book], Any]) -> Any:
-        self._parking.check_open()
+        self._check_open()
         return await self._worker.call(run)
 
     async def _read(self, run: Callable[[Book], Any]) -> Any:
-        self._parking.check_open()
+        self._check_open()
         return await self._worker.call(run, reads=True)
+
+    async def _watch(
+        self, keys: tuple[Hashable, ...], look: Callable[[Book], tuple[Any, bool]], wait_s: float
+    ) -> Any:
+        self._check_open()
+        return await self._worker.watch(keys, look, wait_s)
 
     # writing
 
     async def commit(self, commits: Sequence[Commit]) -> list[Committed | Refused]:
-        self._parking.check_open()
+        self._check_open()
         check_call(commits)
         check_room(commits, self._worker.book.roster.pending)
         return await self._worker.commit(commits)
@@ -160,27 +186,22 @@ class SqliteStore:
     # waiting
 
     async def poll(self, owner: str, after: int, limit: int, wait_s: float) -> Poll:
-        async def look() -> tuple[Poll, bool]:
-            if self._next_due_ms is not None and self._next_due_ms <= self._clock.now_ms():
-                await self._write(Book.fire_due)
-            poll, enough, next_event_ms = await self._read(
-                lambda book: (*book.look(owner, after, page_limit(limit)), book.next_event_ms())
-            )
-            self._alarm.set(next_event_ms)
-            return poll, enough
-
-        return await self._parking.until(("poll", ("poll", owner)), wait_s, look)
+        limit = page_limit(limit)
+        if self._next_due_ms is not None and self._next_due_ms <= self._clock.now_ms():
+            await self._write(Book.fire_due)
+        keys = ("poll", ("poll", owner))
+        found: Poll = await self._watch(keys, lambda book: book.look(owner, after, limit), wait_s)
+        return found
 
     async def outcome(self, agent: str, message_id: str, wait_s: float) -> StoredMessage | None:
-        def find(book: Book) -> StoredMessage | None:
+        def look(book: Book) -> tuple[StoredMessage | None, bool]:
             known = book.known(agent)
-            return book.inbox.one(known.row, message_id) if known else None
-
-        async def look() -> tuple[StoredMessage | None, bool]:
-            message: StoredMessage | None = await self._read(find)
+            message = book.inbox.one(known.row, message_id) if known else None
             return message, message is None or message.status != "pending"
 
-        return await self._parking.until((("outcome", agent, message_id),), wait_s, look)
+        keys = (("outcome", agent, message_id),)
+        found: StoredMessage | None = await self._watch(keys, look, wait_s)
+        return found
 
     async def tail(
         self,
@@ -191,15 +212,18 @@ class SqliteStore:
         incarnation: str | None = None,
     ) -> Feed:
         limit = page_limit(limit)
+        start: tuple[int, bool] | None = None
 
-        mine = self._worker.file.incarnation
-        start, reset = await self._read(lambda book: book.feed.start(after, incarnation, mine))
-
-        async def look() -> tuple[Feed, bool]:
-            feed = await self._read(lambda book: book.feed.look(start, limit, organization, reset))
+        def look(book: Book) -> tuple[Feed, bool]:
+            nonlocal start
+            if start is None:
+                start = book.feed.start(after, incarnation, self._worker.file.incarnation)
+            first, reset = start
+            feed = book.feed.look(first, limit, organization, reset)
             return feed, bool(feed.entries) or reset
 
-        return await self._parking.until(("feed",), wait_s, look)
+        found: Feed = await self._watch(("feed",), look, wait_s)
+        return found
 
     # reading
 
@@ -279,7 +303,7 @@ class SqliteStore:
 
     async def backup(self, token: str, path: str, wait_s: float) -> Copied:
         """See `backup.Copies`."""
-        self._parking.check_open()
+        self._check_open()
         copy = self._copy
         if copy is None or copy.token != token:
             if copy is not None and not copy.ended:
@@ -289,7 +313,7 @@ class SqliteStore:
         clock = asyncio.get_running_loop().time
         deadline_s = clock() + wait_s
         while not copy.ended and clock() < deadline_s:
-            self._parking.check_open()
+            self._check_open()
             await asyncio.sleep(COPY_LOOK_S)
         return copy.asked()
 
@@ -309,8 +333,10 @@ class SqliteStore:
         )
 
     async def close(self) -> None:
-        if self._parking.closed:
+        if self._closed:
             return
+        self._closed = True
         self._alarm.cancel()
-        self._parking.close()
         await self._worker.close()
+        if self._waking is not None:
+            await self._waking

@@ -298,6 +298,16 @@ class Book:
             self.flush()
         self._ring_risen(risen)
 
+    def wake(self) -> None:
+        """What changes by itself has: fire what is due, see which leases have lapsed.
+
+        Where nobody polls, the next poll or claim does it.
+        """
+        if self._is_awaited("poll"):
+            self.fire_due()
+            self.roster.lapse(self._clock.now_ms())
+            self.rings.add("poll")
+
     def _ring_risen(self, before: int) -> None:
         if self.roster.risen > before:
             self.rings.add("poll")

@@ -2,7 +2,8 @@
 
 All that gathered while the last transaction was out goes into the next one:
 one transaction at a time, one fsync for all of them (natural group commit).
-An answer is handed out after COMMIT, never before.
+An answer is handed out after COMMIT, never before; so is what those find
+who wait for what the transaction has changed (`sqlite_calls`).
 
 When a transaction fails, the file is as before it and so is memory: the book
 is thrown away and read again.  A full disk refuses the group and the store
@@ -22,7 +23,7 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any, Final
@@ -31,6 +32,7 @@ from runtime.clock import Clock
 from runtime.errors import StoreError, StoreFullError, StoreUnavailableError
 from runtime.store.contract import Commit, Committed, Refused
 from runtime.store.sqlite_book import Book
+from runtime.store.sqlite_calls import Call, Parked
 from runtime.store.sqlite_copy import Copy
 from runtime.store.sqlite_file import StoreFile
 
@@ -61,42 +63,20 @@ _HARMLESS: Final = {
 Answers = list[Committed | Refused]
 
 
-class Call:
-    """Work for the thread: commits, or a function of the book."""
-
-    __slots__ = ("commits", "error", "future", "reads", "result", "run")
-
-    def __init__(
-        self,
-        future: asyncio.Future[Any],
-        run: Callable[[Book], Any] | None,
-        commits: Sequence[Commit] = (),
-        reads: bool = False,
-    ) -> None:
-        self.future = future
-        self.run = run
-        self.commits = commits
-        self.reads = reads
-        self.result: Any = None
-        self.error: Exception | None = None
-
-
-Deliver = Callable[[list[Call], set[Hashable], "int | None"], None]
+Deliver = Callable[[list[Call], "int | None", "int | None"], None]
 
 
 class Worker:
-    """Owns the thread. `deliver(calls, rings, next due)` runs on the loop."""
+    """Owns the thread. `deliver(calls, next due, next event)` runs on the loop, after them."""
 
     def __init__(
         self,
         open_store: Callable[[], StoreFile],
         clock: Clock,
-        is_awaited: Callable[[Hashable], bool],
         on_fatal: Callable[[], None],
     ) -> None:
         self._open_store = open_store
         self._clock = clock
-        self._is_awaited = is_awaited
         self._on_fatal = on_fatal
         self._queue: SimpleQueue[list[Call] | None] = SimpleQueue()
         self._gathered: list[Call] = []
@@ -106,6 +86,7 @@ class Worker:
         """The last transaction was not to be: nothing is tried that nobody has asked for."""
         self._waiting: deque[Call] = deque()
         """Taken from the queue, not yet served."""
+        self._parked = Parked()
         self._copy: Copy | None = None
         self._ending = False
         self._thread = threading.Thread(target=self._run, name="troupe-store", daemon=True)
@@ -128,12 +109,45 @@ class Worker:
         answers: Answers = await self._submit(Call(self._loop.create_future(), None, commits))
         return answers
 
+    async def watch(
+        self, keys: tuple[Hashable, ...], look: Callable[[Book], tuple[Any, bool]], wait_s: float
+    ) -> Any:
+        """Look until there is something or `wait_s` has passed; what the last look found.
+
+        Args:
+            look: what there is, and whether it is worth answering at once; looks again
+                when a transaction has rung one of the keys.
+
+        Raises:
+            StoreUnavailableError: the store was closed meanwhile.
+        """
+        last = wait_s <= 0
+        call = Call(self._loop.create_future(), look, reads=True, keys=keys, last=last)
+        self._submit(call)
+        end = None if last else self._loop.call_later(wait_s, self._end, call)
+        try:
+            return await call.future
+        finally:
+            if end is not None:
+                end.cancel()
+            if call.future.cancelled():
+                self._end(call)
+
+    def _end(self, call: Call) -> None:
+        if not self._ending:
+            self._submit(Call(self._loop.create_future(), None, reads=True, ends=call))
+
+    @property
+    def busy(self) -> int:
+        """Calls that the thread has to answer before anything else happens."""
+        return self._calls - len(self._parked)
+
     def _submit(self, call: Call) -> asyncio.Future[Any]:
-        if self._calls >= CALLS_WAITING_MAX:
-            raise StoreUnavailableError(f"{self._calls} calls are waiting")
+        if self.busy >= CALLS_WAITING_MAX:
+            raise StoreUnavailableError(f"{self.busy} calls are waiting")
         self._gathered.append(call)
         self._calls += 1
-        if self._calls == 1:
+        if self.busy == 1:
             self._hand_over()  # the thread is idle: why wait for company
         elif len(self._gathered) == 1:
             self._loop.call_soon(self._hand_over)
@@ -143,7 +157,9 @@ class Worker:
         self._queue.put(self._gathered)
         self._gathered = []
 
-    def _hand_back(self, calls: list[Call], rings: set[Hashable], next_due_ms: int | None) -> None:
+    def _hand_back(
+        self, calls: list[Call], next_due_ms: int | None, next_event_ms: int | None
+    ) -> None:
         self._calls -= len(calls)
         for call in calls:
             if call.future.done():
@@ -152,7 +168,7 @@ class Worker:
                 call.future.set_result(call.result)
             else:
                 call.future.set_exception(call.error)
-        self._deliver(calls, rings, next_due_ms)
+        self._deliver(calls, next_due_ms, next_event_ms)
 
     async def close(self) -> None:
         """Finish what is under way, close the file, end the thread."""
@@ -204,6 +220,7 @@ class Worker:
         if self._ending:
             self._serve_calls([*self._waiting])
             self._waiting.clear()
+            self._fail(self._parked.clear(), StoreUnavailableError("closed"))
             return False
         if idle and not self._waiting:
             self._guarded(self._catch_up)
@@ -241,14 +258,29 @@ class Worker:
 
     def _serve_calls(self, calls: list[Call]) -> None:
         """Reads first: they need not wait for the fsync."""
-        reads = [call for call in calls if call.reads]
-        for call in reads:
-            self._read(call)
-        if reads:
-            self._post(reads, set())
+        if reads := [call for call in calls if call.reads]:
+            self._post(self._look(reads))
         writes = [call for call in calls if not call.reads]
         if writes:
             self._write(writes)
+
+    def _look(self, calls: Iterable[Call]) -> list[Call]:
+        """Let calls read; those of them that are answered. The others wait, or go on waiting."""
+        answered = []
+        for call in calls:
+            if call.ends is not None:
+                call.ends.last = True
+                answered += [call, *self._look([call.ends] if call.ends in self._parked else [])]
+                continue
+            self._read(call)
+            if call.keys and call.error is None:
+                call.result, enough = call.result
+                if not (enough or call.last):
+                    self._parked.add(call)
+                    continue
+            self._parked.remove(call)
+            answered.append(call)
+        return answered
 
     def _read(self, call: Call) -> None:
         assert call.run is not None
@@ -298,7 +330,7 @@ class Worker:
         execute("COMMIT")
         self._failed = False
         rings, self.book.rings = self.book.rings, set()
-        self._post(calls, rings)
+        self._post(calls + self._look(self._parked.rung(rings)))
 
     def _one_by_one(self, calls: list[Call], error: Exception) -> None:
         if len(calls) > 1:
@@ -318,7 +350,7 @@ class Worker:
 
     def _read_book(self) -> Book:
         file = self.file
-        return Book(file.connection, self._clock, file.incarnation, self._is_awaited)
+        return Book(file.connection, self._clock, file.incarnation, self._parked.is_awaited)
 
     def _guarded(self, work: Callable[[], object]) -> None:
         try:
@@ -339,12 +371,14 @@ class Worker:
     def _fail(self, calls: list[Call], error: Exception) -> None:
         for call in calls:
             call.error = error
-        self._post(calls, set())
+        self._post(calls)
 
-    def _post(self, calls: list[Call], rings: set[Hashable]) -> None:
-        next_due_ms = self.book.agents.next_due_ms
+    def _post(self, calls: list[Call]) -> None:
+        if not calls:
+            return
+        moments = (self.book.agents.next_due_ms, self.book.next_event_ms())
         with suppress(RuntimeError):  # the loop ended without `close`: nobody waits any more
-            self._loop.call_soon_threadsafe(self._hand_back, calls, rings, next_due_ms)
+            self._loop.call_soon_threadsafe(self._hand_back, calls, *moments)
 
 
 def _group(waiting: deque[Call]) -> list[Call]:

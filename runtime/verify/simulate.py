@@ -261,7 +261,7 @@ def run_seed_on_sqlite(seed: int, plan: Plan = TROUBLE) -> tuple[Run, float]:
     opened: list[SqliteStore] = []
 
     def outside() -> bool:
-        return not opened or opened[0]._worker._calls > 0
+        return not opened or opened[0]._worker.busy > 0
 
     with TemporaryDirectory() as directory:
 

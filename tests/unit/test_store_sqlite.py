@@ -303,6 +303,40 @@ async def test_too_many_waiting_calls_are_turned_away(store, monkeypatch):
     assert isinstance((await store.commit([message("m9")]))[0], Committed)
 
 
+# waiting
+
+
+async def test_what_a_commit_brings_is_told_with_its_own_answer(store):
+    """A poll would go to the thread once more, and wait there for the next transaction."""
+    await store.register("o1", "host-1", 10)
+    await store.commit([message("m0")])
+    await store.claim("o1", 1, [A])
+    poll = asyncio.create_task(store.poll("o1", 1, 10, 10))
+    tail = asyncio.create_task(store.tail(0, 10, 10))
+    await store.health()  # the thread has seen both by then
+    event = FeedEvent("acme", "e", (), 0, b"{}")
+    commits = [Commit("acme", feed=(event,)), message("m1")]
+    told = asyncio.create_task(store.commit(commits))
+    await asyncio.wait({poll, tail, told}, return_when=asyncio.FIRST_COMPLETED)
+    assert poll.done() and tail.done() and told.done()
+    assert [one.message_id for one in poll.result().messages] == ["m1"]
+    assert [one.event for one in tail.result().entries] == ["e"]
+
+
+async def test_who_gives_up_waiting_is_waited_for_no_more(store):
+    """Every connection that ends in a poll would leave a look behind for ever."""
+    waiting = [asyncio.create_task(store.tail(0, 10, 10)) for _ in range(3)]
+    await store.health()
+    assert len(store._worker._parked) == 3 and store._worker.busy == 0
+    for call in waiting[:2]:
+        call.cancel()
+    await asyncio.gather(*waiting[:2], return_exceptions=True)
+    await store.health()
+    assert len(store._worker._parked) == 1 and store._worker.busy == 0
+    await store.commit([Commit("acme", feed=(FeedEvent("acme", "e", (), 0, b"{}"),))])
+    assert len((await waiting[2]).entries) == 1 and len(store._worker._parked) == 0
+
+
 # failures
 
 

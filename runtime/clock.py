@@ -40,6 +40,7 @@ class ManualClock:
 _MILLISECONDS = [f".{number:03d}Z" for number in range(1000)]
 
 
+@lru_cache(maxsize=4)  # what is done at once has one time
 def iso(at_ms: int) -> str:
     """RFC 3339 in UTC with milliseconds: 2026-11-21T08:00:00.000Z."""
     return _second(at_ms // 1000) + _MILLISECONDS[at_ms % 1000]

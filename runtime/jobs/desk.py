@@ -25,7 +25,7 @@ from runtime.ids import address, split
 from runtime.job import LOGS_MAX, AgentJob, JobStatus, LogLine
 from runtime.jobs import decisions
 from runtime.jobs.decisions import Decision, refuse
-from runtime.jobs.events import ms_of, renamed
+from runtime.jobs.events import renamed, took_ms
 from runtime.jobs.holds import Holds
 from runtime.jobs.table import JobTable
 from runtime.message import Message
@@ -118,9 +118,8 @@ class JobDesk:
                     return self._moved_on(job, revision)
                 return self._let_go(job, revision, message, asked)
             case _:
-                if job.started_at and job.completed_at and job.status is JobStatus.COMPLETED:
-                    took_ms = ms_of(job.completed_at) - ms_of(job.started_at)
-                    self._measure(job.agent_type, took_ms)
+                if (took := took_ms(job)) is not None:
+                    self._measure(job.agent_type, took)
                 return self._completed(address(job.organization_id, job.agent), job.status)
 
     def finished(self, sender: str, content: dict[str, Any]) -> Decision | None:
@@ -133,8 +132,8 @@ class JobDesk:
         if self._jobs.running_for(content["jobId"]) != split(sender)[0]:
             return None
         self._jobs.ended(content["jobId"])
-        if (took_ms := content.get("tookMs")) is not None:
-            self._measure(str(content["agentType"]), float(took_ms))
+        if (took := content.get("tookMs")) is not None:
+            self._measure(str(content["agentType"]), float(took))
         return self._completed(sender, content["outcome"])
 
     def _completed(self, where: str, status: str) -> Decision:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -10,10 +10,11 @@ import msgspec
 from runtime.agent import job_terms
 from runtime.clock import iso
 from runtime.ids import address
-from runtime.job import AgentJob
+from runtime.job import AgentJob, JobStatus
 from runtime.store.contract import FeedEvent, Put, Send
 
 _encode = msgspec.json.Encoder().encode
+_MILLISECOND = timedelta(milliseconds=1)
 
 
 def record_put(record: AgentJob, revision: int) -> Put:
@@ -52,6 +53,14 @@ def renamed(event: FeedEvent, name: str) -> FeedEvent:
 def ms_of(timestamp: str) -> int:
     """Milliseconds since the epoch of an RFC 3339 time."""
     return round(datetime.fromisoformat(timestamp).timestamp() * 1000)
+
+
+def took_ms(record: AgentJob) -> int | None:
+    """How long a job took that has completed; None: it has not, or was never started."""
+    start, end = record.started_at, record.completed_at
+    if record.status is not JobStatus.COMPLETED or not (start and end):
+        return None
+    return (datetime.fromisoformat(end) - datetime.fromisoformat(start)) // _MILLISECOND
 
 
 def finished_send(

@@ -29,7 +29,7 @@ from runtime.job import (
     JobResult,
     JobStatus,
 )
-from runtime.jobs.events import finished_send, job_event, job_send, ms_of, renamed
+from runtime.jobs.events import finished_send, job_event, job_send, renamed, took_ms
 from runtime.jobs.work import JobWork
 from runtime.jobs.writer import UNWRITABLE, LostError
 from runtime.message import Message
@@ -305,7 +305,5 @@ def _over(record: AgentJob) -> dict[str, Any]:
     """What the scheduler has to know of a job that is over, so that it need not read it."""
     if not record.status.final:
         return {}
-    if record.status is not JobStatus.COMPLETED or not (record.started_at and record.completed_at):
-        return {"agentType": record.agent_type}
-    took_ms = ms_of(record.completed_at) - ms_of(record.started_at)
-    return {"agentType": record.agent_type, "tookMs": took_ms}
+    took = took_ms(record)
+    return {"agentType": record.agent_type, **({} if took is None else {"tookMs": took})}

@@ -225,12 +225,19 @@ class Job(Protocol):
         """
 
     async def progress(self, percent: int, current_step: str, message: str | None = None) -> None:
-        """Say how far the work is; durable with the next step, at the latest after a second."""
+        """Say how far the work is; durable with the next step, at the latest after a second.
+
+        Raises:
+            ValueError: the record can't say this (half a percent, a step that is no text).
+        """
 
     def spend(self, cost_usd: float, tokens: int) -> None:
         """Add to the record's cost; durable with the next step's result, once.
 
         Call it inside `call` of a step, never beside one: a recorded step adds nothing.
+
+        Raises:
+            ValueError: no number that a record can hold; nothing was added.
         """
 
     async def artifact(

@@ -173,7 +173,7 @@ class MemoryJob:
         return self.durable.signals.get(name)
 
     def _change(self, **fields: Any) -> None:
-        self._volatile = replace(self._volatile, **fields)
+        self._volatile = replace(self._volatile, **fields).checked()
 
     def _boundary(self) -> None:
         self.boundaries += 1

@@ -92,7 +92,7 @@ class JobWork(JobWriter):
         now = iso(self._activation.host.clock.now_ms())
         logs = self._record.logs
         if message is not None:
-            logs = (*logs, LogLine(time=now, message=message).checked())[-LOGS_MAX:]
+            logs = (*logs, LogLine(time=now, message=message))[-LOGS_MAX:]
         percent = max(self._record.progress, min(100, percent))
         self._change(progress=percent, current_step=current_step, logs=logs)
         self._publish(

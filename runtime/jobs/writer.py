@@ -77,7 +77,7 @@ class JobWriter:
         self._writing(self._write_gathered())
 
     def _change(self, **changed: Any) -> None:
-        self._record = replace(self._record, **changed)
+        self._record = replace(self._record, **changed).checked()
         self._dirty = True
         if self._flush is None or self._flush.done():
             self._flush = asyncio.create_task(self._flush_later())

@@ -170,3 +170,20 @@ async def test_progress_goes_forward_only_and_a_missing_signal_is_none(two_runs)
         assert await job.signal("answer") is None
 
     await two_runs(run, run)
+
+
+async def test_what_a_record_can_not_hold_is_refused_where_it_is_said(two_runs) -> None:
+    """It would be written, and nobody could read the job again: no host, no scheduler."""
+
+    async def run(job: Job) -> None:
+        for wrong in ((60.5, "half"), (50, 5), (50, "half", 5)):
+            with pytest.raises(ValueError, match="Expected"):
+                await job.progress(*wrong)
+        for cost_usd, tokens in ((float("nan"), 1), (0.5, 1.5)):
+            with pytest.raises(ValueError, match="Expected"):
+                job.spend(cost_usd, tokens)
+        await job.progress(50.0, "half")
+        assert repr(job.record.progress) == "50"
+        assert (job.record.cost_usd, job.record.tokens) == (0.0, 0)
+
+    await two_runs(run, run)

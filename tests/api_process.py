@@ -15,6 +15,7 @@ from pathlib import Path
 import uvicorn
 
 from runtime.clock import SystemClock
+from runtime.collector import REQUESTS, relax
 from runtime.console.app import create_app
 from runtime.console.door import SERVED
 from runtime.ids import Ids
@@ -47,6 +48,7 @@ class _Server(uvicorn.Server):
 def _serve(store: Path, port: int) -> None:
     clock = SystemClock()
     app = create_app(RemoteStore(store), clock, Ids(clock))
+    relax(REQUESTS)  # as a replica does
     _Server(uvicorn.Config(app, log_level="error", **SERVED)).run([listening(port)])
 
 

@@ -21,6 +21,7 @@ from runtime.cluster import metering, placement
 from runtime.cluster.operator import ensure_admin_key
 from runtime.cluster.port import answered
 from runtime.cluster.settings import ClusterSettings
+from runtime.collector import REQUESTS, relax
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +51,7 @@ def deployment(build: Callable[[], Any], agents: str) -> Any:
 
     def built() -> Any:
         app = _metered(build())
+        relax(REQUESTS)
         return _on_the_port(app) if supervised else app
 
     return serve.deployment(

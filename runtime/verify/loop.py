@@ -25,6 +25,8 @@ EPOCH_MS: Final = 1_700_000_000_000
 
 OUTSIDE_S_MAX: Final = 60.0
 """Longest real wait for an answer from another thread."""
+OUTSIDE_LOOK_S: Final = 0.001
+"""How often it is looked whether that thread has anything left to answer: it may park a call."""
 
 
 class StalledError(Exception):
@@ -58,10 +60,15 @@ class _Jumps(selectors.DefaultSelector):
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if self._outside is not None:
+            waited_s = 0.0
+            while timeout is None or (timeout != 0 and self._outside()):
+                if waited_s > OUTSIDE_S_MAX:
+                    return []
+                if found := super().select(OUTSIDE_LOOK_S):
+                    return found
+                waited_s += OUTSIDE_LOOK_S
             if found := super().select(0):
                 return found
-            if timeout is None or (timeout != 0 and self._outside()):
-                return super().select(OUTSIDE_S_MAX)
         if timeout is None:
             raise StalledError
         self._loop.jump(timeout)

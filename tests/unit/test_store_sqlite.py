@@ -306,6 +306,12 @@ async def test_too_many_waiting_calls_are_turned_away(store, monkeypatch):
 # waiting
 
 
+async def behind_those(store):
+    """Wait until the store's thread has seen all that was begun before."""
+    await asyncio.sleep(0)  # they begin
+    await store.health()
+
+
 async def test_what_a_commit_brings_is_told_with_its_own_answer(store):
     """A poll would go to the thread once more, and wait there for the next transaction."""
     await store.register("o1", "host-1", 10)
@@ -313,7 +319,7 @@ async def test_what_a_commit_brings_is_told_with_its_own_answer(store):
     await store.claim("o1", 1, [A])
     poll = asyncio.create_task(store.poll("o1", 1, 10, 10))
     tail = asyncio.create_task(store.tail(0, 10, 10))
-    await store.health()  # the thread has seen both by then
+    await behind_those(store)
     event = FeedEvent("acme", "e", (), 0, b"{}")
     commits = [Commit("acme", feed=(event,)), message("m1")]
     told = asyncio.create_task(store.commit(commits))
@@ -326,7 +332,7 @@ async def test_what_a_commit_brings_is_told_with_its_own_answer(store):
 async def test_who_gives_up_waiting_is_waited_for_no_more(store):
     """Every connection that ends in a poll would leave a look behind for ever."""
     waiting = [asyncio.create_task(store.tail(0, 10, 10)) for _ in range(3)]
-    await store.health()
+    await behind_those(store)
     assert len(store._worker._parked) == 3 and store._worker.busy == 0
     for call in waiting[:2]:
         call.cancel()

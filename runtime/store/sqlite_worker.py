@@ -135,7 +135,7 @@ class Worker:
 
     def _end(self, call: Call) -> None:
         if not self._ending:
-            self._submit(Call(self._loop.create_future(), None, reads=True, ends=call))
+            self._give(Call(self._loop.create_future(), None, reads=True, ends=call))
 
     @property
     def busy(self) -> int:
@@ -145,13 +145,16 @@ class Worker:
     def _submit(self, call: Call) -> asyncio.Future[Any]:
         if self.busy >= CALLS_WAITING_MAX:
             raise StoreUnavailableError(f"{self.busy} calls are waiting")
+        self._give(call)
+        return call.future
+
+    def _give(self, call: Call) -> None:
         self._gathered.append(call)
         self._calls += 1
         if self.busy == 1:
             self._hand_over()  # the thread is idle: why wait for company
         elif len(self._gathered) == 1:
             self._loop.call_soon(self._hand_over)
-        return call.future
 
     def _hand_over(self) -> None:
         self._queue.put(self._gathered)

@@ -92,7 +92,7 @@ def tell_sandboxes(live: Live, found: Iterable[Finding], at_ns: int) -> None:
         if one.f == "kill":
             live.add_at(at_ns, "scan", "info", "kill", key=one.host)
         else:
-            live.add_at(at_ns, "scan", "ok", "sandbox", key=one.host, value=one.pids)
+            live.add_at(at_ns, "scan", "ok", "sandbox", key=one.host, value=one.left)
 
 
 def tell_budgets(live: Live, budgets: Mapping[Work, float]) -> None:

@@ -11,6 +11,7 @@ the watch was late to see.  A process is told by its number and its start.
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -28,6 +29,7 @@ BWRAP: Final = "bwrap"
 GROUPS: Final = (Path("/sys/fs/cgroup/memory/troupe"), Path("/sys/fs/cgroup/troupe"))
 """Where a run's control group is made, as <pid of its host>-<number>: version 1 and 2."""
 _ENDED: Final = frozenset("ZX")
+_KILL: Final = 1 << (signal.SIGKILL - 1)
 
 
 class Process(NamedTuple):
@@ -53,7 +55,8 @@ class Finding(NamedTuple):
     f: str
     """`kill`: a host that had sandboxes is missed; `sandbox`: what is left when its time is up."""
     host: str
-    pids: list[int]
+    left: list[str]
+    """Each `PID STATE`, the state as in /proc, with `killed` where a SIGKILL waits to be heard."""
 
 
 class SandboxWatch:
@@ -111,8 +114,8 @@ class SandboxWatch:
             dead.left |= living
             if now_ms - dead.at_ms > ORPHAN_GRACE_MS:
                 self._dead.remove(dead)
-                pids = sorted(process.pid for process in living)
-                found.append(Finding("sandbox", _name(dead.host), pids))
+                told = (self._told(process.pid) for process in sorted(living))
+                found.append(Finding("sandbox", _name(dead.host), [one for one in told if one]))
         return found
 
     def _living(self) -> dict[int, Seen]:
@@ -126,6 +129,16 @@ class SandboxWatch:
                     name = head.partition("(")[2]
                     seen[pid] = Seen(int(parent), name, Process(pid, int(rest[17])))
         return seen
+
+    def _told(self, pid: int) -> str:
+        """How a process lives; nothing if it has ended."""
+        with suppress(OSError):
+            lines = (self._proc / str(pid) / "status").read_text().splitlines()
+            fields = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+            pending = int(fields["SigPnd"], 16) | int(fields["ShdPnd"], 16)
+            if (state := fields["State"][:1]) not in _ENDED:
+                return f"{pid} {state}{' killed' if pending & _KILL else ''}"
+        return ""
 
     def _in_groups(self, host: int) -> list[int]:
         pids: list[int] = []

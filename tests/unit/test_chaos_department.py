@@ -301,7 +301,7 @@ def test_what_outlives_its_host_is_found(host: Host) -> None:
     host.look(12.1)
     [text] = host.found()
     assert "live 2100 ms after it" in text
-    assert left & set(map(int, re.findall(r"\d+", text)))
+    assert left & set(map(int, re.findall(r"(\d+) S\b", text)))
     assert not host.watch.waiting
 
 
@@ -327,7 +327,7 @@ def test_who_is_in_a_dead_hosts_control_group_is_found(host: Host, tmp_path: Pat
     host.look(10.0)
     host.look(12.1)
     [text] = host.found()
-    assert str(os.getpid()) in text
+    assert re.search(rf"\b{os.getpid()} [RS]\b", text)
 
 
 def test_a_host_without_a_sandbox_says_nothing(tmp_path: Path) -> None:

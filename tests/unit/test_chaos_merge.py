@@ -136,6 +136,25 @@ async def test_a_claim_whose_answer_was_lost_explains_the_epoch_it_took(scene: S
     assert epochs == [1, 2, 3]
 
 
+async def test_a_claim_whose_answer_was_lost_is_of_who_let_the_agent_go(scene: Scene) -> None:
+    """Another host's claim that was lost a moment later would seem to have taken the agent."""
+    await scene.watches[0].release("host-0/1", [A])
+    await scene.watches[1].register("host-1/1", "host-1", LEASE_S)
+    for who, agent in ((0, A), (1, B)):
+        scene.clock.advance(0.1)
+        scene.deaf[who].lose = True
+        with pytest.raises(StoreUnavailableError):
+            await scene.watches[who].claim(f"host-{who}/1", 1, [agent])
+    scene.clock.advance(0.1)
+    await scene.watches[0].release("host-0/1", [A])
+    scene.clock.advance(0.1)
+    await scene.watches[0].claim("host-0/1", 1, [A])
+    facts = await scene.history()
+    assert rules(facts) == set()
+    owners = [(fact.key, fact.epoch) for fact in facts if fact.f == "claim" and fact.agent == A]
+    assert owners == [("host-0/1", 1), ("host-0/1", 2), ("host-0/1", 3)]
+
+
 async def test_a_release_whose_answer_was_lost_gives_the_agent_up(scene: Scene) -> None:
     """Whoever takes the agent next would seem to have taken it from a holder with a lease."""
     scene.deaf[0].lose = True

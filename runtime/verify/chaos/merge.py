@@ -8,7 +8,8 @@ machine; a claim, whose moment is only known to lie between question and answer,
 after the last commit of the epoch it ended.
 
     commit     as `runtime.verify.history` says; `fail`: it was refused
-    claim      an epoch nobody knows the claim of is one whose answer was lost
+    claim      an epoch nobody knows the claim of is one whose answer was lost: of who released
+               the agent since, else the latest
     release    holds from when it was asked for: its answer, too, may have been lost
 """
 
@@ -27,6 +28,9 @@ from runtime.verify.chaos.notes import Answered, Asked, Did, Note
 from runtime.verify.history import Fact, Lease, Tailed, Written
 
 MS: Final = 1_000_000
+
+_Releases = dict[tuple[str, str], list[int]]
+"""(agent, owner) -> when it was released."""
 
 
 class Place(NamedTuple):
@@ -200,7 +204,8 @@ class _Merge:
             if one.commit.agent and one.commit.fence:
                 of_agent[one.commit.agent].append(one)
         for agent in by_agent.keys() | of_agent.keys():
-            claims = self._with_lost(agent, by_agent[agent], of_agent[agent])
+            known = by_agent[agent]
+            claims = self._with_lost(agent, known, of_agent[agent], releases)
             holder, after = "", Place(0)
             for claim in claims:
                 until_ns = claim.did.ended_ns
@@ -235,9 +240,9 @@ class _Merge:
             value=did.ended_ns // MS,
         )  # fmt: skip
 
-    def _given_up(self) -> tuple[dict[tuple[str, str], list[int]], dict[str, list[int]]]:
+    def _given_up(self) -> tuple[_Releases, dict[str, list[int]]]:
         """When (agent, owner) was released; when an owner gave up, or its name was taken over."""
-        releases: dict[tuple[str, str], list[int]] = defaultdict(list)
+        releases: _Releases = defaultdict(list)
         ends: dict[str, list[int]] = defaultdict(list)
         for _, did in self.others:
             if did.f == "release":
@@ -248,7 +253,9 @@ class _Merge:
                 ends[did.key].append(did.began_ns)
         return releases, ends
 
-    def _with_lost(self, agent: str, claims: list[_Claim], commits: list[_Commit]) -> list[_Claim]:
+    def _with_lost(
+        self, agent: str, claims: list[_Claim], commits: list[_Commit], releases: _Releases
+    ) -> list[_Claim]:
         """The claims of an agent by epoch, with those whose answer was lost."""
         known = {claim.did.epoch: claim for claim in claims}
         writers = {one.epoch: one for one in commits}
@@ -256,14 +263,20 @@ class _Merge:
         found = []
         until_ns = 1 << 62
         for epoch in range(last, 0, -1):
-            claim = known.get(epoch) or self._lost(agent, epoch, writers.get(epoch), until_ns)
+            claim = known.get(epoch)
+            claim = claim or self._lost(agent, epoch, writers.get(epoch), until_ns, releases)
             if claim is not None:
                 until_ns = claim.did.ended_ns
                 found.append(claim)
         return found[::-1]
 
-    def _lost(self, agent: str, epoch: int, writer: _Commit | None, until_ns: int) -> _Claim | None:
-        """The latest unanswered claim that can have been of this epoch."""
+    def _lost(
+        self, agent: str, epoch: int, writer: _Commit | None, until_ns: int, releases: _Releases
+    ) -> _Claim | None:
+        """The unanswered claim that can have been of this epoch.
+
+        Who released the agent since had it; if nobody did, it is the latest.
+        """
         fitting = [
             (proc, did)
             for proc, did in self.lost
@@ -271,7 +284,12 @@ class _Merge:
         ]
         if not fitting:
             return None
-        proc, did = max(fitting, key=lambda one: one[1].began_ns)
+        had_it = [
+            (proc, did)
+            for proc, did in fitting
+            if any(did.began_ns <= at <= until_ns for at in releases.get((agent, did.key), ()))
+        ]
+        proc, did = max(had_it or fitting, key=lambda one: one[1].began_ns)
         made = replace(did, type="ok", agent=agent, epoch=epoch, ended_ns=until_ns)
         return _Claim(proc, made, lost=True)
 

@@ -9,6 +9,7 @@ it would be the way to the thread and back once more, behind the next transactio
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
 
@@ -47,6 +48,17 @@ class Call:
         self.ends = ends
         self.result: Any = None
         self.error: Exception | None = None
+
+
+def taken(waiting: deque[Call], most: int) -> list[Call]:
+    """Take calls in their order: those of one transaction, of at most so many commits, or one."""
+    calls: list[Call] = []
+    commits = 0
+    while waiting and commits < most:
+        call = waiting.popleft()
+        commits += len(call.commits)
+        calls.append(call)
+    return calls
 
 
 class Parked:

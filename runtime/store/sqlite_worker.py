@@ -32,7 +32,7 @@ from runtime.clock import Clock
 from runtime.errors import StoreError, StoreFullError, StoreUnavailableError
 from runtime.store.contract import Commit, Committed, Refused
 from runtime.store.sqlite_book import Book
-from runtime.store.sqlite_calls import Call, Parked
+from runtime.store.sqlite_calls import Call, Parked, taken
 from runtime.store.sqlite_copy import Copy
 from runtime.store.sqlite_file import StoreFile
 
@@ -61,8 +61,6 @@ _HARMLESS: Final = {
 """Errors that concern one statement, not the file."""
 
 Answers = list[Committed | Refused]
-
-
 Deliver = Callable[[list[Call], "int | None", "int | None"], None]
 
 
@@ -227,7 +225,7 @@ class Worker:
             return False
         if idle and not self._waiting:
             self._guarded(self._catch_up)
-        self._serve_calls(_group(self._waiting))
+        self._serve_calls(taken(self._waiting, GROUP_COMMITS_MAX))
         self.book.agents.trim()
         if self.file.durability == "process kill" and time.monotonic() >= self._checkpoint_at:
             self._guarded(lambda: self.file.connection.execute("PRAGMA wal_checkpoint"))
@@ -382,17 +380,6 @@ class Worker:
         moments = (self.book.agents.next_due_ms, self.book.next_event_ms())
         with suppress(RuntimeError):  # the loop ended without `close`: nobody waits any more
             self._loop.call_soon_threadsafe(self._hand_back, calls, *moments)
-
-
-def _group(waiting: deque[Call]) -> list[Call]:
-    """Take calls up to the bound of a transaction, at least one."""
-    calls: list[Call] = []
-    commits = 0
-    while waiting and commits < GROUP_COMMITS_MAX:
-        call = waiting.popleft()
-        commits += len(call.commits)
-        calls.append(call)
-    return calls
 
 
 def _code(error: Exception) -> int:

@@ -215,7 +215,11 @@ class BaseAgent:
         terms: Mapping[str, str] | None = None,
         expect: int = ANY,
     ) -> None:
-        """Write a document that the API reads; `terms` is what lists can filter by."""
+        """Write a document that the API reads; `terms` is what lists can filter by.
+
+        A key means one document whoever names it: the turn fails with
+        `foreign_organization` where it is another organization's.
+        """
         body = record.to_json() if record is not None else None
         self.context.put(collection, key, body, terms or {}, expect)
 

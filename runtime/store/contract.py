@@ -144,7 +144,10 @@ class Store(Protocol):
             step_conflict: see Intent and Result.
             foreign_organization: a send crosses organizations and neither is `system`,
                 or its sender is not of the commit's organization. Judged first; the
-                others in the order above.
+                others in the order above. Also a document that is there and is another
+                organization's than the put says, or that is not of the commit's own
+                (`system` writes everybody's); judged with its revision, detail
+                `collection/key`.
 
         Raises:
             ValueError: the call has no meaning (no commits, events without an agent, ...).

@@ -25,11 +25,11 @@ class Documents:
     def get(self, collection: str, key: str) -> Document | None:
         return self._kept.get(collection, {}).get(key)
 
-    def last(self, collection: str, key: str) -> tuple[int, bool]:
-        """The revision a document had last, 0 if it never was, and whether it is there."""
+    def last(self, collection: str, key: str) -> tuple[int, str | None]:
+        """The revision a document had last, 0 if it never was, and whose it is; None: not there."""
         kept, deleted = self.get(collection, key), self._deleted.get((collection, key))
         found = kept or deleted
-        return (found.revision if found else 0, kept is not None)
+        return (found.revision if found else 0, kept.organization if kept else None)
 
     def put(self, put: Put, now_ms: int) -> None:
         kept = self._kept.setdefault(put.collection, {})

@@ -73,7 +73,7 @@ class MemoryStore:
     def step(self, job: str, key: str) -> tuple[str, int, bool] | None:
         return self._tables.steps.facts(job, key)
 
-    def document(self, collection: str, key: str) -> tuple[int, bool]:
+    def document(self, collection: str, key: str) -> tuple[int, str | None]:
         return self._tables.documents.last(collection, key)
 
     # writing

@@ -137,6 +137,7 @@ ANY: Final = -1
 class Put(Record, frozen=True):
     """Write a document; `body=None` deletes it. Its revision grows by one with each put.
 
+    It stays its organization's until it is deleted: a put that names another is refused.
     A revision never comes twice: one that is made again after its deletion
     goes on counting.
     """

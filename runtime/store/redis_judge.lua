@@ -53,18 +53,24 @@ local function document(facts, collection, key)
 end
 
 -- Each put is judged against what the earlier ones of its commit leave.
-local function conflicting_put(puts, facts)
-  local live, revision = {}, {}
+local function conflicting_put(organization, puts, facts)
+  local live, revision, owner = {}, {}, {}
   for _, put in ipairs(puts) do
     local where = put[1] .. '\0' .. put[2]
     local kept = document(facts, put[1], put[2])
-    if live[where] == nil then live[where], revision[where] = kept.live, kept.revision end
+    if live[where] == nil then
+      live[where], revision[where], owner[where] = kept.live, kept.revision, kept.organization
+    end
+    if (live[where] and owner[where] ~= put[3])
+      or (organization ~= put[3] and organization ~= 'system') then
+      return 'foreign_organization', put[1] .. '/' .. put[2]
+    end
     local now = live[where] and revision[where] or ABSENT
     if put[6] ~= ANY and put[6] ~= now then
       return 'revision_conflict', put[1] .. '/' .. put[2]
     end
     if live[where] or put[4] ~= nil then revision[where] = revision[where] + 1 end
-    live[where] = put[4] ~= nil
+    live[where], owner[where] = put[4] ~= nil, put[3]
   end
 end
 
@@ -181,7 +187,9 @@ local function judge(commit, one, facts, present)
   if one and not reason then
     reason, detail = fenced(commit[FENCE], commit[EXPECTED], one, present)
   end
-  if commit[PUTS] and not reason then reason, detail = conflicting_put(commit[PUTS], facts) end
+  if commit[PUTS] and not reason then
+    reason, detail = conflicting_put(commit[ORGANIZATION], commit[PUTS], facts)
+  end
   if sends and not reason then reason, detail = duplicate(sends) end
   if one and not reason then return judge_turn(commit, one, facts) end
   if sends and not reason then reason, detail = without_room(sends) end

@@ -7,7 +7,8 @@ facts come from and how they are written is each store's business.
 
 The order of the reasons is part of the contract: organization first, because
 it must not tell a stranger what another tenant has; then the fence; then what
-a retried commit would meet.
+a retried commit would meet.  Whose a document is can only be told from the
+document, so that is judged where its revision is.
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ from runtime.store.contract import (
     BATCH_MAX,
     MANY_MAX,
     Commit,
-    Put,
     Refused,
     Result,
     Send,
@@ -57,8 +57,8 @@ class View(Protocol):
     def step(self, job: str, key: str) -> tuple[str, int, bool] | None:
         """(agent, epoch of its latest intent, has a result), or None: no intent."""
 
-    def document(self, collection: str, key: str) -> tuple[int, bool]:
-        """The revision a document had last, 0 if it never was, and whether it is there."""
+    def document(self, collection: str, key: str) -> tuple[int, str | None]:
+        """The revision a document had last, 0 if it never was, and whose it is; None: not there."""
 
 
 def check_call(commits: Sequence[Commit]) -> None:
@@ -130,7 +130,7 @@ def refusal(commit: Commit, view: View) -> Refused | None:
         agent = view.agent(address)
         if refused := _fenced(commit, agent, view.incarnation):
             return refused
-    if commit.puts and (refused := _puts(commit.puts, view)):
+    if commit.puts and (refused := _puts(commit, view)):
         return refused
     if sends and (refused := _sends(sends, view)):
         return refused
@@ -161,15 +161,18 @@ def _fenced(commit: Commit, agent: Agent | None, incarnation: str) -> Refused | 
     return None
 
 
-def _puts(puts: tuple[Put, ...], view: View) -> Refused | None:
-    written: dict[tuple[str, str], tuple[int, bool]] = {}
-    for put in puts:
-        where = (put.collection, put.key)
-        last, there = written.get(where) or view.document(*where)
-        if put.expect not in (ANY, last if there else ABSENT):
+def _puts(commit: Commit, view: View) -> Refused | None:
+    writer = commit.organization
+    written: dict[tuple[str, str], tuple[int, str | None]] = {}
+    for put in commit.puts:
+        where, own = (put.collection, put.key), put.organization
+        last, owner = written.get(where) or view.document(*where)
+        if (owner is not None and owner != own) or writer not in (own, SYSTEM):
+            return Refused("foreign_organization", f"{put.collection}/{put.key}")
+        if put.expect not in (ANY, last if owner is not None else ABSENT):
             return Refused("revision_conflict", f"{put.collection}/{put.key}")
         lives = put.body is not None
-        written[where] = (last + 1 if lives or there else last, lives)
+        written[where] = (last + 1 if lives or owner is not None else last, own if lives else None)
     return None
 
 

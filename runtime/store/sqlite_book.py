@@ -90,7 +90,7 @@ class Book:
     def step(self, job: str, key: str) -> tuple[str, int, bool] | None:
         return self.steps.facts(job, key)
 
-    def document(self, collection: str, key: str) -> tuple[int, bool]:
+    def document(self, collection: str, key: str) -> tuple[int, str | None]:
         return self.documents.last(collection, key)
 
     # writing, inside a transaction

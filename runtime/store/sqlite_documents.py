@@ -6,8 +6,8 @@ so that its revisions never come twice, until it is forgotten.  How documents ar
 found by their terms is `Terms`'.
 
 What is written is mostly written again soon, as a job's record is.  So what the
-rules ask of a document, which is no more than its revision and its terms, stays
-known for the `KNOWN_MAX` latest.
+rules ask of a document, which is no more than its revision, its organization and
+its terms, stays known for the `KNOWN_MAX` latest.
 """
 
 from __future__ import annotations
@@ -36,11 +36,12 @@ _decode_terms = msgspec.msgpack.Decoder(tuple[str, ...]).decode
 
 
 class _State:
-    __slots__ = ("before", "now_ms", "put", "revision", "there")
+    __slots__ = ("before", "now_ms", "owner", "put", "revision")
 
     def __init__(self, revision: int, before: Found) -> None:
         self.revision = revision
-        self.there = before is not None
+        self.owner = before[0] if before is not None else None
+        """Whose it is; None: it is not there."""
         self.before = before
         """As the table has it."""
         self.put: Put | None = None
@@ -66,22 +67,22 @@ class Documents:
             before = (organization, _decode_terms(terms)) if there else None
             self._states[collection, key] = _State(revision, before)
 
-    def last(self, collection: str, key: str) -> tuple[int, bool]:
-        """The revision a document had last, 0 if it never was, and whether it is there."""
+    def last(self, collection: str, key: str) -> tuple[int, str | None]:
+        """The revision a document had last, 0 if it never was, and whose it is; None: not there."""
         state = self._states.get((collection, key))
-        return (state.revision, state.there) if state is not None else (0, False)
+        return (state.revision, state.owner) if state is not None else (0, None)
 
     def put(self, put: Put, now_ms: int) -> None:
         where = (put.collection, put.key)
         state = self._states.get(where)
-        if put.body is None and (state is None or not state.there):
+        if put.body is None and (state is None or state.owner is None):
             return
         if state is None:
             state = self._states[where] = _State(0, None)
         if state.put is None:
             self._changed.append((where, state))
         state.revision += 1
-        state.there = put.body is not None
+        state.owner = put.organization if put.body is not None else None
         state.put, state.now_ms = put, now_ms
 
     def flush(self) -> None:
@@ -90,11 +91,12 @@ class Documents:
         for where, state in self._changed:
             put = state.put
             assert put is not None
-            terms = put.terms if state.there else ()
+            there = state.owner is not None
+            terms = put.terms if there else ()
             written.append(
                 (*where, put.organization, state.revision, put.body, encode(terms), state.now_ms)
             )
-            now = (put.organization, terms) if state.there else None
+            now = (put.organization, terms) if there else None
             if now != state.before:
                 self.terms.moved(where, state.before, now)
             state.before, state.put = now, None

@@ -49,6 +49,7 @@ BROKEN = {
     "not_pending": {"acks": (Ack("in-1"), Ack("never sent"))},
     "step_conflict": {"results": (Result("job_1", "never begun", b""),)},
     "foreign_organization": {"sends": (send("out-1", B, A), send("x", BETA, A))},
+    "foreign_organization of a document": {"puts": (put("new"), put("x", organization="beta"))},
 }
 
 
@@ -64,6 +65,7 @@ async def test_a_refusal_changes_nothing(store, desk, why):
     if fence == "next":
         fence = Fence(desk.incarnation, 2)
     commit = Commit("acme", A, fence, parts.pop("version"), **parts)
+    why = why.removesuffix(" of a document")
     assert await reason(store, commit) == why
     assert await picture(store) == before
     assert (await store.health()).refused == {why: 1}

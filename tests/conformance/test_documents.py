@@ -122,7 +122,7 @@ async def shelf(store):
         put("k1", collection="issue", terms=("status=open",)),
         put("k6", organization="beta", terms=("status=open",)),
     ]
-    await ok(store, Commit("acme", puts=tuple(puts)))
+    await ok(store, Commit("system", puts=tuple(puts)))
     return store
 
 
@@ -167,7 +167,55 @@ async def test_terms_follow_the_document(shelf):
     assert "k1" not in await keys(shelf, terms=["status=open"])
     assert "k1" not in await keys(shelf, terms=["kind=code"])
     assert await keys(shelf, "acme", ["status=done"]) == ["k3", "k1"]
-    await write(shelf, put("k1", organization="beta", terms=("status=done",)))
+    await write(shelf, put("k1", None))
+    await ok(shelf, Commit("beta", puts=(put("k1", organization="beta", terms=("status=done",)),)))
     assert await keys(shelf, "acme", ["status=done"]) == ["k3"]
     assert await keys(shelf, "beta", ["status=done"]) == ["k1"]
     assert (await keys(shelf, "beta"))[-1] == "k1" and "k1" not in await keys(shelf, "acme")
+
+
+@pytest.mark.parametrize(
+    ("writer", "named", "allowed"),
+    [
+        ("acme", "acme", True),
+        ("system", "acme", True),
+        ("beta", "beta", False),
+        ("beta", "acme", False),
+        ("acme", "beta", False),
+        ("system", "beta", False),
+    ],
+)
+@pytest.mark.parametrize("body", [b"taken", None])
+async def test_a_document_stays_its_organizations(store, writer, named, allowed, body):
+    """Who names another tenant's key would overwrite its record, take it over or delete it."""
+    await write(store, put("k", b"own", terms=("a=1",)))
+    before = await store.get("job", "k")
+    answer = await one(store, Commit(writer, puts=(put("k", body, organization=named),)))
+    if allowed:
+        assert isinstance(answer, Committed)
+        return
+    assert answer == Refused("foreign_organization", "job/k")
+    assert await store.get("job", "k") == before
+    assert await keys(store, "acme", ["a=1"]) == ["k"] and await keys(store, "beta") == []
+
+
+async def test_a_document_is_its_organizations_within_one_commit_too(store):
+    """Whose a document is would be asked of the table alone, which has not seen it yet."""
+    beta = put("k", b"taken", organization="beta")
+    answer = await one(store, Commit("system", puts=(put("k", b"own"), beta)))
+    assert answer == Refused("foreign_organization", "job/k")
+    assert await store.get("job", "k") is None
+    answers = await store.commit(
+        [Commit("acme", puts=(put("k", b"own"),)), Commit("beta", puts=(beta,))]
+    )
+    assert answers[1] == Refused("foreign_organization", "job/k")
+    await ok(store, Commit("system", puts=(put("k", None), beta)))
+    document = await store.get("job", "k")
+    assert (document.organization, document.revision) == ("beta", 3)
+
+
+async def test_a_document_of_another_is_not_written_even_where_there_is_none(store):
+    """A tenant could lay records into another's lists."""
+    answer = await one(store, Commit("acme", puts=(put("new", organization="beta"),)))
+    assert answer == Refused("foreign_organization", "job/new")
+    assert await keys(store) == []

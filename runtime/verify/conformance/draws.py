@@ -11,7 +11,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from runtime.clock import Clock, ManualClock
-from runtime.ids import Ids
+from runtime.ids import SYSTEM, Ids
 from runtime.store.contract import (
     ABSENT,
     ANY,
@@ -42,24 +42,9 @@ owners = st.sampled_from(list(OWNERS))
 early = Ids(ManualClock(), lambda count: b"1" * count).ulid()
 """As old as the machine's clock when it begins."""
 ids = st.sampled_from([*(f"m{number}" for number in range(8)), early])
-keys = st.sampled_from(["k1", "k2", "k3"])
+keys = st.sampled_from(["k1", "k2", "k3", "k4"])
 bodies = st.binary(max_size=3)
 few = st.integers(1, 3)
-puts = st.builds(
-    Put,
-    st.sampled_from(["job", "issue"]),
-    keys,
-    st.sampled_from(["acme", "beta"]),
-    st.none() | bodies,
-    st.lists(st.sampled_from(TERMS), max_size=3).map(tuple),
-    st.sampled_from([ANY, ANY, ABSENT, 1, 2, 3]),
-)
-letters = st.builds(
-    lambda agent, id, body: Put(DEAD_LETTERS, f"{agent}/{id}", agent.split("/")[0], body),
-    agents,
-    ids,
-    st.none() | bodies,
-)
 feeds = st.builds(
     FeedEvent,
     st.sampled_from(["acme", "beta"]),
@@ -116,6 +101,24 @@ class Draws:
         return Commit(of, agent, **fields)
 
     def _puts(self, draw: Any, agent: Any, of: Any) -> Any:
+        own = [of, of, of, of, of] if of != SYSTEM else []
+        writers = st.sampled_from([*own, "acme", "beta"])
+        puts = st.builds(
+            Put,
+            st.sampled_from(["job", "issue"]),
+            keys,
+            writers,
+            st.none() | bodies,
+            st.lists(st.sampled_from(TERMS), max_size=3).map(tuple),
+            st.sampled_from([ANY, ANY, ABSENT, 1, 2, 3]),
+        )
+        letters = st.builds(
+            lambda agent, id, of, body: Put(DEAD_LETTERS, f"{agent}/{id}", of, body),
+            agents,
+            ids,
+            writers,
+            st.none() | bodies,
+        )
         found = draw(st.lists(puts | letters, min_size=1, max_size=2))
         return {"puts": tuple(found)}
 

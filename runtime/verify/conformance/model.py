@@ -86,6 +86,7 @@ class Model:
         if commit.agent is not None:
             self.check_fence(commit)
         for put in commit.puts:
+            self.check_owner(commit, put)
             self.put(put, now)
         full = {one.recipient for one in commit.sends if self.is_full(one.recipient)}
         seqs = [self.arrive(one, now) for one in commit.sends]
@@ -108,6 +109,12 @@ class Model:
             to = organization(one.recipient)
             if own != "system" and (organization(one.sender) != own or to not in (own, "system")):
                 raise No("foreign_organization", one.recipient)
+
+    def check_owner(self, commit: Commit, put: Put) -> None:
+        there = self.documents.get((put.collection, put.key))
+        taken = there is not None and there.organization != put.organization
+        if taken or commit.organization not in ("system", put.organization):
+            raise No("foreign_organization", f"{put.collection}/{put.key}")
 
     def check_fence(self, commit: Commit) -> None:
         assert commit.agent is not None and commit.fence is not None

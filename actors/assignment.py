@@ -15,7 +15,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field
 
 from actors.records import AgentIssue, AutomatedReview, GateReport, GateResult, Review, Sha256
-from runtime.message import WireModel
+from runtime.wire import WireModel
 
 NOTES_MAX: Final = 50
 """Notes handed back with one bounce; the first ones are kept."""

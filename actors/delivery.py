@@ -32,7 +32,7 @@ from actors.errors import AgentError, GitError, GitTimeoutError
 from actors.export import Person, commit_environment
 from actors.git import Git, check_object, check_ref
 from actors.records import AgentIssue, Review
-from runtime.message import WireModel
+from runtime.wire import WireModel
 
 NAMES_MAX: Final = 9
 """Branch names tried: the plain one, then `-2` to `-9`."""

@@ -23,7 +23,7 @@ from pydantic.functional_validators import AfterValidator
 from actors.detection import READS, detect_test_command
 from actors.errors import AgentError
 from actors.policyfile import Path, PolicyFileError, read_yaml
-from runtime.message import WireModel
+from runtime.wire import WireModel
 
 POLICY_NAME: Final = ".troupe.yaml"
 POLICY_BYTES_MAX: Final = 16 << 10

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from actors.errors import AgentError
-from runtime.message import WireModel
+from runtime.wire import WireModel
 
 TITLE_LENGTH_MAX: Final = 200
 DESCRIPTION_BYTES_MAX: Final = 64 << 10

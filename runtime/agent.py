@@ -33,8 +33,8 @@ from runtime.errors import TroupeError
 from runtime.ids import SCHEDULER_AGENT, AgentId, kind_of
 from runtime.job import AgentJob, Job, JobResult
 from runtime.journal import State, Upcaster
-from runtime.message import Attachment, Message, WireModel
-from runtime.wire import WireStruct
+from runtime.message import Attachment, Message
+from runtime.wire import WireModel, WireStruct
 
 logger = logging.getLogger(__name__)
 

@@ -30,8 +30,8 @@ from pydantic import Field
 from runtime.clock import Clock, iso
 from runtime.errors import CommitRefusedError, InvalidIdError, TroupeError
 from runtime.ids import HOME, SYSTEM, Ids, organization_id
-from runtime.message import WireModel
 from runtime.store.contract import ANY, Commit, Document, Put, Refused, Store
+from runtime.wire import WireModel
 
 CACHE_TTL_S: Final = 2.0
 """A key's record is read again after this; the bound of revocation, with the streams' recheck."""

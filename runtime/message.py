@@ -15,11 +15,9 @@ import re
 from typing import Any, Final
 
 import msgspec
-from pydantic import BaseModel, ConfigDict
-from pydantic.alias_generators import to_camel
-from pydantic_core import to_jsonable_python
 
 from runtime.errors import InvalidMessageError
+from runtime.wire import Camel, encode, written
 
 BYTES_MAX: Final = 2 << 20
 """Of a message as JSON; what is larger is stored as content and attached by its hash."""
@@ -31,32 +29,14 @@ BROADCAST_PREFIX = "role:"
 """A recipient `role:reviewer` means every agent of the organization with that role."""
 
 
-class WireModel(BaseModel):
-    """A record as it is seen from outside: camelCase, nothing unknown accepted."""
-
-    model_config = ConfigDict(
-        alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True
-    )
-
-    def to_wire(self) -> dict[str, Any]:
-        """The record as JSON-able data in camelCase, without absent fields."""
-        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
-
-    def to_json(self) -> bytes:
-        """The record as JSON bytes in camelCase, without absent fields."""
-        return self.model_dump_json(by_alias=True, exclude_none=True).encode()
-
-
-class Attachment(
-    msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True
-):
+class Attachment(Camel, frozen=True, kw_only=True):
     """A reference to stored content, never the content itself."""
 
     name: str
     """At most 255 characters."""
     sha256: str
     """Content address of the bytes in the store."""
-    media_type: str = "application/octet-stream"
+    media_type: str = written("application/octet-stream")
     """At most 127 characters."""
     size_bytes: int
 
@@ -69,14 +49,7 @@ class Attachment(
             raise ValueError("sizeBytes is negative")
 
 
-class Message(
-    msgspec.Struct,
-    frozen=True,
-    kw_only=True,
-    rename="camel",
-    omit_defaults=True,
-    forbid_unknown_fields=True,
-):
+class Message(Camel, frozen=True, kw_only=True):
     """One message; immutable once made. ValueError where a field has not the length it may have."""
 
     message_id: str
@@ -110,18 +83,13 @@ class Message(
         if self.metadata is not None and not isinstance(self.metadata, dict):
             raise ValueError("metadata is no object")
 
-    def to_wire(self) -> dict[str, Any]:
-        """The message as JSON-able data in camelCase, without absent fields."""
-        wire: dict[str, Any] = msgspec.json.decode(self.to_json())
-        return wire
-
     def to_json(self) -> bytes:
         """The message as JSON bytes in camelCase, without absent fields.
 
         Raises:
             InvalidMessageError: they would be more than BYTES_MAX.
         """
-        body = _encode(self)
+        body = encode(self)
         if len(body) > BYTES_MAX:
             raise InvalidMessageError(
                 f"{self.message_type} for {self.recipient} has {len(body)} bytes, "
@@ -147,12 +115,4 @@ def _check_length(name: str, value: str, least: int, most: int) -> None:
         raise ValueError(f"{name} has {len(value)} characters, not {least}..{most}")
 
 
-def plain(value: Any) -> Any:
-    """What an author's data may hold beside JSON's own values, as JSON."""
-    if value is None or isinstance(value, (bool, tuple, list)):  # JSON's own: so it is a key
-        raise TypeError(f"{value!r} can't be a key of a JSON object")
-    return to_jsonable_python(value, by_alias=True, exclude_none=True)
-
-
-_encode = msgspec.json.Encoder(enc_hook=plain).encode
 _decode = msgspec.json.Decoder(Message).decode

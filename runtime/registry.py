@@ -29,9 +29,9 @@ from pydantic import AfterValidator, Field
 from runtime.clock import Clock, iso
 from runtime.errors import TroupeError
 from runtime.ids import HOME, organization_id
-from runtime.message import WireModel
 from runtime.store.contract import ANY, BATCH_MAX, Commit, Document, Put, Refused, Store
 from runtime.turn import to_json
+from runtime.wire import WireModel
 
 DEFAULT_ORGANIZATION: Final = HOME
 COLLECTION: Final = "service"

@@ -22,9 +22,9 @@ from runtime.clock import iso
 from runtime.errors import told
 from runtime.ids import SCHEDULER
 from runtime.job import AgentJob
-from runtime.message import WireModel
 from runtime.store.contract import StoredMessage
 from runtime.turn import to_json
+from runtime.wire import WireModel
 
 RUN: Final = "job.run"
 FRAMES_MAX: Final = 30

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from runtime.job import JobStatus
-from runtime.message import WireModel
 from runtime.store.contract import Document, Store
+from runtime.wire import WireModel
 
 COLLECTION: Final = "scheduler"
 COUNTED: Final = {

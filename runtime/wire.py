@@ -1,13 +1,11 @@
-"""Records that the runtime makes, writes and reads all the time, as structs: a job's and its parts.
+"""Records on the wire and in the store: camelCase, nothing unknown accepted, no absent field.
 
-On the wire and in the store they are what a `WireModel` would be: camelCase, nothing
-unknown accepted, no absent field, every other field whether or not it has its default.
-Numbers are read as leniently (`3.0` where an integer is due), so that what an author's
-code once left in a record goes on being read.
+    WireModel    pydantic: checked where it is made; what HTTP takes and answers
+    Camel        a struct; what the runtime makes, writes and reads all the time
+      Message    checked where it is made, read strictly (`runtime.message`)
+      WireStruct checks nothing where it is made: a job's record and its parts
 
-The constructor checks nothing.  Who takes values from an author's code makes them
-`checked`; what has been written can then be read.  Where pydantic meets such a struct (in
-an answer that OpenAPI describes) it sees the model of the same fields.
+Every other field is written, whether or not it has its default.
 """
 
 from __future__ import annotations
@@ -16,12 +14,36 @@ from functools import cache
 from typing import Any, Self
 
 import msgspec
-from pydantic import Field, GetCoreSchemaHandler, create_model
-from pydantic_core import CoreSchema, core_schema
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, create_model
+from pydantic.alias_generators import to_camel
+from pydantic_core import CoreSchema, core_schema, to_jsonable_python
 
-from runtime.message import WireModel, plain
 
-_encode = msgspec.json.Encoder(enc_hook=plain).encode
+class WireModel(BaseModel):
+    """A record as it is seen from outside."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True
+    )
+
+    def to_wire(self) -> dict[str, Any]:
+        """The record as JSON-able data in camelCase, without absent fields."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+    def to_json(self) -> bytes:
+        """The record as JSON bytes in camelCase, without absent fields."""
+        return self.model_dump_json(by_alias=True, exclude_none=True).encode()
+
+
+def _plain(value: Any) -> Any:
+    """What an author's data may hold beside JSON's own values, as JSON."""
+    if value is None or isinstance(value, (bool, tuple, list)):  # JSON's own: so it is a key
+        raise TypeError(f"{value!r} can't be a key of a JSON object")
+    return to_jsonable_python(value, by_alias=True, exclude_none=True)
+
+
+encode = msgspec.json.Encoder(enc_hook=_plain).encode
+"""A record's JSON bytes, whatever an author has put into it."""
 
 
 def written(default: Any) -> Any:
@@ -33,7 +55,7 @@ def written(default: Any) -> Any:
     return msgspec.field(default_factory=lambda: default)
 
 
-class WireStruct(
+class Camel(
     msgspec.Struct,
     frozen=True,
     kw_only=True,
@@ -41,7 +63,7 @@ class WireStruct(
     omit_defaults=True,
     forbid_unknown_fields=True,
 ):
-    """Base of these records; a subclass says `frozen=True, kw_only=True` too.
+    """Base of all structs on the wire; a subclass says `frozen=True, kw_only=True` too.
 
     Only None may be a bare default: see `written`.
     """
@@ -53,7 +75,18 @@ class WireStruct(
 
     def to_json(self) -> bytes:
         """The record as JSON bytes in camelCase, without absent fields."""
-        return _encode(self)
+        return encode(self)
+
+
+class WireStruct(Camel, frozen=True, kw_only=True):
+    """Base of a record that is trusted where it is made.
+
+    Who takes values from an author's code makes them `checked`; what has been written
+    can then be read.  Numbers are read as leniently as a `WireModel` reads them (`3.0`
+    where an integer is due), so that what an author's code once left in a record goes
+    on being read.  Where pydantic meets such a struct (in an answer that OpenAPI
+    describes) it sees the model of the same fields.
+    """
 
     @classmethod
     def from_wire(cls, wire: Any) -> Self:

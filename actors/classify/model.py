@@ -28,7 +28,7 @@ from actors.records import (
     IssueSubmission,
     IssueType,
 )
-from runtime.message import WireModel
+from runtime.wire import WireModel
 
 ANSWER_BYTES_MAX: Final = 64 << 10
 EVIDENCE_MAX: Final = 12

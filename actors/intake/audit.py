@@ -21,7 +21,7 @@ from runtime.client import Client
 from runtime.clock import iso
 from runtime.console.caller import Admin
 from runtime.console.problems import unavailable
-from runtime.message import WireModel
+from runtime.wire import WireModel
 
 MEDIA_TYPE = "application/x-ndjson"
 

@@ -22,7 +22,7 @@ from runtime.console.once import Idempotent, Once
 from runtime.console.paging import Page, PageQuery, list_page, page
 from runtime.console.problems import ProblemError
 from runtime.job import AgentJob, LogLine
-from runtime.message import WireModel
+from runtime.wire import WireModel
 
 TEXT_LENGTH_MAX: Final = 10_000
 

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import Field
 
 from actors.records import AgentIssue, IssueStatus, IssueSubmission
-from runtime.message import WireModel
+from runtime.wire import WireModel
 
 
 class Submitted(WireModel):

@@ -37,7 +37,7 @@ from actors.models.errors import SCRIPT_NO_MATCH, ModelError
 from actors.models.prices import SCRIPTED_MODEL
 from actors.models.request import Json, ModelRequest, blocks, canonical
 from runtime.errors import SettingsError
-from runtime.message import WireModel
+from runtime.wire import WireModel
 
 BYTES_PER_SCRIPTED_TOKEN = 4
 """More than the client's bound assumes, so that a reserve always covers the cost."""

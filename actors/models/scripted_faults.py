@@ -22,7 +22,7 @@ from pydantic import Field
 from actors.models.request import Json, ModelRequest, blocks
 from actors.models.script import Play, text_of, usage
 from actors.models.scripted_reply import Reply, answer_reply, json_reply, sse
-from runtime.message import WireModel
+from runtime.wire import WireModel
 
 HUGE_BYTES = 10 << 20
 Kind = Literal[

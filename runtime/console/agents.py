@@ -29,9 +29,9 @@ from runtime.ids import split
 from runtime.job import AgentJob, JobStatus
 from runtime.jobs.holds import HOLDS
 from runtime.journal import decode
-from runtime.message import WireModel
 from runtime.store.contract import Document, JournalEvent, StoredMessage
 from runtime.turn import to_json
+from runtime.wire import WireModel
 
 Row = TypeVar("Row")
 

@@ -51,8 +51,8 @@ from runtime.console.settings import ConsoleSettings
 from runtime.errors import StoreUnavailableError
 from runtime.ids import Ids
 from runtime.keys import Keys
-from runtime.message import WireModel
 from runtime.store.contract import Store
+from runtime.wire import WireModel
 
 logger = logging.getLogger(__name__)
 

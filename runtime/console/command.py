@@ -17,7 +17,7 @@ from runtime.console.caller import Caller
 from runtime.console.once import Once
 from runtime.console.problems import ProblemError
 from runtime.ids import SCHEDULER_AGENT
-from runtime.message import WireModel
+from runtime.wire import WireModel
 
 
 class Empty(WireModel):

@@ -27,7 +27,7 @@ from runtime.console.problems import invalid, unavailable
 from runtime.console.rooms import MONITORING, ROOMS_MAX, is_room
 from runtime.console.told import PLACE_LENGTH_MAX, Told, read_place
 from runtime.errors import StoreUnavailableError
-from runtime.message import WireModel
+from runtime.wire import WireModel
 
 AGE_MAX_S: Final = 3_600.0
 RECHECK_S: Final = 2.0

@@ -22,9 +22,9 @@ from starlette.responses import JSONResponse, Response
 from runtime.console.caller import Console, console_of, principal_of
 from runtime.console.problems import problem_of
 from runtime.errors import StoreUnavailableError
-from runtime.message import WireModel
 from runtime.standing import read_alive
 from runtime.store.contract import Health
+from runtime.wire import WireModel
 
 router = APIRouter(prefix="/api", tags=["health"])
 State = Literal["up", "down", "unknown"]

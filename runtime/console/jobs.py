@@ -22,8 +22,8 @@ from runtime.console.once import Idempotent
 from runtime.console.paging import Page, PageQuery, list_page, number_page, page
 from runtime.console.problems import ProblemError, not_found
 from runtime.job import AgentJob, Artifact, JobStatus
-from runtime.message import WireModel
 from runtime.store.contract import BATCH_MAX, Step
+from runtime.wire import WireModel
 
 STEP_BYTES_MAX: Final = 16 << 10
 """A longer request or result of a step is told by its size only."""

@@ -18,7 +18,6 @@ from runtime.console.caller import Caller, Viewer
 from runtime.console.paging import Page, PageQuery, list_page, page
 from runtime.console.problems import not_found
 from runtime.ids import split
-from runtime.message import WireModel
 from runtime.schedule.record import (
     DEFAULT_NAME,
     OCCURRENCES,
@@ -30,6 +29,7 @@ from runtime.schedule.record import (
 from runtime.schedule.spec import NAME
 from runtime.schedule.view import OccurrenceView, RevisionView, occurrence_view, revision_view
 from runtime.store.contract import Document
+from runtime.wire import WireModel
 
 router = APIRouter(prefix="/api", tags=["schedules"])
 _Occurrence = Annotated[str, Path(max_length=240, examples=["occ_1790000000000_01JD_1"])]

@@ -25,8 +25,9 @@ from runtime.console.once import TRIES_MAX, Idempotent, Once, busy
 from runtime.console.paging import Page, PageQuery, list_page, page
 from runtime.console.problems import invalid, not_found
 from runtime.ids import SYSTEM
-from runtime.message import Message, WireModel
+from runtime.message import Message
 from runtime.store.contract import DEAD_LETTERS, Commit, Document, Put, Refused, Send, StoredMessage
+from runtime.wire import WireModel
 
 _JOB: Final = "job/"
 

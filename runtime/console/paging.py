@@ -18,8 +18,8 @@ from starlette.responses import Response
 
 from runtime.console.caller import Caller
 from runtime.console.problems import ProblemError, invalid
-from runtime.message import WireModel
 from runtime.store.contract import Document
+from runtime.wire import WireModel
 
 LIMIT_MAX: Final = 200
 LIMIT_DEFAULT: Final = 50

@@ -21,7 +21,6 @@ from runtime.console.once import Idempotent, Once
 from runtime.console.paging import Page, PageQuery, list_page, page
 from runtime.console.problems import ProblemError
 from runtime.ids import split
-from runtime.message import WireModel
 from runtime.schedule.record import (
     DEFAULT_NAME,
     SCHEDULES,
@@ -36,6 +35,7 @@ from runtime.schedule.view import (
     body_of,
     schedule_view,
 )
+from runtime.wire import WireModel
 
 router = APIRouter(prefix="/api", tags=["schedules"])
 _PATH: Final = "/agents/{agent_id}/schedule"

@@ -11,7 +11,6 @@ from starlette.responses import Response
 from runtime.console.caller import Caller, Operator, Viewer
 from runtime.console.paging import Page, PageQuery, list_page, page
 from runtime.console.problems import ProblemError, invalid, not_found
-from runtime.message import WireModel
 from runtime.registry import (
     BadCriteriaError,
     Endpoints,
@@ -22,6 +21,7 @@ from runtime.registry import (
     ServiceId,
     UnknownServiceError,
 )
+from runtime.wire import WireModel
 
 router = APIRouter(prefix="/api/registry", tags=["registry"])
 ServiceKey = Annotated[str, Path(max_length=200, examples=["billing"])]

@@ -37,7 +37,7 @@ from runtime.console.rooms import ROOMS_MAX, is_room
 from runtime.console.told import PLACE_LENGTH_MAX, Told, read_place, told_text
 from runtime.errors import StoreUnavailableError
 from runtime.keys import Principal
-from runtime.message import WireModel
+from runtime.wire import WireModel
 
 logger = logging.getLogger(__name__)
 

@@ -17,10 +17,11 @@ from runtime.ids import HOME, SYSTEM, address
 from runtime.jobs.decisions import Decision, refuse
 from runtime.jobs.holds import Holds
 from runtime.jobs.table import JobTable
-from runtime.message import Message, WireModel
+from runtime.message import Message
 from runtime.standing import COLLECTION, Control, Present, standing
 from runtime.store.contract import FeedEvent, Put
 from runtime.turn import feed_event
+from runtime.wire import WireModel
 
 VERBS: Final = frozenset({"pause", "resume", "drain"})
 HOLDING: Final = frozenset({"agent.pause", "agent.resume"})

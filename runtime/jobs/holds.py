@@ -19,9 +19,9 @@ from runtime.ids import address, split
 from runtime.job import AgentJob
 from runtime.jobs.decisions import Decision, publish
 from runtime.jobs.table import JobTable
-from runtime.message import WireModel
 from runtime.store.contract import Document, Put
 from runtime.turn import feed_event
+from runtime.wire import WireModel
 
 logger = logging.getLogger(__name__)
 

@@ -24,7 +24,6 @@ from pydantic import Field, model_validator
 
 from runtime.errors import InvalidScheduleError
 from runtime.job import Priority
-from runtime.message import WireModel
 from runtime.schedule.cronfields import Dialect
 from runtime.schedule.instants import instant
 from runtime.schedule.jitter import JITTER_MS_MAX
@@ -39,6 +38,7 @@ from runtime.schedule.record import (
     Spec,
 )
 from runtime.schedule.zones import zone
+from runtime.wire import WireModel
 
 TRIGGERS: Final = ("cron", "interval", "at", "event", "nightly")
 NAME: Final = r"^[a-z][a-z0-9_-]{0,63}$"

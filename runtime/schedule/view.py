@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any, Final, Literal
 
 from runtime.errors import InvalidScheduleError
-from runtime.message import WireModel
 from runtime.schedule.instants import local_text_of, text_of
 from runtime.schedule.plan import Plan
 from runtime.schedule.record import CatchUp, Occurrence, Revision, Schedule, Spec, decode_spec
 from runtime.schedule.spec import CatchUpBody, ScheduleBody, plan_of
+from runtime.wire import WireModel
 
 NEXT_SHOWN: Final = 5
 ShownStatus = Literal["active", "executing", "paused", "draining", "error", "ended"]

@@ -14,9 +14,10 @@ from runtime.clock import SystemClock
 from runtime.errors import DeadLetterError, StoreUnavailableError
 from runtime.hosting.activation import DELIVERIES_MAX
 from runtime.journal import fold
-from runtime.message import Message, WireModel
+from runtime.message import Message
 from runtime.store.contract import BATCH_MAX, SNAPSHOT_EVERY
 from runtime.store.memory import MemoryStore
+from runtime.wire import WireModel
 from tests.troupe import LocalTroupe, eventually
 
 

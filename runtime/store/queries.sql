@@ -3,19 +3,37 @@
 -- `{rows}` stands where the values of one or many rows go: `(?, ?), (?, ?)`.
 -- CROSS JOIN fixes the order of a join: from what is wanted to where it is.
 -- (A row value `IN (VALUES ...)` would walk the whole index instead.)
+-- `{a message}` stands for the part of that name: what several statements say alike.
+
+-- part: an agent
+a.id, a.address, a.epoch, a.owner,
+       max(coalesce((SELECT max(j.version) FROM journal_of j WHERE j.agent = a.id), 0),
+           coalesce((SELECT s.version FROM snapshot s WHERE s.agent = a.id), 0))
+
+-- part: an event
+j.version, j.name, j.body, j.schema, j.at_ms, j.cause
+
+-- part: a message
+m.seq, m.message_id, m.sender, a.address, m.body, m.accepted_ms, m.reply_to,
+       coalesce(o.status, 'pending'), coalesce(r.attempts, 0), coalesce(r.not_before_ms, 0),
+       o.finished_ms, o.reply, iif(o.seq IS NULL, r.error, o.error)
+
+-- part: its fate
+     CROSS JOIN agent a ON a.id = m.recipient
+     LEFT JOIN retry r ON r.seq = m.seq
+     LEFT JOIN outcome o ON o.seq = m.seq
+
+-- part: a document
+d.key, d.organization, d.revision, d.body, d.terms, d.updated_ms
 
 -- name: agent_by_address
 WITH wanted (address) AS (VALUES {rows})
-SELECT a.id, a.address, a.epoch, a.owner,
-       max(coalesce((SELECT max(j.version) FROM journal_of j WHERE j.agent = a.id), 0),
-           coalesce((SELECT s.version FROM snapshot s WHERE s.agent = a.id), 0))
+SELECT {an agent}
 FROM wanted CROSS JOIN agent a ON a.address = wanted.address
 
 -- name: agent_by_id
 WITH wanted (id) AS (VALUES {rows})
-SELECT a.id, a.address, a.epoch, a.owner,
-       max(coalesce((SELECT max(j.version) FROM journal_of j WHERE j.agent = a.id), 0),
-           coalesce((SELECT s.version FROM snapshot s WHERE s.agent = a.id), 0))
+SELECT {an agent}
 FROM wanted CROSS JOIN agent a ON a.id = wanted.id
 
 -- name: meta_all
@@ -46,13 +64,13 @@ SELECT id, agent, version FROM journal WHERE id > ? ORDER BY id
 INSERT INTO journal_of SELECT agent, version, id FROM journal WHERE id > ? ORDER BY agent, version
 
 -- name: journal_page
-SELECT j.version, j.name, j.body, j.schema, j.at_ms, j.cause
+SELECT {an event}
 FROM journal_of o CROSS JOIN journal j ON j.id = o.id
 WHERE o.agent = ? AND o.version > ? ORDER BY o.version LIMIT ?
 
 -- name: journal_by_id
 WITH wanted (id) AS (VALUES {rows})
-SELECT j.version, j.name, j.body, j.schema, j.at_ms, j.cause
+SELECT {an event}
 FROM wanted CROSS JOIN journal j ON j.id = wanted.id
 
 -- name: snapshot_set
@@ -126,42 +144,26 @@ INSERT INTO outcome VALUES {rows}
 
 -- name: message_by_seq
 WITH wanted (seq) AS (VALUES {rows})
-SELECT m.seq, m.message_id, m.sender, a.address, m.body, m.accepted_ms, m.reply_to,
-       coalesce(o.status, 'pending'), coalesce(r.attempts, 0), coalesce(r.not_before_ms, 0),
-       o.finished_ms, o.reply, iif(o.seq IS NULL, r.error, o.error)
+SELECT {a message}
 FROM wanted CROSS JOIN message m ON m.seq = wanted.seq
-     CROSS JOIN agent a ON a.id = m.recipient
-     LEFT JOIN retry r ON r.seq = m.seq
-     LEFT JOIN outcome o ON o.seq = m.seq
+{its fate}
 
 -- name: message_page
-SELECT m.seq, m.message_id, m.sender, a.address, m.body, m.accepted_ms, m.reply_to,
-       coalesce(o.status, 'pending'), coalesce(r.attempts, 0), coalesce(r.not_before_ms, 0),
-       o.finished_ms, o.reply, iif(o.seq IS NULL, r.error, o.error)
+SELECT {a message}
 FROM delivered d CROSS JOIN message m ON m.seq = d.seq
-     CROSS JOIN agent a ON a.id = m.recipient
-     LEFT JOIN retry r ON r.seq = m.seq
-     LEFT JOIN outcome o ON o.seq = m.seq
+{its fate}
 WHERE d.recipient = ? AND d.seq > ? ORDER BY d.seq LIMIT ?
 
 -- name: message_page_recent
-SELECT m.seq, m.message_id, m.sender, a.address, m.body, m.accepted_ms, m.reply_to,
-       coalesce(o.status, 'pending'), coalesce(r.attempts, 0), coalesce(r.not_before_ms, 0),
-       o.finished_ms, o.reply, iif(o.seq IS NULL, r.error, o.error)
+SELECT {a message}
 FROM message m
-     CROSS JOIN agent a ON a.id = m.recipient
-     LEFT JOIN retry r ON r.seq = m.seq
-     LEFT JOIN outcome o ON o.seq = m.seq
+{its fate}
 WHERE m.recipient = ? AND m.seq > ? ORDER BY m.seq LIMIT ?
 
 -- name: message_one
-SELECT m.seq, m.message_id, m.sender, a.address, m.body, m.accepted_ms, m.reply_to,
-       coalesce(o.status, 'pending'), coalesce(r.attempts, 0), coalesce(r.not_before_ms, 0),
-       o.finished_ms, o.reply, iif(o.seq IS NULL, r.error, o.error)
+SELECT {a message}
 FROM message m
-     CROSS JOIN agent a ON a.id = m.recipient
-     LEFT JOIN retry r ON r.seq = m.seq
-     LEFT JOIN outcome o ON o.seq = m.seq
+{its fate}
 WHERE m.message_id = ? AND m.recipient = ?
 
 -- name: step_known
@@ -193,12 +195,12 @@ ON CONFLICT (collection, key) DO UPDATE SET
     terms = excluded.terms, updated_ms = excluded.updated_ms
 
 -- name: document_get
-SELECT key, organization, revision, body, terms, updated_ms FROM document
-WHERE collection = ? AND key = ? AND body IS NOT NULL
+SELECT {a document} FROM document d
+WHERE d.collection = ? AND d.key = ? AND d.body IS NOT NULL
 
 -- name: document_many
 WITH wanted (collection, key) AS (VALUES {rows})
-SELECT d.key, d.organization, d.revision, d.body, d.terms, d.updated_ms
+SELECT {a document}
 FROM wanted CROSS JOIN document d ON d.collection = wanted.collection AND d.key = wanted.key
 WHERE d.body IS NOT NULL
 
@@ -212,7 +214,7 @@ INSERT INTO unindexed VALUES {rows}
 DELETE FROM unindexed WHERE id IN (VALUES {rows})
 
 -- name: document_page
-SELECT d.key, d.organization, d.revision, d.body, d.terms, d.updated_ms
+SELECT {a document}
 FROM term t CROSS JOIN document d ON d.collection = t.collection AND d.key = t.key
 WHERE t.collection = ? AND t.term = ?
 

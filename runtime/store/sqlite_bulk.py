@@ -31,8 +31,18 @@ costs as much as to run it (3 us a row), and who comes first waits for it.
 
 def _load() -> dict[str, str]:
     text = Path(__file__).with_name("queries.sql").read_text()
-    parts = re.split(r"^-- name: (\w+)\n", text, flags=re.MULTILINE)[1:]
-    return {name: body.rstrip() for name, body in zip(parts[::2], parts[1::2], strict=True)}
+    _, *found = re.split(r"^-- (part|name): (.+)\n", text, flags=re.MULTILINE)
+    parts: dict[str, str] = {}
+    queries: dict[str, str] = {}
+    for what, name, body in zip(found[::3], found[1::3], found[2::3], strict=True):
+        if what == "part":
+            parts[f"{{{name}}}"] = body.rstrip()
+            continue
+        text = body.rstrip()
+        for named, part in parts.items():
+            text = text.replace(named, part)
+        queries[name] = text
+    return queries
 
 
 QUERIES: Final = _load()

@@ -7,13 +7,13 @@ good, so that no job stays running with nobody at it.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from runtime.clock import iso
 from runtime.errors import InvalidMessageError
 from runtime.ids import SCHEDULER, SCHEDULER_AGENT, split
 from runtime.message import Message
-from runtime.store.contract import DEAD_LETTERS, Bury, Put, Send, StoredMessage
+from runtime.store.contract import DEAD_LETTERS, Bury, Parts, Put, Send, StoredMessage
 from runtime.turn import to_json
 
 FAILED: Final = "error"
@@ -22,8 +22,8 @@ FAILED: Final = "error"
 
 def burial(
     agent: str, stored: StoredMessage, error: str, now_ms: int, reason: str = FAILED
-) -> dict[str, Any]:
-    """The fields of the commit by which `agent` (an address) gives `stored` up."""
+) -> Parts:
+    """The parts of the commit by which `agent` (an address) gives `stored` up."""
     organization, agent_id = split(agent)
     letter = {
         "id": stored.message_id,

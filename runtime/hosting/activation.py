@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any
+from typing import Any, Unpack
 
 from runtime.agent import BaseAgent, DeactivationReason, enter
 from runtime.deadletters import FAILED, burial
@@ -40,6 +40,7 @@ from runtime.store.contract import (
     Committed,
     FeedEvent,
     Fence,
+    Parts,
     Put,
     Retry,
     Snapshot,
@@ -305,10 +306,11 @@ class Activation:
         feed: tuple[FeedEvent, ...] = (),
     ) -> None:
         now_ms = self.host.clock.now_ms()
-        fields = burial(self.address, stored, error, now_ms, reason)
+        parts = burial(self.address, stored, error, now_ms, reason)
         if self.suspects is not None:
-            fields["puts"] += self.suspects.settled(stored)
-        answer = await self.write(**fields, feed=feed)
+            parts["puts"] += self.suspects.settled(stored)
+        parts["feed"] = feed
+        answer = await self.write(**parts)
         logger.error(
             "a message of %s became a dead letter: %s",
             self.address,
@@ -323,9 +325,9 @@ class Activation:
 
     # Writing beside turns
 
-    async def write(self, **fields: object) -> Committed | contract.Refused:
+    async def write(self, **parts: Unpack[Parts]) -> Committed | contract.Refused:
         """Commit something of this agent that is no turn (its journal does not grow)."""
-        commit = Commit(self.organization, self.address, self.fence, **fields)  # type: ignore[arg-type]
+        commit = Commit(self.organization, self.address, self.fence, **parts)
         answer = await self.host.group.commit(commit)
         if isinstance(answer, Committed):
             self.host.delivered(self.address, commit.sends, answer.seqs)

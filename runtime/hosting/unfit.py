@@ -53,11 +53,11 @@ class Unfit:
         for message in claimed.inbox:
             given_up = final or message.attempts + 1 >= DELIVERIES_MAX
             if given_up:
-                fields = burial(claimed.agent, message, error, now_ms)
+                parts = burial(claimed.agent, message, error, now_ms)
             else:
-                fields = {"retries": (Retry(message.message_id, now_ms, error),)}
+                parts = {"retries": (Retry(message.message_id, now_ms, error),)}
             organization, _ = split(claimed.agent)
-            await host.group.commit(Commit(organization, claimed.agent, fence, **fields))
+            await host.group.commit(Commit(organization, claimed.agent, fence, **parts))
             if given_up:
                 host.answers.dead(claimed.agent, message.message_id, error)
         async with self._claims.lock:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Unpack
 
 from runtime.clock import iso
 from runtime.deadletters import burial
@@ -24,7 +24,7 @@ from runtime.ids import SCHEDULER, SCHEDULER_AGENT
 from runtime.jobs.run import JobRun
 from runtime.jobs.writer import UNWRITABLE, LostError
 from runtime.message import Message
-from runtime.store.contract import Ack, Put, Refused, Send, StoredMessage
+from runtime.store.contract import Ack, Parts, Put, Refused, Send, StoredMessage
 from runtime.turn import to_json
 
 if TYPE_CHECKING:
@@ -75,7 +75,9 @@ class JobLane:
         signals = message.message_type == "job.signal"
         if not signals:  # heeded before it is acknowledged: what begins meanwhile must know
             self._tell(message)
-        await self._write(acks=(Ack(stored.message_id),), **self._signal(stored, message))
+        parts = self._signal(stored, message)
+        parts["acks"] = (Ack(stored.message_id),)
+        await self._write(**parts)
         self._activation.done(stored.seq)
         if signals:
             self._tell(message)
@@ -88,7 +90,7 @@ class JobLane:
         elif (asked := self._early.get(message.content["jobId"])) is not None:
             asked.append(message.message_type)
 
-    def _signal(self, stored: StoredMessage, message: Message) -> dict[str, Any]:
+    def _signal(self, stored: StoredMessage, message: Message) -> Parts:
         """What a signal leaves behind: its content, and word to the scheduler in the same commit.
 
         The word is sent even while the job runs: its run may be about to end in
@@ -113,8 +115,8 @@ class JobLane:
         )
         return Send(message.message_id, self._activation.address, SCHEDULER, message.to_json())
 
-    async def _write(self, **fields: Any) -> None:
-        if isinstance(await self._activation.write(**fields), Refused):
+    async def _write(self, **parts: Unpack[Parts]) -> None:
+        if isinstance(await self._activation.write(**parts), Refused):
             self._activation.host.lost(self._activation)
 
     async def stop(self) -> None:
@@ -160,10 +162,10 @@ class JobLane:
     async def _give_up(self, stored: StoredMessage, error: Exception) -> None:
         """Not even the run's failure can be written: it ends as a message that was given up."""
         now_ms = self._activation.host.clock.now_ms()
-        fields = burial(self._activation.address, stored, told(error), now_ms)
+        parts = burial(self._activation.address, stored, told(error), now_ms)
         if self._activation.suspects is not None:
-            fields["puts"] += self._activation.suspects.settled(stored)
-        await self._write(**fields)
+            parts["puts"] += self._activation.suspects.settled(stored)
+        await self._write(**parts)
         self._activation.done(stored.seq)
 
     async def _load(self, stored: StoredMessage, message: Message) -> JobRun:

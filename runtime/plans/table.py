@@ -135,7 +135,7 @@ class PlanTable:
             self.not_late(entry)
 
     def not_late(self, entry: Entry) -> None:
-        """It does not catch up for now."""
+        """It has nothing to catch up until it is filed again."""
         mine = self._late.get(entry.record.organization_id)
         if mine is not None and mine.pop(entry.key, None) is not None and not mine:
             del self._late[entry.record.organization_id]

@@ -8,7 +8,7 @@ where the names are imported.
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Final, Literal, TypedDict
 
 import msgspec
 
@@ -191,6 +191,19 @@ class Commit(Record, frozen=True):
             return False
         first = self.sends[0]
         return first.recipient == self.agent and first.message_id == self.acks[0].message_id
+
+
+class Parts(TypedDict, total=False):
+    """What a commit of an agent may hold where its journal does not grow; see `Commit`."""
+
+    acks: tuple[Ack, ...]
+    retries: tuple[Retry, ...]
+    buries: tuple[Bury, ...]
+    sends: tuple[Send, ...]
+    intents: tuple[Intent, ...]
+    results: tuple[Result, ...]
+    puts: tuple[Put, ...]
+    feed: tuple[FeedEvent, ...]
 
 
 class Committed(Record, frozen=True, tag="ok"):

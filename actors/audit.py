@@ -36,7 +36,7 @@ END: Final = "export.end"
 COMMANDS: Final = frozenset(
     {
         "issue.cancel", "issue.message", "review.decided",
-        "job.pause", "job.resume", "job.cancel", "job.retry",
+        "job.pause", "job.resume", "job.cancel", "job.retry", "agent.pause", "agent.resume",
         "scheduler.pause", "scheduler.resume", "scheduler.drain",
         "schedule.set", "schedule.delete", "schedule.pause", "schedule.resume",
         "schedule.trigger", "schedule.event",

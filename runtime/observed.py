@@ -93,8 +93,9 @@ class Observed:
             self._tell("scheduler.refused", unit, asked=kind, code=reply.get("code"))
             return
         if logger.isEnabledFor(OPERATIONS.get(kind, logging.INFO)):
-            by = content.get("by") if isinstance(content, dict) else None
-            self._tell(kind, unit, job=unit.heard.job_id, by=by)
+            asked = content if isinstance(content, dict) else {}
+            why = {name: asked.get(name) for name in ("by", "reason")}
+            self._tell(kind, unit, job=unit.heard.job_id, **why)
 
     def _tell(self, action: str, unit: Unit, **more: Any) -> None:
         job = unit.decision.job

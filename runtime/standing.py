@@ -42,6 +42,8 @@ class Control(WireModel):
     draining: bool = False
     by: str = ""
     at: str = ""
+    reason: str = ""
+    """Why, as whoever asked has put it."""
 
 
 class Present(WireModel):
@@ -62,6 +64,7 @@ def standing(control: Control, present: Present, counts: Mapping[str, int]) -> d
         "maxConcurrent": present.max_concurrent,
         "changedBy": control.by,
         "changedAt": control.at,
+        "reason": control.reason,
         "owner": present.owner,
         "epoch": present.epoch,
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,6 +13,7 @@ import click
 from actors.commands.base import Session, TroupeGroup
 from actors.commands.failures import WrongUsageError
 from actors.commands.output import status_text, visible
+from actors.commands.stalled import FAILED_TWICE
 from actors.commands.words import age, clock_time, moment
 
 STATUSES = ("idle", "queued", "running", "waiting", "paused", "error")
@@ -23,7 +25,10 @@ WAIT_S_MAX = 30.0
 
 @click.group(cls=TroupeGroup, default="list")
 def agents() -> None:
-    """List agents, show one, read its messages, or send it one. Without a command: list."""
+    """List agents, show one, pause and resume its jobs, read its messages, or send it one.
+
+    Without a command: list.
+    """
 
 
 @agents.command("list", examples=["troupe agents", "troupe agents list --kind code --json"])
@@ -53,10 +58,14 @@ async def show(session: Session, id: str) -> None:
         agent = await api.get(f"/api/agents/{id}")
     if session.out.as_json:
         return session.out.result(agent)
+    hold = agent.get("hold") or {}
     session.out.pairs(
         [
             ("id", agent["agentId"]),
             ("status", status_text(agent["status"])),
+            ("why", _why(hold) if hold else None),
+            ("error", hold.get("error")),
+            ("what to do", f"troupe agents resume {agent['agentId']}" if hold else None),
             ("role", agent["role"]),
             ("capabilities", ", ".join(agent.get("capabilities", ()))),
             ("newest job", agent.get("jobId")),
@@ -65,6 +74,31 @@ async def show(session: Session, id: str) -> None:
             ("updated", moment(agent.get("updatedAt"))),
         ]
     )
+
+
+def _why(hold: Mapping[str, Any]) -> str:
+    """By whom an agent is paused, and why."""
+    if hold.get("reason") == FAILED_TWICE:
+        return f"two of its jobs in a row have failed, the last one {hold.get('jobId')}"
+    said = f": {hold['reason']}" if hold.get("reason") else ""
+    return f"{hold['by']} paused it {moment(hold['at'])}{said}"
+
+
+def _verb(verb: str, summary: str) -> None:
+    @agents.command(verb, help=summary, examples=[f"troupe agents {verb} backend:acme.api"])
+    @click.argument("id")
+    @click.option("--reason", metavar="WHY", help="For the audit trail.")
+    async def act(session: Session, id: str, reason: str | None) -> None:
+        async with session.api() as api:
+            body = {"reason": reason} if reason else {}
+            answer = await api.post(f"/api/agents/{id}/{verb}", body, secrets.token_hex(16))
+        if session.out.as_json:
+            return session.out.result(answer)
+        session.out.say(f"{id}: {verb} is accepted. See: troupe agents show {id}")
+
+
+_verb("pause", "Start no more of its jobs; what runs goes on.")
+_verb("resume", "Let a paused agent's jobs start, also after two in a row have failed.")
 
 
 @agents.command("messages", examples=["troupe agents messages issue:issue_01JD4W9GZ3N5"])

@@ -14,6 +14,7 @@ from actors.commands.base import Session, TroupeCommand
 from actors.commands.failures import RefusedError
 from actors.commands.http import Api
 from actors.commands.output import Output, visible
+from actors.commands.stalled import stalled
 from actors.commands.story import Material, Story, order, tell
 from actors.commands.words import moment, plural
 
@@ -91,7 +92,7 @@ async def gather(api: Api, id: str) -> Material:
     if id.startswith("review_"):
         id = (await api.get(f"/api/reviews/{id}"))["issueId"]
     if id.startswith("job_"):
-        job = await api.get(f"/api/jobs/{id}")
+        job = await stalled(api, await api.get(f"/api/jobs/{id}"))
         return Material(jobs=[job], steps={id: await _items(api, f"/api/jobs/{id}/journal")})
     issue = await api.get(f"/api/issues/{id}")
     ids: list[str] = list(issue.get("jobIds", ()))

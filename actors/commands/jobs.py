@@ -14,7 +14,17 @@ from actors.commands.base import Session, TroupeGroup
 from actors.commands.following import Follower
 from actors.commands.http import FOLLOW_PATIENCE_S
 from actors.commands.output import Output, patch_text, status_text, visible
-from actors.commands.words import age, clock_time, cost, duration, elapsed_s, moment, reason
+from actors.commands.stalled import stalled
+from actors.commands.words import (
+    age,
+    clock_time,
+    cost,
+    duration,
+    elapsed_s,
+    moment,
+    reason,
+    remedy,
+)
 
 STATUSES = ("pending", "running", "waiting", "paused", "completed", "failed", "cancelled")
 LIMIT_MAX = 1_000
@@ -41,7 +51,7 @@ async def list_(session: Session, status: str | None, issue: str | None, limit: 
         [
             job["id"],
             job["status"],
-            job["agentType"],
+            job.get("agentId") or job["agentType"],
             f"{job.get('progress', 0)}%",
             age(job["createdAt"], now),
             cost(job),
@@ -59,10 +69,11 @@ async def show(session: Session, id: str) -> None:
     """Show one job: its attempts, steps so far, cost and result."""
     async with session.api() as api:
         job = await api.get(f"/api/jobs/{id}")
+        told = job if session.out.as_json else await stalled(api, job)
         artifacts = await api.items(f"/api/jobs/{id}/artifacts", JOURNAL_MAX)
     if session.out.as_json:
         return session.out.result({**job, "artifacts": artifacts})
-    say_job(session.out, job, artifacts)
+    say_job(session.out, told, artifacts)
 
 
 @jobs.command(
@@ -127,12 +138,13 @@ def say_job(out: Output, job: Mapping[str, Any], artifacts: list[dict[str, Any]]
             ("id", job["id"]),
             ("status", status_text(job["status"])),
             ("why", reason(because) if because and because != job["status"] else None),
+            ("what to do", _remedy(job)),
             ("error", job.get("error")),
             ("issue", job.get("issueId")),
             ("agent", job.get("agentId") or f"{job['agentType']}:{job['id']}"),
             ("priority", job["priority"]),
-            ("attempt", f"{job.get('attempts', 0)} of {job.get('maxAttempts', 1)}"),
-            ("progress", f"{job.get('progress', 0)}%  {job.get('currentStep') or ''}"),
+            ("attempt", _attempt(job)),
+            ("progress", f"{job.get('progress', 0)}%  {job.get('currentStep') or ''}".rstrip()),
             ("cost", cost(job)),
             ("queued", moment(job["queuedAt"])),
             ("started", moment(job.get("startedAt"))),
@@ -146,3 +158,15 @@ def say_job(out: Output, job: Mapping[str, Any], artifacts: list[dict[str, Any]]
         out.say(f"  {visible(artifact['name'])}  {size} bytes  sha256 {artifact['sha256']}")
     for log in job.get("logs", ()):
         out.say(f"{clock_time(log['time'])}  {visible(log['message'])}")
+
+
+def _attempt(job: Mapping[str, Any]) -> str:
+    tried = str(job.get("attempts", 0))
+    most = job.get("maxAttempts")  # absent until the first start: as many as the operator says
+    return f"{tried} of {most}" if most else tried
+
+
+def _remedy(job: Mapping[str, Any]) -> str | None:
+    if job["status"] in ("completed", "cancelled"):
+        return None
+    return remedy(job.get("reason") or "", job["id"], job.get("agentId"))

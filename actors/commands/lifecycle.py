@@ -14,6 +14,7 @@ from actors.commands.base import Session, TroupeCommand
 from actors.commands.deployment import deployment, environment
 from actors.commands.output import Output, status_text
 from actors.commands.settings import CommandSettings
+from actors.commands.words import moment
 from runtime.cluster import Running, running
 from runtime.cluster import down as stop
 from runtime.cluster import up as start
@@ -200,4 +201,13 @@ def _say_health(
 def _told(scheduler: Mapping[str, Any]) -> str:
     counts = ", ".join(f"{scheduler[name]} {name}" for name in COUNTS if name in scheduler)
     draining = ", draining" if scheduler.get("draining") else ""
-    return f"{scheduler['state']}{draining}, jobs: {counts} (at most {scheduler['maxConcurrent']})"
+    told = f"{scheduler['state']}{draining}{_by(scheduler)}, jobs: {counts}"
+    return f"{told} (at most {scheduler['maxConcurrent']})"
+
+
+def _by(scheduler: Mapping[str, Any]) -> str:
+    """Who has paused it, when and why."""
+    if scheduler["state"] != "PAUSED":
+        return ""
+    why = f" ({scheduler['reason']})" if scheduler.get("reason") else ""
+    return f" by {scheduler['changedBy']} {moment(scheduler['changedAt'])}{why}"

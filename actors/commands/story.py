@@ -248,7 +248,7 @@ def _next(subject: Record, material: Material) -> Iterator[str]:
         yield f'troupe issues tell {subject["id"]} --agent code "what is to be done"'
     elif code == "question":
         yield f'troupe issues tell {subject["id"]} "..."'
-    elif hint := remedy(code, job_id):
+    elif hint := remedy(code, job_id, subject.get("agentId")):
         yield hint
     if subject["status"] not in ENDED and not waits:
         yield f"troupe watch {subject['id']}"

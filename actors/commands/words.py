@@ -63,6 +63,18 @@ REASONS: Final[Mapping[str, tuple[str, str | None]]] = {
         "Try again with: troupe jobs retry {job}",
     ),
     "error": ("every attempt failed", "Try again with: troupe jobs retry {job}"),
+    "scheduler_paused": (
+        "the scheduler as a whole is paused, so no job starts",
+        "Let it go on with: POST /api/scheduler/resume  (an admin of `default`)",
+    ),
+    "agent_failed_twice": (
+        "two jobs of its agent in a row have failed, so the agent gets no more",
+        "Look why with: troupe agents show {agent}  and then: troupe agents resume {agent}",
+    ),
+    "agent_paused": (
+        "its agent is paused",
+        "Let it go on with: troupe agents resume {agent}",
+    ),
 }
 _BUDGETS: Final = {
     "budget_rounds": "TROUPE_ROUNDS_MAX",
@@ -85,12 +97,14 @@ def reason(code: str) -> str:
     return code.replace("_", " ")
 
 
-def remedy(code: str, job_id: str | None = None) -> str | None:
+def remedy(code: str, job_id: str | None = None, agent: str | None = None) -> str | None:
     """What a person can do about a reason, if there is a known thing."""
     known = REASONS.get(code)
     if known is None and (setting := _BUDGETS.get(code)):
         return f"Raise {setting} for `troupe up`, then hand it in again"
-    return known[1].format(job=job_id or "JOB") if known and known[1] else None
+    return (
+        known[1].format(job=job_id or "JOB", agent=agent or "AGENT") if known and known[1] else None
+    )
 
 
 def parse_time(text: str | None) -> datetime | None:

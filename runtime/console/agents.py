@@ -21,13 +21,13 @@ from starlette.responses import JSONResponse, Response
 from runtime.client import AskTimeoutError
 from runtime.clock import iso
 from runtime.console.caller import Caller, Operator, Viewer
-from runtime.console.command import CommandAnswer, NoBody, command, done
+from runtime.console.command import CommandAnswer, Why, WhyBody, command, done
 from runtime.console.once import Idempotent
 from runtime.console.paging import LIMIT_MAX, Page, PageQuery, list_page, number_page, page
 from runtime.console.problems import not_found
 from runtime.ids import split
 from runtime.job import AgentJob, JobStatus
-from runtime.jobs.holds import HOLDS
+from runtime.jobs.holds import HOLDS, Hold
 from runtime.journal import decode
 from runtime.store.contract import Document, JournalEvent, StoredMessage
 from runtime.turn import to_json
@@ -59,6 +59,20 @@ class AgentsQuery(PageQuery):
     status: AgentStatus | None = None
 
 
+class HoldView(WireModel):
+    """Why none of an agent's jobs starts."""
+
+    by: str
+    """Who has paused it: a person, or `scheduler`."""
+    at: str
+    reason: str | None = None
+    """`failed_twice`: two of its jobs in a row have failed; else as a person has put it."""
+    job_id: str | None = None
+    """The job that failed last."""
+    error: str | None = None
+    """Its error."""
+
+
 class AgentView(WireModel):
     """An agent as it is answered."""
 
@@ -71,6 +85,8 @@ class AgentView(WireModel):
     """That of its newest job; `idle` without one that is open; `paused` also while it is held."""
     job_id: str | None = None
     """Its newest job."""
+    hold: HoldView | None = None
+    """While it is paused: by whom, and why."""
     version: int | None = None
     created_at: str | None = None
     updated_at: str | None = None
@@ -158,8 +174,8 @@ async def _view(caller: Caller, document: Document) -> AgentView:
     newest = await caller.client.list("job", {"agent": record["agentId"]}, limit=1)
     job = AgentJob.from_json(newest[0].body) if newest else None
     status = _STATUS.get(job.status, "idle") if job else "idle"
-    held = await caller.client.get(HOLDS, document.key)
-    if held is not None and json.loads(held.body).get("held") and status != "running":
+    hold = await _hold(caller, document.key)
+    if hold is not None and status != "running":
         status = "paused"
     return AgentView.model_validate(
         {
@@ -167,13 +183,24 @@ async def _view(caller: Caller, document: Document) -> AgentView:
             **known,
             "status": status,
             "jobId": job.id if job else None,
+            "hold": hold,
         }
     )
 
 
+async def _hold(caller: Caller, where: str) -> dict[str, Any] | None:
+    """Who has paused an agent, and why; None while its jobs may start."""
+    document = await caller.client.get(HOLDS, where)
+    if document is None:
+        return None
+    hold = Hold.model_validate_json(document.body)
+    told = {"by": hold.by, "at": hold.at, "reason": hold.reason}
+    return {**told, "jobId": hold.job_id, "error": hold.error} if hold.held else None
+
+
 _AGENT_FIELDS: Final = frozenset(
     field.alias or name for name, field in AgentView.model_fields.items()
-) - {"status", "jobId"}
+) - {"status", "jobId", "hold"}
 
 
 @router.get("/{agent_id}", response_model=AgentView, summary="One agent")
@@ -279,11 +306,14 @@ async def send_message(
     return JSONResponse(Accepted(message_id=message_id).to_wire(), 202)
 
 
-async def _hold(caller: Caller, once: Idempotent, agent_id: str, verb: str) -> Response:
+async def _ask(
+    caller: Caller, once: Idempotent, agent_id: str, verb: str, why: Why | None
+) -> Response:
     where = caller.agent(agent_id)
     await caller.own("agent", where)
     agent = split(where)[1]
-    answer = await command(caller, once, f"agent.{verb}", {"agentId": agent})
+    content = {"agentId": agent, **(why.to_content() if why else {})}
+    answer = await command(caller, once, f"agent.{verb}", content)
     return done(answer, agentId=agent)
 
 
@@ -291,9 +321,9 @@ async def _hold(caller: Caller, once: Idempotent, agent_id: str, verb: str) -> R
     "/{agent_id}/pause", response_model=CommandAnswer, summary="Start no more jobs of an agent"
 )
 async def pause_agent(
-    agent_id: AgentKey, caller: Operator, once: Idempotent, body: NoBody = None
+    agent_id: AgentKey, caller: Operator, once: Idempotent, body: WhyBody = None
 ) -> Response:
-    return await _hold(caller, once, agent_id, "pause")
+    return await _ask(caller, once, agent_id, "pause", body)
 
 
 @router.post(
@@ -302,6 +332,6 @@ async def pause_agent(
     summary="Start an agent's jobs again, also after two of them have failed",
 )
 async def resume_agent(
-    agent_id: AgentKey, caller: Operator, once: Idempotent, body: NoBody = None
+    agent_id: AgentKey, caller: Operator, once: Idempotent, body: WhyBody = None
 ) -> Response:
-    return await _hold(caller, once, agent_id, "resume")
+    return await _ask(caller, once, agent_id, "resume", body)

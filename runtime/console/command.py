@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import Body
+from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
 from runtime.client import AskTimeoutError
@@ -25,6 +26,19 @@ class Empty(WireModel):
 
 
 NoBody = Annotated[Empty | None, Body()]
+
+
+class Why(WireModel):
+    """Who asks is known; why, is for the audit trail."""
+
+    reason: str | None = Field(None, max_length=500)
+
+    def to_content(self) -> dict[str, Any]:
+        """As it is said to the scheduler."""
+        return {"reason": self.reason} if self.reason else {}
+
+
+WhyBody = Annotated[Why | None, Body()]
 
 
 class CommandAnswer(WireModel):

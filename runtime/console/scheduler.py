@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, Response
 
 from runtime.clock import iso
 from runtime.console.caller import Caller, Keeper, Viewer
-from runtime.console.command import CommandAnswer, NoBody, command, done
+from runtime.console.command import CommandAnswer, Why, WhyBody, command, done
 from runtime.console.once import Idempotent, Once
 from runtime.ids import HOME
 from runtime.retention import ledger_since_ms
@@ -34,26 +34,28 @@ async def get_status(caller: Viewer) -> Response:
     if since_ms:
         status["ledgerSince"] = iso(since_ms)
     if status["changedBy"] and not caller.principal.is_home:
-        status["changedBy"] = HOME  # who it was is that organization's business
+        # who it was, and why, is that organization's business
+        status |= {"changedBy": HOME, "reason": ""}
     return JSONResponse(status)
 
 
-async def _ask(caller: Caller, once: Once, verb: str) -> Response:
-    return done(await command(caller, once, f"scheduler.{verb}", {}))
+async def _ask(caller: Caller, once: Once, verb: str, why: Why | None) -> Response:
+    content = why.to_content() if why else {}
+    return done(await command(caller, once, f"scheduler.{verb}", content))
 
 
 @router.post("/scheduler/pause", response_model=CommandAnswer, summary="Start no more jobs")
-async def pause(caller: Keeper, once: Idempotent, body: NoBody = None) -> Response:
-    return await _ask(caller, once, "pause")
+async def pause(caller: Keeper, once: Idempotent, body: WhyBody = None) -> Response:
+    return await _ask(caller, once, "pause", body)
 
 
 @router.post("/scheduler/resume", response_model=CommandAnswer, summary="Start jobs again")
-async def resume(caller: Keeper, once: Idempotent, body: NoBody = None) -> Response:
-    return await _ask(caller, once, "resume")
+async def resume(caller: Keeper, once: Idempotent, body: WhyBody = None) -> Response:
+    return await _ask(caller, once, "resume", body)
 
 
 @router.post(
     "/scheduler/drain", response_model=CommandAnswer, summary="Let running jobs end, start none"
 )
-async def drain(caller: Keeper, once: Idempotent, body: NoBody = None) -> Response:
-    return await _ask(caller, once, "drain")
+async def drain(caller: Keeper, once: Idempotent, body: WhyBody = None) -> Response:
+    return await _ask(caller, once, "drain", body)

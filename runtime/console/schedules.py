@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, Response
 
 from runtime.console.agents import AgentKey
 from runtime.console.caller import Admin, Caller, Operator, Viewer
-from runtime.console.command import CommandAnswer, command, done
+from runtime.console.command import CommandAnswer, Why, WhyBody, command, done
 from runtime.console.once import Idempotent, Once
 from runtime.console.paging import Page, PageQuery, list_page, page
 from runtime.console.problems import ProblemError
@@ -40,12 +40,6 @@ from runtime.wire import WireModel
 router = APIRouter(prefix="/api", tags=["schedules"])
 _PATH: Final = "/agents/{agent_id}/schedule"
 _Name = Annotated[str, Query(pattern=NAME, description="Which of the agent's schedules.")]
-
-
-class Why(WireModel):
-    """Who asks is known; why, is for the audit trail."""
-
-    reason: str | None = Field(None, max_length=500)
 
 
 class PauseBody(Why):
@@ -230,7 +224,7 @@ async def resume_schedule(
     caller: Admin,
     once: Idempotent,
     name: _Name = DEFAULT_NAME,
-    body: Annotated[Why | None, Body()] = None,
+    body: WhyBody = None,
 ) -> Response:
     answer = await _ask(caller, once, "resume", agent_id, name, body)
     return await _shown(caller, answer, agent_id, name)
@@ -242,7 +236,7 @@ async def trigger_schedule(
     caller: Operator,
     once: Idempotent,
     name: _Name = DEFAULT_NAME,
-    body: Annotated[Why | None, Body()] = None,
+    body: WhyBody = None,
 ) -> Response:
     return done(await _ask(caller, once, "trigger", agent_id, name, body))
 
@@ -282,8 +276,7 @@ async def _ask(
 ) -> dict[str, Any] | None:
     await _record(caller, agent_id, name)
     content = {"agentId": _agent(caller, agent_id), "name": name, **more}
-    if body is not None and body.reason:
-        content["reason"] = body.reason
+    content |= body.to_content() if body else {}
     return await command(caller, once, f"schedule.{verb}", content)
 
 

@@ -1,8 +1,8 @@
 """What people ask of the queue as a whole, and of agents: to pause, to drain, to go on.
 
-    scheduler.pause | scheduler.drain | scheduler.resume  {by}    of HOME or `system` only
+    scheduler.pause | scheduler.drain | scheduler.resume  {by, reason?}   of HOME or `system` only
     scheduler.status                                      {}
-    agent.pause | agent.resume                            {agentId, by}, of the asker's own
+    agent.pause | agent.resume                            {agentId, by, reason?}, of the asker's own
 
 What was asked of the queue last is kept as a document (`standing.Control`), and
 how it stands is told to everybody when it has changed.
@@ -27,7 +27,7 @@ VERBS: Final = frozenset({"pause", "resume", "drain"})
 HOLDING: Final = frozenset({"agent.pause", "agent.resume"})
 TELL_EVERY_S: Final = 5.0
 """Between two events that only say how the queue stands."""
-PRIVATE: Final = ("changedBy", "owner", "epoch")
+PRIVATE: Final = ("changedBy", "reason", "owner", "epoch")
 """What of the status is not everybody's business."""
 
 
@@ -81,12 +81,13 @@ class Controls:
             raise KeyError(message.message_type)
         if organization not in (SYSTEM, HOME):
             return refuse("not_yours", f"only {HOME} may {verb} the scheduler")
-        now_ms = self._clock.now_ms()
+        now_ms, content = self._clock.now_ms(), message.content or {}
         self.asked = Control(
             paused=verb != "resume",
             draining=verb == "drain",
-            by=str((message.content or {}).get("by", message.sender)),
+            by=str(content.get("by", message.sender)),
             at=iso(now_ms),
+            reason=str(content.get("reason") or ""),
         )
         reply = {"ok": True, **self.status()}
         return Decision(puts=[_put("control", self.asked)], feed=[self._stands()], reply=reply)
@@ -95,7 +96,8 @@ class Controls:
         where = address(organization, message.content["agentId"])
         by = str(message.content.get("by") or message.sender)
         held = message.message_type == "agent.pause"
-        return self._holds.ask(where, held, by, self._clock.now_ms())
+        why = message.content.get("reason") or None
+        return self._holds.ask(where, held, by, self._clock.now_ms(), why)
 
     def news(self, now_s: float) -> Decision | None:
         """Word to everybody how the queue stands, when that has changed; not all the time."""

@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 HOLDS: Final = "hold"
 FAILURES_MAX: Final = 2
 """Jobs in a row that may fail before their agent is held."""
+FAILED_TWICE: Final = "failed_twice"
+"""Why it is then held."""
 
 
 class Hold(WireModel):
@@ -44,6 +46,8 @@ class Hold(WireModel):
     error: str | None = None
     by: str = ""
     """Who holds it: a person, or `scheduler` after failures."""
+    reason: str | None = None
+    """Why: `failed_twice`, or as a person has put it."""
     at: str = ""
 
 
@@ -73,11 +77,11 @@ class Holds:
         before = self._known.get(where) or self._fresh(where)
         failures = before.failures + 1
         begins = failures >= FAILURES_MAX and not before.held
-        by = {"held": True, "by": "scheduler"} if begins else {}
+        by = {"held": True, "by": "scheduler", "reason": FAILED_TWICE} if begins else {}
         news = {"failures": failures, "job_id": job.id, "error": job.error, "at": iso(now_ms)}
         decision.puts.append(self._note(where, before.model_copy(update={**news, **by})))
         if begins:
-            publish(decision, "agent:paused", job, now_ms, reason="failed_twice", error=job.error)
+            publish(decision, "agent:paused", job, now_ms, reason=FAILED_TWICE, error=job.error)
             logger.error(
                 "%s is paused: %d of its jobs in a row have failed",
                 where,
@@ -92,13 +96,16 @@ class Holds:
             return []
         return [self._note(where, hold.model_copy(update={"failures": 0, "error": None}))]
 
-    def ask(self, where: str, held: bool, by: str, now_ms: int) -> Decision:
+    def ask(
+        self, where: str, held: bool, by: str, now_ms: int, reason: str | None = None
+    ) -> Decision:
         """A person holds an agent, or lets it go on; asked for again it changes nothing."""
         before = self._known.get(where) or self._fresh(where)
         reply = {"ok": True, "status": "paused" if held else "resumed"}
         if before.held == held:
             return Decision(reply=reply)
-        changed = {"held": held, "by": by, "at": iso(now_ms), "failures": 0, "error": None}
+        told = {"held": held, "by": by, "reason": reason, "at": iso(now_ms)}
+        changed = {**told, "failures": 0, "job_id": None, "error": None}
         put = self._note(where, before.model_copy(update=changed))
         data = {"agentId": before.agent_id, "status": reply["status"], "by": by}
         event, rooms = f"agent:{reply['status']}", (f"agent:{before.agent_id}",)

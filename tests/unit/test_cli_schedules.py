@@ -67,3 +67,29 @@ def test_an_expression_that_can_not_be_meant_is_refused(here: Desk) -> None:
     said = typed(here, "set", AGENT, "--cron", "0 25 * * *", code=4)
     assert "body.cron" in said
     assert "exactly one of" in typed(here, "set", AGENT, code=4)
+
+
+def test_why_a_job_waits_for_its_agent_is_said_and_what_to_do(here: Desk) -> None:
+    """A queue would stand still after two failures, and nothing would say why."""
+
+    def troupe(*args: str) -> str:
+        result = CliRunner().invoke(main, args, env=here.env, catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    agent = "code:acme.failing"
+    payload = json.dumps({"issue": {"title": "fails"}})
+    for name in ("one", "two"):
+        typed(here, "set", agent, "--name", name, "--event", "never", "--payload", payload)
+        typed(here, "trigger", agent, "--name", name)
+    while "two of its jobs in a row have failed" not in (told := troupe("agents", "show", agent)):
+        pass
+    assert f"troupe agents resume {agent}" in told
+    typed(here, "set", agent, "--name", "three", "--event", "never")
+    job = json.loads(typed(here, "trigger", agent, "--name", "three", "--json"))["jobId"]
+    for said in (troupe("jobs", "show", job), troupe("explain", job)):
+        assert "two jobs of its agent in a row have failed" in said
+        assert f"troupe agents resume {agent}" in said
+    assert agent in troupe("jobs", "list")
+    assert "resume is accepted" in troupe("agents", "resume", agent, "--reason", "mended")
+    assert "what to do" not in troupe("agents", "show", agent)

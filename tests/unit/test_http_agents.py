@@ -326,11 +326,44 @@ async def test_who_stopped_the_scheduler_is_told_at_home_only(living: Living) ->
     """Would show one organization the names of another's people."""
     root = await living.api.client(Role.ADMIN, HOME, "root")
     async with root, await living.api.client(Role.ADMIN) as ann:
-        await root.post("/api/scheduler/pause")
+        await root.post("/api/scheduler/pause", json={"reason": "acme owes us"})
         ours = (await root.get("/api/scheduler/status")).json()
         theirs = (await ann.get("/api/scheduler/status")).json()
+        told = (await living.api.store.tail(0, 100, 0)).entries
+        trail = (await root.get("/api/audit")).text
+        await root.post("/api/scheduler/resume", json={"reason": "paid"})
+        after = (await root.get("/api/scheduler/status")).json()
     assert (ours["state"], ours["changedBy"]) == ("PAUSED", "root")
-    assert theirs == {**ours, "changedBy": HOME}
+    assert ours["reason"] == "acme owes us"
+    assert after["reason"] == "paid"
+    assert theirs == {**ours, "changedBy": HOME, "reason": ""}
+    assert not any("owes" in str(one) for one in told), "of the system, so everybody's"
+    [line] = [json.loads(line) for line in trail.splitlines() if "scheduler.pause" in line][-1:]
+    assert (line["by"], line["reason"]) == ("root", "acme owes us")
+
+
+async def test_why_an_agent_is_held_is_told(living: Living) -> None:
+    """Its jobs would wait for ever, and nobody could see for what."""
+    async with await living.api.client(Role.ADMIN) as ann:
+        url = "/api/agents/counter:held"
+        failing = [
+            await living.job(agent_id="counter:held", payload={"fail": True}) for _ in range(2)
+        ]
+        for job in failing:
+            await living.until(ann, f"/api/jobs/{job.id}", "failed")
+        found = (await ann.get(url)).json()
+        assert (found["status"], found["hold"]["by"]) == ("paused", "scheduler")
+        assert found["hold"]["reason"] == "failed_twice"
+        assert "it can't be done" in found["hold"]["error"]
+        assert found["hold"]["jobId"] in {job.id for job in failing}
+        assert (await ann.post(f"{url}/resume", json={"reason": "mended"})).status_code == 200
+        assert "hold" not in (await ann.get(url)).json()
+        await ann.post(f"{url}/pause", json={"reason": "too dear"})
+        hold = (await ann.get(url)).json()["hold"]
+        assert (hold["by"], hold["reason"], hold.get("jobId")) == ("ann", "too dear", None)
+        lines = [json.loads(line) for line in (await ann.get("/api/audit")).text.splitlines()]
+    asked = [(one["command"], one["reason"]) for one in lines if one["type"] == "command"]
+    assert asked == [("agent.resume", "mended"), ("agent.pause", "too dear")]
 
 
 async def test_a_dead_message_is_tried_once_more_and_once_only() -> None:

@@ -28,7 +28,7 @@ from runtime.schedule.record import (
     decode_spec,
     schedule_key,
 )
-from runtime.schedule.spec import TRIGGERS, FieldError, ScheduleBody, spec_of
+from runtime.schedule.spec import TRIGGERS, FieldError, ScheduleBody, in_order, spec_of
 from runtime.schedule.view import ScheduleView, body_of, schedule_view
 from runtime.sessions import Session, session_of
 from runtime.store.contract import BATCH_MAX
@@ -69,6 +69,9 @@ class Schedules:
         given = {_snake(key): value for key, value in changes.items()}
         if given.keys() & set(TRIGGERS):
             before = {key: value for key, value in before.items() if key not in TRIGGERS}
+        if isinstance(caught := given.get("catch_up"), Mapping):  # of it too, parts
+            told = {_snake(key): value for key, value in caught.items()}
+            given["catch_up"] = {**before["catch_up"], **told}
         body = ScheduleBody.model_validate({**before, **given, "name": name})
         return await self._set(agent, body, record.revision)
 
@@ -121,7 +124,7 @@ class Schedules:
 
     async def _set(self, agent: str, body: ScheduleBody, revision: int | None) -> ScheduleView:
         try:
-            spec_of(body, agent_id(agent), self._client.clock.now_ms())
+            in_order(spec_of(body, agent_id(agent), self._client.clock.now_ms()))
         except FieldError as error:
             raise error.error from None
         content: dict[str, Any] = {

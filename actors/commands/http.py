@@ -38,6 +38,7 @@ _AGAIN: Final = frozenset({429, 503, 504})
 _HINTS: Final = {
     401: "Check TROUPE_TOKEN, or make a key: troupe keys create --help",
     403: "This key's role does not allow it; see: troupe keys list",
+    404: "See what there is: troupe issues, troupe jobs, troupe agents, troupe schedule list",
     413: "The request is too large; shorten the description.",
 }
 _HINTS_BY_CODE: Final = {

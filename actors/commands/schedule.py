@@ -35,6 +35,11 @@ class InvalidExpressionError(WrongUsageError):
         return {**super().to_wire(), "code": self.error.code, "position": self.error.position}
 
 
+def misread(text: str, code: str, position: int, detail: str) -> InvalidExpressionError:
+    """The same for an expression that the server has read."""
+    return InvalidExpressionError(text, InvalidScheduleError(code, position, detail))
+
+
 class _WithExpression(TroupeCommand):
     """Takes an expression that begins with a dash for what it is: a wrong one, not an option."""
 
@@ -82,9 +87,10 @@ def next_(
     if session.out.as_json:
         shown = [text_of(ms) for ms in found]
         return session.out.result({"expr": expression, "tz": tz, "next": shown})
+    if tz == "UTC":
+        return session.out.table(["UTC"], [[text_of(ms)] for ms in found], "Never again.")
     rows = [[local_text_of(ms, plan.zone), text_of(ms)] for ms in found]
-    session.out.table([f"LOCAL ({tz})", "UTC"], rows, "Never again.")
-    return None
+    return session.out.table([f"LOCAL ({tz})", "UTC"], rows, "Never again.")
 
 
 def _plan(
@@ -103,6 +109,9 @@ def _plan(
             expression, tz, anchor_ms=after_ms, start_ms=moments[1], end_ms=moments[2],
             dialect=dialect,
         )  # fmt: skip
+        if moments[1] is not None and moments[2] is not None and moments[2] < moments[1]:
+            told = end
+            raise InvalidScheduleError("bad_bounds", 0, "it ends before it starts")
     except InvalidScheduleError as error:
         raise InvalidExpressionError(told or "", error) from error
     return plan, after_ms

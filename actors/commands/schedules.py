@@ -16,13 +16,16 @@ import click
 from actors.commands.base import Session
 from actors.commands.failures import WrongUsageError
 from actors.commands.ledger import audited
-from actors.commands.output import Output, status_text
 from actors.commands.schedule import schedule
+from actors.commands.schedule_view import TRIGGERS, about, say_schedule, when
 from actors.commands.words import moment
+from runtime.errors import InvalidIdError
+from runtime.ids import agent_id
 
 LISTED_MAX: Final = 1_000
 YEAR_DAYS: Final = 366
 DAYS_MAX: Final = 20 * YEAR_DAYS
+ONE_WAY: Final = "Say when in exactly one way: --cron, --every, --at, --event or --nightly."
 
 __all__ = ["schedule"]
 
@@ -33,9 +36,21 @@ _agent = click.argument("agent")
 _why = click.option("--reason", metavar="WHY", help="For the audit trail.")
 
 
+def _place(agent: str) -> str:
+    """Where an agent's schedules are.
+
+    Raises:
+        WrongUsageError: no agent can be called so.
+    """
+    try:
+        return f"/api/agents/{quote(agent_id(agent), safe=':')}/schedule"
+    except InvalidIdError as error:
+        hint = "An agent is `kind:key`, such as backend:acme.api. Those there are: troupe agents"
+        raise WrongUsageError(f"{agent} is no agent.", hint) from error
+
+
 def _path(agent: str, name: str, verb: str = "") -> str:
-    path = f"/api/agents/{quote(agent, safe=':')}/schedule"
-    return f"{path}{verb}?name={quote(name)}"
+    return f"{_place(agent)}{verb}?name={quote(name)}"
 
 
 @schedule.command(
@@ -55,6 +70,11 @@ def _path(agent: str, name: str, verb: str = "") -> str:
 @click.option("--event", metavar="NAME", help="When it is told of, such as push.")
 @click.option("--nightly", metavar="HH:MM-HH:MM", help="Once a night, somewhere in the window.")
 @click.option("--tz", "timezone", metavar="ZONE", help="IANA time zone [UTC].")
+@click.option(
+    "--dialect",
+    type=click.Choice(["debian"]),
+    help="How day fields are meant on which crons differ.",
+)
 @click.option("--priority", type=click.Choice(["LOW", "NORMAL", "HIGH", "CRITICAL"]))
 @click.option("--start", metavar="ISO", help="Nothing is due before.")
 @click.option("--end", metavar="ISO", help="Nothing is due after.")
@@ -76,6 +96,8 @@ def _path(agent: str, name: str, verb: str = "") -> str:
 @click.option("--branch", metavar="NAME", help="With an event: of this branch only.")
 @click.option("--only-if-changed", is_flag=True, default=None, help="Not for the same commit.")
 @click.option("--budget", "budget_usd_per_day", type=float, metavar="USD", help="A day.")
+@click.option("--limit-key", metavar="KEY", help="Jobs with the same key run one at a time.")
+@click.option("--max-attempts", type=int, metavar="N", help="Tries of a job [1 and the retries].")
 @click.option("--paused", is_flag=True, help="Do not start it yet.")
 @_why
 async def set_(
@@ -92,6 +114,8 @@ async def set_(
 
     What is not given has its default, which the answer shows.
     """
+    if sum(given[one] is not None for one in TRIGGERS) != 1:
+        raise WrongUsageError(ONE_WAY)
     body = {_camel(name): value for name, value in given.items() if value is not None}
     caught = {"policy": catch_up, "windowS": window_s, "cap": cap}
     caught = {name: value for name, value in caught.items() if value is not None}
@@ -100,9 +124,9 @@ async def set_(
     if payload is not None:
         body["payload"] = _object(payload)
     body["enabled"] = not paused
-    async with session.api() as api:
-        path = f"/api/agents/{quote(agent, safe=':')}/schedule"
-        view = await api.post(path, body, secrets.token_hex(16))
+    texts = {_camel(field): value for field, value in given.items() if isinstance(value, str)}
+    async with about(session, agent, given["name"], texts) as api:
+        view = await api.post(_place(agent), body, secrets.token_hex(16))
     _answer(session, view)
 
 
@@ -136,7 +160,7 @@ async def list_(session: Session, agent: str | None) -> None:
             one["status"],
             moment(one.get("nextRunAt")),
             one.get("lastOutcome") or "",
-            _when(one),
+            when(one),
         ]
         for one in found
     ]
@@ -149,7 +173,7 @@ async def list_(session: Session, agent: str | None) -> None:
 @_named
 async def show(session: Session, agent: str, name: str) -> None:
     """Show a schedule: what was asked for, its defaults, how it stands, its next due times."""
-    async with session.api() as api:
+    async with about(session, agent, name) as api:
         _answer(session, await api.get(_path(agent, name)))
 
 
@@ -181,7 +205,7 @@ _verb("trigger", "Run it now, beside its due times.")
 
 
 async def _ask(session: Session, agent: str, name: str, verb: str, body: dict[str, Any]) -> None:
-    async with session.api() as api:
+    async with about(session, agent, name) as api:
         answer = await api.post(_path(agent, name, f"/{verb}"), body, secrets.token_hex(16))
     if "id" in answer or session.out.as_json:
         return _answer(session, answer)
@@ -195,7 +219,7 @@ async def _ask(session: Session, agent: str, name: str, verb: str, body: dict[st
 @_named
 async def delete(session: Session, agent: str, name: str) -> None:
     """Take an agent off the schedule; a run that has started goes on, and the ledger is kept."""
-    async with session.api() as api:
+    async with about(session, agent, name) as api:
         await api.delete(_path(agent, name))
     if session.out.as_json:
         return session.out.result({"agentId": agent, "name": name, "deleted": True})
@@ -215,8 +239,8 @@ async def delete(session: Session, agent: str, name: str) -> None:
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(1, LISTED_MAX))
 async def history(session: Session, agent: str, name: str, outcome: str | None, limit: int) -> None:
     """List what became of each due time, newest first."""
-    path = f"/api/agents/{quote(agent, safe=':')}/schedule/occurrences"
-    async with session.api() as api:
+    path = f"{_place(agent)}/occurrences"
+    async with about(session, agent, name) as api:
         found = await api.items(path, limit, name=name, outcome=outcome)
     if session.out.as_json:
         return session.out.result({"items": found})
@@ -231,7 +255,7 @@ async def history(session: Session, agent: str, name: str, outcome: str | None, 
         ]
         for one in found
     ]
-    columns = ["DUE", "UNTIL", "COUNT", "OUTCOME", "WHY", "JOB"]
+    columns = ["DUE", "UNTIL", "COUNT", "OUTCOME", "WHY", "EXPLAINED BY"]
     return session.out.table(columns, rows, "Nothing was due yet.")
 
 
@@ -244,9 +268,7 @@ async def history(session: Session, agent: str, name: str, outcome: str | None, 
 )
 @_agent
 @_named
-@click.option(
-    "--days", default=YEAR_DAYS, show_default=True, type=click.IntRange(1, 20 * YEAR_DAYS)
-)
+@click.option("--days", default=YEAR_DAYS, show_default=True, type=click.IntRange(1, DAYS_MAX))
 async def audit_(session: Session, agent: str, name: str, days: int) -> int:
     """Compute a schedule's due times anew and compare them with its ledger.
 
@@ -254,7 +276,8 @@ async def audit_(session: Session, agent: str, name: str, days: int) -> int:
     What TROUPE_LEDGER_DAYS has let go is not looked at.
     """
     since = datetime.now(UTC) - timedelta(days=days)
-    async with session.api() as api:
+    _place(agent)
+    async with about(session, agent, name) as api:
         figure, notes = await audited(api, agent, name, since)
     if session.out.as_json:
         session.out.result({"agentId": agent, "name": name, "days": days, **figure})
@@ -268,47 +291,9 @@ async def audit_(session: Session, agent: str, name: str, days: int) -> int:
     return 0 if not (figure["unaccounted"] or figure["double"] or figure["strange"]) else 1
 
 
-def _when(view: dict[str, Any]) -> str:
-    trigger = ("nightly", "cron", "interval", "at", "event")
-    text = next(f"{name} {view[name]}" for name in trigger if view.get(name))
-    return f"{text} {view['timezone']}" if view["timezone"] != "UTC" else text
-
-
 def _answer(session: Session, view: dict[str, Any]) -> None:
     if session.out.as_json:
         return session.out.result(view)
     if "agentId" not in view:
         return session.out.say("It is accepted, and not answered yet.")
-    return _say(session.out, view)
-
-
-def _say(out: Output, view: dict[str, Any]) -> None:
-    catch_up = view["catchUp"]
-    out.pairs(
-        [
-            ("agent", view["agentId"]),
-            ("name", view["name"]),
-            ("id", f"{view['id']} revision {view['revision']}"),
-            ("status", status_text(view["status"])),
-            ("error", view.get("error")),
-            ("when", _when(view)),
-            ("priority", view["priority"]),
-            ("overlap", view["overlap"]),
-            (
-                "catch-up",
-                f"{catch_up['policy']}, within {catch_up['windowS']} s, at most {catch_up['cap']}",
-            ),
-            ("jitter", f"{view['jitterS']} s" if view["jitterS"] else None),
-            ("next run", moment(view.get("nextRunAt"))),
-            ("last run", moment(view.get("lastRunAt"))),
-            ("last job", view.get("lastJobId")),
-            ("last outcome", view.get("lastOutcome")),
-            ("running", ", ".join(view["running"])),
-            ("waiting", ", ".join(view["waiting"])),
-            ("runs", f"{view['runs']}, {view['failures']} failed in a row"),
-            ("changed", f"{moment(view['updatedAt'])} by {view['changedBy']}"),
-            ("why", view.get("reason")),
-        ]
-    )
-    rows = [[one["local"], one["utc"]] for one in view["next"]]
-    out.table([f"NEXT ({view['timezone']})", "UTC"], rows, "Nothing more is due.")
+    return say_schedule(session.out, view)

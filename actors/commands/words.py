@@ -123,9 +123,9 @@ def clock_time(text: str | None) -> str:
 
 
 def moment(text: str | None) -> str:
-    """A stored time as date and time of this machine's zone."""
+    """A stored time as date and time of this machine's zone, with its offset."""
     at = parse_time(text)
-    return at.astimezone().strftime("%Y-%m-%d %H:%M:%S") if at else ""
+    return at.astimezone().isoformat(" ", "seconds").replace("+00:00", "Z") if at else ""
 
 
 def elapsed_s(since: str | None, until: str | None) -> float | None:

@@ -115,14 +115,15 @@ class Troupe:
 
         self._with_client(host)
 
-    def schedules(self, work: Callable[[Schedules], Awaitable[T]]) -> T:
+    def schedules(self, work: Callable[[Schedules], Awaitable[T] | T]) -> T:
         """Do something with the organization's schedules; see `runtime.schedules`.
 
         troupe.schedules(lambda them: them.create("qa:acme.api", {"cron": "0 9 * * *"}))
         """
 
         async def do(client: Client) -> T:
-            return await work(Schedules(client))
+            found = work(Schedules(client))
+            return await found if isinstance(found, Awaitable) else found
 
         done: T = self._with_client(do)
         return done

@@ -42,6 +42,8 @@ logger = logging.getLogger(__name__)
 MEDIA_TYPE: Final = "application/problem+json"
 ERRORS_MAX: Final = 50
 """Fields named in one answer; there may be more that are wrong."""
+OWN: Final = "Value error, "
+"""What pydantic puts before the sentences of our own validators."""
 HANG_UP: Final = {"Connection": "close"}
 """Has the server close the connection instead of reading a body that nobody wants."""
 RETRY_AFTER_S: Final = 1
@@ -129,13 +131,18 @@ def _snake(phrase: str) -> str:
 
 
 def _validation(error: RequestValidationError) -> ProblemError:
+    return not_as_it_must_be(error.errors())
+
+
+def not_as_it_must_be(found: Sequence[Any], *where: str) -> ProblemError:
+    """422 for what pydantic has found, below a place such as `body`."""
     errors = [
         {
-            "path": ".".join(str(part) for part in one["loc"]),
-            "message": str(one["msg"]),
+            "path": ".".join([*where, *(str(part) for part in one["loc"])]),
+            "message": str(one["msg"]).removeprefix(OWN),
             "code": str(one["type"]),
         }
-        for one in error.errors()[:ERRORS_MAX]
+        for one in found[:ERRORS_MAX]
     ]
     paths = ", ".join(one["path"] for one in errors[:3])
     return ProblemError(422, "invalid_request", f"Not as it must be: {paths}.", errors)

@@ -19,7 +19,7 @@ from runtime.console.caller import Admin, Caller, Operator, Viewer
 from runtime.console.command import CommandAnswer, Why, WhyBody, command, done
 from runtime.console.once import Idempotent, Once
 from runtime.console.paging import Page, PageQuery, list_page, page
-from runtime.console.problems import ProblemError
+from runtime.console.problems import ProblemError, not_as_it_must_be
 from runtime.ids import split
 from runtime.schedule.record import (
     DEFAULT_NAME,
@@ -29,7 +29,7 @@ from runtime.schedule.record import (
     decode_spec,
     schedule_key,
 )
-from runtime.schedule.spec import NAME, TRIGGERS, FieldError, ScheduleBody, spec_of
+from runtime.schedule.spec import NAME, TRIGGERS, FieldError, ScheduleBody, in_order, spec_of
 from runtime.schedule.view import (
     ScheduleView,
     body_of,
@@ -133,19 +133,13 @@ def merge(before: ScheduleBody, changes: dict[str, Any]) -> ScheduleBody:
     kept = before.to_wire()
     if set(changes) & set(TRIGGERS):
         kept = {name: value for name, value in kept.items() if name not in TRIGGERS}
+    caught = changes.get("catchUp")
+    if isinstance(caught, dict):  # of it too, parts
+        changes = {**changes, "catchUp": {**kept["catchUp"], **caught}}
     try:
         return ScheduleBody.model_validate({**kept, **changes, "name": before.name})
     except ValidationError as error:
-        errors: list[dict[str, str]] = [
-            {
-                "path": ".".join(["body", *(str(part) for part in one["loc"])]),
-                "message": str(one["msg"]),
-                "code": str(one["type"]),
-            }
-            for one in error.errors()
-        ]
-        paths = ", ".join(one["path"] for one in errors[:3])
-        raise ProblemError(422, "invalid_request", f"Not as it must be: {paths}.", errors) from None
+        raise not_as_it_must_be(error.errors(), "body") from None
 
 
 async def _set(
@@ -153,7 +147,7 @@ async def _set(
 ) -> Response:
     agent = _agent(caller, agent_id)
     try:
-        spec_of(body, agent, caller.console.clock.now_ms())
+        in_order(spec_of(body, agent, caller.console.clock.now_ms()))
     except FieldError as error:
         raise unreadable(error) from None
     content: dict[str, Any] = {

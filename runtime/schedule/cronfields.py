@@ -126,10 +126,11 @@ def _alias(text: str, tokens: list[str]) -> list[str]:
         raise InvalidScheduleError(
             "unknown_alias", _place(text, 0), f"only these are known: {known}"
         )
+    found = "1 field" if len(tokens) == 1 else f"{len(tokens)} fields"
     raise InvalidScheduleError(
         "wrong_field_count",
         _place(text, len(FIELDS)),
-        f"{len(tokens)} fields instead of 5: minute hour day-of-month month day-of-week",
+        f"{found} instead of 5: minute hour day-of-month month day-of-week",
     )
 
 

@@ -165,6 +165,19 @@ def spec_of(body: ScheduleBody, agent: str, now_ms: int) -> Spec:
     return spec
 
 
+def in_order(spec: Spec) -> None:
+    """Refuse bounds between which nothing can be due.
+
+    Apart from `spec_of`, because what was accepted once must stay readable.
+
+    Raises:
+        FieldError: the end is before the start.
+    """
+    if spec.start_ms is not None and spec.end_ms is not None and spec.end_ms < spec.start_ms:
+        detail = "it ends before it starts, so nothing would ever be due"
+        raise FieldError("end", InvalidScheduleError("bad_bounds", 0, detail))
+
+
 def _another(trigger: str, kind: str) -> InvalidScheduleError:
     detail = f"this is no {trigger}; give it as `{'at' if kind == 'once' else kind}`"
     return InvalidScheduleError("wrong_kind", 0, detail)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -64,9 +65,56 @@ def test_what_was_due_is_in_the_audit(here: Desk) -> None:
 
 def test_an_expression_that_can_not_be_meant_is_refused(here: Desk) -> None:
     """A typo would be a schedule."""
-    said = typed(here, "set", AGENT, "--cron", "0 25 * * *", code=4)
-    assert "body.cron" in said
-    assert "exactly one of" in typed(here, "set", AGENT, code=4)
+    said = typed(here, "set", AGENT, "--cron", "0 25 * * *", code=2)
+    assert "(out_of_range at position 2)" in said
+    assert said.endswith("0 25 * * *\n  ^\n")
+    wrong = ["set", AGENT, "--every", "PT1H", "--tz", "Europe/Berln", "--json"]
+    told = json.loads(typed(here, *wrong, code=2))["error"]
+    assert (told["exitCode"], told["code"], told["position"]) == (2, "unknown_zone", 0)
+    assert "did you mean Europe/Berlin" in told["message"]
+    bounds = ["--start", "2027-01-01", "--end", "2026-01-01"]
+    assert "bad_bounds" in typed(here, "set", AGENT, "--every", "PT1H", *bounds, code=2)
+    assert "bad_bounds" in typed(here, "next", "PT1H", *bounds, code=2)
+    assert "body.jitterS" in typed(here, "set", AGENT, "--every", "PT1H", "--jitter", "-1", code=2)
+    for ways in ([], ["--cron", "@daily", "--every", "PT1H"]):
+        assert "exactly one way" in typed(here, "set", AGENT, *ways, code=2)
+    assert "kind:key" in typed(here, "set", "nobody", "--cron", "@daily", code=2)
+
+
+def test_a_text_on_which_crons_differ_is_set_with_its_dialect(here: Desk) -> None:
+    """The answer would name a way out that the command does not have."""
+    agent = ["set", "review:acme.dialect", "--cron", "0 0 */2 * 1"]
+    assert "ambiguous_day_fields at position 4" in typed(here, *agent, code=2)
+    assert "dialect" in typed(here, *agent, "--dialect", "debian")
+
+
+def test_a_schedule_that_is_not_there_is_named_and_the_way_to_those_that_are(here: Desk) -> None:
+    """`There is no such thing` would be all there is to go by."""
+    for verb in ("show", "pause", "resume", "trigger", "delete", "history", "audit"):
+        said = typed(here, verb, "review:none", "--name", "nightly", code=4)
+        assert "review:none has no schedule `nightly`." in said
+        assert "troupe schedule list" in said
+
+
+def test_a_schedule_shows_all_that_was_asked_for_and_nothing_it_will_not_do(here: Desk) -> None:
+    """A paused schedule would look as if it ran, and half of an order would not be seen."""
+    agent = "review:acme.whole"
+    said = typed(
+        here, "set", agent, "--every", "PT1H", "--start", "2026-01-01", "--end", "2199-01-01",
+        "--payload", '{"depth": 2}', "--repository", "https://github.com/acme/api.git",
+        "--only-if-changed", "--budget", "2.5", "--limit-key", "k", "--max-attempts", "2",
+    )  # fmt: skip
+    for part in ("2026-01-01", "2199-01-01", '{"depth": 2}', "https://github.com/acme/api.git",
+                 "the repository has changed", "$2.50 a day", "limit key   k", "attempts    2",
+                 "NEXT (UTC)", "jitter      0 s"):  # fmt: skip
+        assert part in said, part
+    assert "+00:00" not in said
+    assert re.search(r"changed +\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(Z|[+-]\d\d:\d\d) by", said)
+    said = typed(here, "pause", agent)
+    assert "NEXT" not in said
+    assert f"troupe schedule resume {agent}" in said
+    typed(here, "set", agent, "--name", "push", "--event", "push")
+    assert "told of `push`" in typed(here, "show", agent, "--name", "push")
 
 
 def test_why_a_job_waits_for_its_agent_is_said_and_what_to_do(here: Desk) -> None:

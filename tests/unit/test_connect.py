@@ -84,3 +84,9 @@ def test_an_agent_whose_host_is_gone_is_asked_elsewhere(troupe, hosts):
     hosts["host-0"].asked.clear()
     ask_all(troupe)
     assert hosts["host-0"].asked == AGENTS
+
+
+def test_what_needs_no_waiting_is_asked_of_schedules_like_the_rest(troupe):
+    """`validate_cron_expression` would be the one name that can't be called there."""
+    assert troupe.schedules(lambda them: them.validate_cron_expression("0 9 * * *"))
+    assert not troupe.schedules(lambda them: them.validate_cron_expression("61 * * * *"))

@@ -94,11 +94,19 @@ async def test_parts_of_a_schedule_are_changed(ann: httpx2.AsyncClient) -> None:
     assert (view["payload"], view["priority"]) == ({"depth": 2}, "HIGH")
     assert (view["reason"], view["changedBy"]) == ("more often", "ann")
     assert (await ann.patch(URL, json={"cron": "x"})).status_code == 422
+    bounds = {"start": "2027-01-01", "end": "2026-01-01"}
+    assert (await ann.patch(URL, json=bounds)).json()["code"] == "bad_bounds"
+    both = await ann.patch(URL, json={"at": "2099-01-01T00:00:00Z", "cron": "0 9 * * *"})
+    message = both.json()["errors"][0]["message"]
+    assert message == "exactly one of cron, interval, at, event, nightly says when"
     revisions = (await ann.get(f"{URL}/revisions")).json()["items"]
     assert [one["revision"] for one in revisions] == [1, 2]
+    await ann.patch(URL, json={"catchUp": {"policy": "all", "cap": 3}})
+    caught = (await ann.patch(URL, json={"catchUp": {"windowS": 60}})).json()["catchUp"]
+    assert caught == {"policy": "all", "windowS": 60, "cap": 3}
     assert (await ann.delete(URL)).status_code == 204
     assert (await ann.get(URL)).status_code == 404
-    assert (await ann.get(f"{URL}/revisions")).json()["items"][1]["until"]
+    assert (await ann.get(f"{URL}/revisions")).json()["items"][-1]["until"]
 
 
 async def test_pause_resume_trigger_and_their_ledger(ann: httpx2.AsyncClient) -> None:

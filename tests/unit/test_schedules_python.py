@@ -23,6 +23,10 @@ async def test_the_names_of_the_source_documents_do_what_they_say() -> None:
         changed = await them.update_schedule(AGENT, {"interval": "PT30M", "catchUp": {"cap": 3}})
         assert (changed.interval, changed.cron, changed.catch_up.cap) == ("PT30M", None, 3)
         assert changed.timezone == "Europe/Berlin"
+        changed = await them.update(AGENT, {"catchUp": {"policy": "all"}})
+        assert (changed.catch_up.policy, changed.catch_up.cap) == ("all", 3)
+        with pytest.raises(InvalidScheduleError, match="bad_bounds"):
+            await them.update(AGENT, {"start": "2027-01-01", "end": "2026-01-01"})
         await them.create(AGENT, {"name": "push", "event": "push"})
         assert [one.name for one in await them.get_agent_schedules(AGENT)] == ["default", "push"]
         assert len(await them.get_scheduled_agents()) == 2

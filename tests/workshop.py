@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -187,6 +188,20 @@ async def delivered(space: Workspace, tree: str, repository: Path | None = None)
     return await deliver(
         DeliveryOrder(issue, review, patch, space.base_commit, tree, space.git, kept, repository)
     )
+
+
+def refusals(monkeypatch: pytest.MonkeyPatch, whose: Any, name: str) -> asyncio.Event:
+    """Set as soon as a lock, really tried for by `whose.name`, was another's."""
+    refused, take = asyncio.Event(), getattr(whose, name)
+
+    def taking(*held: Any) -> bool:
+        taken: bool = take(*held)
+        if not taken:
+            refused.set()
+        return taken
+
+    monkeypatch.setattr(whose, name, taking)
+    return refused
 
 
 async def until(look: Callable[[], object], within_s: float = 30.0) -> None:

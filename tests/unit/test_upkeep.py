@@ -18,7 +18,7 @@ from actors.settings import DepartmentSettings
 from actors.upkeep import EVERY_S, QUIET_S, Upkeep
 from actors.workspace import Workspace
 from tests.unit.test_setup_cache import dependencies, to_do
-from tests.workshop import git, names, needs_sandbox, put, repository, until, workspace
+from tests.workshop import git, names, needs_sandbox, put, refusals, repository, until, workspace
 
 DAY_S = 86_400.0
 LARGE = 1 << 40
@@ -119,17 +119,21 @@ async def test_beyond_the_size_those_unused_longest_go_first(tmp_path: Path) -> 
         assert (await mirror(tmp_path / "data", source, None, known)).commit == known
 
 
-async def test_opening_waits_while_a_mirror_is_removed(tmp_path: Path) -> None:
+async def test_opening_waits_while_a_mirror_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A job that begins in that moment would work on half of a mirror."""
     space = await used(tmp_path, "old", days_ago=365)
     await space.close()
     use = Path(space._base.mirror).with_suffix(".use")
+    refused = refusals(monkeypatch, Share, "taken")
     async with locked(use):
         opening = asyncio.ensure_future(
             Workspace.open(tmp_path / "data", "job_2", RepositorySource(str(tmp_path / "old")))
         )
-        done, _ = await asyncio.wait({opening}, timeout=0.3)
-        assert not done
+        async with asyncio.timeout(20):
+            await refused.wait()
+        assert not opening.done()
         use.unlink()  # as upkeep does, before it lets go
     again = await opening
     await upkeep(tmp_path, bytes_max=0, later_s=400 * DAY_S).run()

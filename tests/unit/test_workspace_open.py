@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from actors import mirror
 from actors.base import BOOT_ID
 from actors.errors import (
     BaseRefUnknownError,
@@ -18,7 +19,17 @@ from actors.errors import (
 )
 from actors.mirror import RepositorySource
 from actors.workspace import Workspace
-from tests.workshop import commit, fingerprint, git, names, put, recorded, repository, workspace
+from tests.workshop import (
+    commit,
+    fingerprint,
+    git,
+    names,
+    put,
+    recorded,
+    refusals,
+    repository,
+    workspace,
+)
 
 
 @pytest.fixture
@@ -224,14 +235,18 @@ async def test_closing_leaves_nothing_and_may_be_repeated(tmp_path: Path) -> Non
     assert names(tmp_path / "data" / "jobs") == []
 
 
-async def test_closing_outlasts_a_child_that_holds_the_lock_for_a_moment(tmp_path: Path) -> None:
+async def test_closing_outlasts_a_child_that_holds_the_lock_for_a_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A job that ends while another's command is being started would leave its workspace."""
     space = await workspace(tmp_path)
     inherited = os.dup(space.lock_handle)
+    refused = refusals(monkeypatch, mirror, "try_lock")
     closing = asyncio.create_task(space.close())
-    done, _ = await asyncio.wait([closing], timeout=0.3)
+    async with asyncio.timeout(20):
+        await refused.wait()
+    assert not closing.done(), "somebody was still in it"
     os.close(inherited)
-    assert not done, "somebody was still in it"
     await closing
     assert names(tmp_path / "data" / "jobs") == []
 

@@ -129,8 +129,7 @@ class IssueRecord(BaseAgent):
     def _put_review(self, event: str) -> None:
         review = self.state.review
         assert review is not None
-        terms = {"status": review.status, "issue": review.issue_id}
-        self.put("review", review.id, review, terms)
+        self.put("review", review.id, review, review.terms())
         data = {
             "reviewId": review.id,
             "issueId": review.issue_id,

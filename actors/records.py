@@ -290,6 +290,10 @@ class Review(WireModel):
     """The principal; never an agent."""
     comment: str | None = None
 
+    def terms(self) -> dict[str, str]:
+        """What lists of reviews can be filtered by."""
+        return {"status": self.status, "issue": self.issue_id}
+
 
 class ReviewDecision(WireModel):
     """The body of `POST /api/reviews/{id}/approve` and `/reject`."""

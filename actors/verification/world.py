@@ -8,10 +8,14 @@ from itertools import count
 import msgspec
 
 from actors.records import AgentIssue, GateReport, GateResult, IssueContext, Review
-from runtime.agent import job_terms
+from runtime.agent import BaseAgent, job_terms
 from runtime.client import Client, Write
 from runtime.clock import iso
+from runtime.deadletters import burial
+from runtime.hosting.directory import described
+from runtime.ids import AgentId, address
 from runtime.job import AgentJob, Artifact, JobResult, JobStatus
+from runtime.registry import Service
 from runtime.schedule.record import (
     Occurrence,
     Revision,
@@ -22,7 +26,7 @@ from runtime.schedule.record import (
     revision_key,
     schedule_key,
 )
-from runtime.turn import to_json
+from runtime.store.contract import Put, StoredMessage
 
 PATCH = b"--- a/x\n+++ b/x\n@@ -1 +1 @@\n-1\n+2\n"
 _numbers = count(1)
@@ -42,15 +46,48 @@ class World:
     service: str = "billing"
 
 
+class _Coder(BaseAgent):
+    """For its public record: nobody lives here."""
+
+    kind = "code"
+    role = "developer"
+    capabilities = ("edit",)
+
+
 async def populate(door: Client) -> World:
     """An organization with an issue in review, its job, and what belongs to them.
 
     Args:
         door: the organization's way to the store, as agents' writes would come.
     """
-    organization, now = door.organization, iso(door.clock.now_ms())
+    organization, now_ms = door.organization, door.clock.now_ms()
     mark = f"{organization}{next(_numbers)}"
-    digest = await door.put_content(PATCH)
+    issue, artifact, job, review = _work(organization, mark, await door.put_content(PATCH), now_ms)
+    letter = _letter(organization, job.agent, f"m-{mark}", now_ms)
+    planned = _schedule(organization, job.agent, now_ms)
+    await door.send(
+        job.agent,
+        {"n": 1},
+        message_id=f"m-{mark}",
+        writes=[
+            Write("issue", issue.id, issue.to_json(), issue.terms()),
+            Write("job", job.id, job.to_json(), job_terms(job)),
+            Write("artifact", artifact.id, artifact.to_json(), {"job": job.id}),
+            Write("review", review.id, review.to_json(), review.terms()),
+            _same(described(_Coder(AgentId(job.agent)), organization, now_ms)),
+            letter,
+            _service(organization, iso(now_ms)),
+            *planned,
+        ],
+    )
+    return World(issue, job, artifact, review, job.agent, letter.key, planned[-1].key)
+
+
+def _work(
+    organization: str, mark: str, digest: str, now_ms: int
+) -> tuple[AgentIssue, Artifact, AgentJob, Review]:
+    """An issue, and what of its job's work waits for a person."""
+    now = iso(now_ms)
     issue = AgentIssue(
         id=f"issue_{mark}", source="manual", type="bug", priority="high", title="It fails",
         description="d", context=IssueContext(module="crm"), status="review",
@@ -74,42 +111,30 @@ async def populate(door: Client) -> World:
             results=(GateResult(gate="tests", verdict="passed", message="12 passed"),),
         ),
     )  # fmt: skip
-    address = f"{organization}/{job.agent}"
-    record = {
-        "agentId": job.agent, "organizationId": organization, "kind": "code",
-        "role": "developer", "capabilities": ["edit"], "createdAt": now,
-    }  # fmt: skip
-    letter = f"{address}/m-{mark}"
-    dead = {
-        "id": f"m-{mark}", "agent": job.agent, "sender": "client:test", "error": "boom",
-        "attempts": 5, "at": now,
-    }  # fmt: skip
-    service = {
-        "serviceId": "billing", "organizationId": organization, "metadata": {"kind": "erp"},
-        "endpoints": {}, "registeredAt": now, "updatedAt": now,
-    }  # fmt: skip
-    issue_terms = {"status": issue.status, "type": issue.type, "module": "crm"}
-    await door.send(
-        job.agent,
-        {"n": 1},
-        message_id=f"m-{mark}",
-        writes=[
-            Write("issue", issue.id, issue.to_json(), issue_terms),
-            Write("job", job.id, job.to_json(), job_terms(job)),
-            Write("artifact", artifact.id, artifact.to_json(), {"job": job.id}),
-            Write(
-                "review",
-                review.id,
-                review.to_json(),
-                {"status": review.status, "issue": review.issue_id},
-            ),
-            Write("agent", address, to_json(record), {"kind": "code", "role": "developer"}),
-            Write("dead_letter", letter, to_json(dead), {"agent": job.agent}),
-            Write("service", f"{organization}/billing", to_json(service), {}),
-            *(planned := _schedule(organization, job.agent, door.clock.now_ms())),
-        ],
+    return issue, artifact, job, review
+
+
+def _letter(organization: str, agent: str, message_id: str, now_ms: int) -> Write:
+    """The dead letter of a message that was given up."""
+    where = address(organization, agent)
+    message = StoredMessage(
+        1, message_id, f"{organization}/client:test", where, b"{}", now_ms, attempts=4
     )
-    return World(issue, job, artifact, review, job.agent, letter, planned[-1].key)
+    [put] = burial(where, message, "boom", now_ms)["puts"]
+    return _same(put)
+
+
+def _service(organization: str, now: str) -> Write:
+    service = Service(
+        service_id=World.service, organization_id=organization, metadata={"kind": "erp"},
+        endpoints={}, registered_at=now, updated_at=now, ttl_s=None,
+    )  # fmt: skip
+    return Write("service", f"{organization}/{service.service_id}", service.to_json(), {})
+
+
+def _same(put: Put) -> Write:
+    """What the runtime would put, written by the organization's client."""
+    return Write(put.collection, put.key, put.body, dict(term.split("=", 1) for term in put.terms))
 
 
 def _schedule(organization: str, agent: str, now_ms: int) -> list[Write]:

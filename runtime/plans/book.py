@@ -21,6 +21,7 @@ from runtime.errors import InvalidScheduleError, StoreError
 from runtime.job import AgentJob
 from runtime.jobs.decisions import Decision
 from runtime.patience import patiently
+from runtime.plans.logged import decided
 from runtime.plans.table import Entry, PlanTable
 from runtime.plans.writer import Change, Facts, meaningless, retimed
 from runtime.schedule.record import (
@@ -223,6 +224,7 @@ class PlanBook:
                 self._queue.fired(max(0, now_ms - start_ms))
         if jobs:
             self._queue.admit(jobs)
+        decided(changes)
         return None
 
     def _unwritable(self, entries: Sequence[Entry], error: Exception) -> None:

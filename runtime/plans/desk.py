@@ -15,7 +15,6 @@ the route; whose schedule it is, is decided here, by the sender's organization.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -29,6 +28,7 @@ from runtime.job import JobStatus
 from runtime.jobs.decisions import Decision, refuse
 from runtime.message import Message
 from runtime.plans.book import HEADS
+from runtime.plans.logged import asked
 from runtime.plans.planner import Planner, commands
 from runtime.plans.table import Entry
 from runtime.plans.writer import Change, Facts, revision_put, settled
@@ -45,8 +45,6 @@ from runtime.schedule.spec import FieldError, ScheduleBody, plan_of, same, same_
 from runtime.schedule.zones import TZDATA_VERSION
 from runtime.store.contract import Ack, Put, StoredMessage
 from runtime.turn import to_json
-
-logger = logging.getLogger(__name__)
 
 PREFIX: Final = "schedule."
 EVENT_FIELD: Final = "event"
@@ -85,7 +83,10 @@ class PlanDesk:
                 refused = await self._written(stored, changes, puts, reply)
             if refused == "revision_conflict":
                 answer = refuse("conflict", "it is being changed by others; try again").reply
-                await self._written(stored, [], [], answer or {})
+                reply = answer or {}
+                refused = await self._written(stored, [], [], reply)
+        if refused is None:
+            asked(stored, message, reply)
         self._planner.wake()
 
     async def _written(
@@ -254,7 +255,6 @@ class PlanDesk:
         if record.status == "active":
             return _refused("not_paused", "it is neither paused nor in ERROR")
         by = str(content.get("by") or message.sender)
-        since_ms = max(record.accounted_ms, now_ms)
         try:
             plan = entry.plan
         except InvalidScheduleError as error:
@@ -275,9 +275,6 @@ class PlanDesk:
         change = Change(entry, record)
         change.sends += commands("resume", entry, entry.record.held, now_ms)
         change.publish("agent:resumed", {"status": "active", "by": by}, now_ms)
-        logger.info(
-            "%s goes on after %d", entry.key, since_ms, extra={"action": "schedule.resumed"}
-        )
         return [change.finish()], [], _answer(record)
 
     # trigger and events

@@ -57,6 +57,8 @@ class Change:
     """To be queued."""
     fired_ms: list[int] = field(default_factory=list)
     """When each due time that is fired, and was not missed before, was to start."""
+    ended: Sequence[Streak] = ()
+    """Due times that have an outcome by it and no job."""
     new_spec: bool = False
 
     def finish(self) -> Change:
@@ -112,6 +114,7 @@ def settled(
     spec = entry.spec
     change = Change(entry, record)
     runs = _end(change, record, fates.runs, facts, first_ms)
+    change.ended = fates.runs
     changed: dict[str, Any] = {"waiting": tuple(fates.waiting)}
     if accounted_ms is not None:
         changed |= {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
@@ -595,3 +596,49 @@ async def test_a_schedule_that_cannot_be_written_stands_still_alone(plans: Plans
     plans.store.commit = particular  # type: ignore[method-assign]
     await asyncio.sleep(180)
     assert Counter(one.name for one in await plans.ledger()) == {"default": 3}
+
+
+def test_what_is_asked_of_schedules_and_comes_of_due_times_is_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Who stopped a schedule, and that runs were missed, could be seen in the store alone."""
+    caplog.set_level(logging.DEBUG, "runtime.plans.logged")
+
+    async def main() -> None:
+        plans = Plans()
+        await plans.troupe.start()
+        await plans.set(cron="* * * * *", catchUp={"policy": "none"})
+        await asyncio.sleep(60)
+        await plans.ask("trigger", reason="look")
+        await asyncio.sleep(1)
+        await plans.ask("pause", reason="release")
+        await plans.ask("pause")
+        await plans.ask("resume", reason="done")
+        await plans.troupe.kill_scheduler()
+        await asyncio.sleep(600)
+        plans.troupe.start_scheduler()
+        await asyncio.sleep(60)
+        await plans.ask("event", event="push", branch="main")
+        await plans.ask("delete")
+        await plans.troupe.stop()
+
+    run(main())
+    lines = [vars(one) for one in caplog.records if one.name == "runtime.plans.logged"]
+    about = {(one["agent"], one["schedule"]) for one in lines if "agent" in one}
+    assert about == {(AGENT, "default")}
+    asked = [(one["action"], one.get("by"), one.get("reason")) for one in lines
+             if one["levelno"] == logging.INFO]  # fmt: skip
+    assert asked == [
+        ("schedule.set", "ann", None),
+        ("schedule.trigger", "ann", "look"),
+        ("schedule.pause", "ann", "release"),
+        ("scheduler.refused", "ann", None),
+        ("schedule.resume", "ann", "done"),
+        ("schedule.event", "ann", None),
+        ("schedule.delete", "ann", None),
+    ]
+    [missed] = [one for one in lines if one["levelno"] == logging.WARNING]
+    assert missed["action"] == "schedule.missed"
+    [settled] = [one for one in lines if one.get("outcome") == "missed"]
+    assert missed["count"] == settled["count"] >= 8
+    assert [one["job"] for one in lines if one["action"] == "schedule.fired"]

@@ -9,8 +9,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
+from typing import Final
 
+from actors.intake.settings import IntakeSettings
 from actors.models.settings import ModelSettings
 from runtime.cluster import ClusterSettings, Companion
 
@@ -22,12 +25,41 @@ SCRIPTED = Companion(
 ROOTS = "TROUPE_REPOSITORY_ROOTS"
 
 
+KNOWN: Final = frozenset(
+    {
+        "PORT", "REDIS_URL", "LOG_LEVEL", "PROMETHEUS_PORT", "ANTHROPIC_API_KEY",
+        "ANTHROPIC_BASE_URL", "SCHEDULER_MAX_CONCURRENT", "SCHEDULER_MAX_RETRIES",
+        "SCHEDULER_BACKOFF_BASE", "SCHEDULER_BACKOFF_MAX", "SCHEDULER_CHECK_INTERVAL",
+        "TROUPE_DATA", "TROUPE_URL", "TROUPE_TOKEN", "TROUPE_HOSTS", "TROUPE_HOSTS_MAX",
+        "TROUPE_HOST_CPUS", "TROUPE_HOST_LABELS", "TROUPE_MAX_PER_ORGANIZATION",
+        "TROUPE_MAX_PER_REPOSITORY", "TROUPE_MAX_PER_KEY", "TROUPE_RETENTION_DAYS",
+        "TROUPE_LEDGER_DAYS", "TROUPE_RETENTION_ROWS", "TROUPE_MODEL", "TROUPE_TRIAGE_MODEL",
+        "TROUPE_MODEL_PRICES", "TROUPE_REPOSITORY_ROOTS", "TROUPE_REPOSITORY_HOSTS",
+        "TROUPE_REPOSITORY", "TROUPE_GITHUB_SECRETS", "TROUPE_SETUP_HOSTS", "TROUPE_SETUP_S",
+        "TROUPE_CACHE_DAYS", "TROUPE_CACHE_GB", "TROUPE_ROUNDS_MAX", "TROUPE_TOKENS_MAX",
+        "TROUPE_COST_USD_MAX", "TROUPE_WALL_S", "TROUPE_ANSWER_TOKENS_MAX",
+    }
+)  # fmt: skip
+"""Every variable of docs/operations.md."""
+OURS: Final = ("SCHEDULER_", "TROUPE_", "PROMETHEUS_")
+NEAR: Final = 0.85
+"""How alike two names are when one is taken for a slip of the other, 0..1."""
+
+
+def slips(env: Mapping[str, str]) -> dict[str, str]:
+    """Variables that nothing reads and that look like one that is read -> that one."""
+    unknown = [name for name in sorted(env) if name.startswith(OURS) and name not in KNOWN]
+    near = {name: get_close_matches(name, KNOWN, 1, NEAR) for name in unknown}
+    return {name: found[0] for name, found in near.items() if found and found[0] not in env}
+
+
 def deployment(data: Path, port: int, hosts: int, env: Mapping[str, str]) -> ClusterSettings:
     """The deployment over `data` that the environment describes.
 
     Raises:
         SettingsError: a variable can't be used.
     """
+    IntakeSettings.from_env(env)  # and the department's with it: read by processes to come
     model = ModelSettings.from_env(env)
     scripted = not model.configured
     return ClusterSettings.from_env(

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import click
 
 from actors.commands.base import Session, TroupeCommand
-from actors.commands.deployment import deployment, environment
+from actors.commands.deployment import deployment, environment, slips
 from actors.commands.output import Output, status_text
 from actors.commands.settings import CommandSettings
 from actors.commands.words import moment
@@ -84,6 +84,8 @@ def start_here(
 ) -> Running:
     """Start Troupe over the data directory, saying what takes its time."""
     data = settings.data_path
+    for slip, meant in slips(settings.environment).items():
+        out.remark(f"{slip} is no setting and changes nothing; did you mean {meant}?")
     environ = {**settings.environment, **({"REDIS_URL": store} if store else {})}
     return start(
         deployment(data, port, hosts, environ),

@@ -195,7 +195,7 @@ class ClusterSettings(msgspec.Struct, frozen=True):
         """Read the documented variables; `given` wins over them.
 
         Raises:
-            SettingsError: a variable is not a number or is out of range.
+            SettingsError: a variable is not a number, is out of range, or is no address.
         """
         fields: dict[str, Any] = {
             "data": str(data_root(env)),
@@ -227,9 +227,22 @@ class ClusterSettings(msgspec.Struct, frozen=True):
         settings = cls(**fields)
         if settings.metrics_port in RAYS_PORTS:
             raise SettingsError("PROMETHEUS_PORT", "10002 to 19999 are for Ray's workers")
+        if settings.metrics_port == settings.port:
+            raise SettingsError("PROMETHEUS_PORT", f"{settings.port} is that of the API, PORT")
+        if settings.store:
+            _look_at_address(settings.store)
         if settings.backoff_max_ms < settings.backoff_base_ms:
             raise SettingsError("SCHEDULER_BACKOFF_MAX", "is less than SCHEDULER_BACKOFF_BASE")
         return settings
+
+
+def _look_at_address(url: str) -> None:
+    from runtime.store.redis_link import Server  # noqa: PLC0415 - commands start fast without
+
+    try:
+        Server(url)
+    except SettingsError as error:
+        raise SettingsError("REDIS_URL", *error.args[1:]) from error
 
 
 def data_root(env: Mapping[str, str]) -> Path:

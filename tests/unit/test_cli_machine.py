@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,15 @@ import pytest
 from click.testing import CliRunner, Result
 
 from actors.cli import main
-from actors.commands.deployment import ROOTS, deployment, environment
+from actors.commands.deployment import KNOWN, ROOTS, deployment, environment, slips
 from actors.commands.lifecycle import say_other_model
 from actors.commands.output import Output
 from actors.commands.settings import CommandSettings
 from runtime.cluster import running
 from runtime.cluster.settings import data_root
 from tests.desk import Desk, desk
+
+NOBODY = {"TROUPE_URL": "", "TROUPE_TOKEN": "", "TROUPE_GITHUB_SECRETS": "", "REDIS_URL": ""}
 
 
 @pytest.fixture(scope="module")
@@ -151,3 +154,41 @@ def test_the_command_and_the_cluster_mean_the_same_directory(
     (tmp_path / "link").symlink_to(tmp_path / "real")
     for env in ({"TROUPE_DATA": str(tmp_path / "link")}, {}):
         assert CommandSettings.from_env(env).data_path == data_root(env)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("REDIS_URL", "http://:secret@127.0.0.1", "REDIS_URL"),
+        ("REDIS_URL", "redis://localhost:63x", "REDIS_URL"),
+        ("PROMETHEUS_PORT", "8000", "PROMETHEUS_PORT"),
+        ("TROUPE_GITHUB_SECRETS", "secret", "TROUPE_GITHUB_SECRETS"),
+        ("TROUPE_REPOSITORY_ROOTS", "relative/folder", "TROUPE_REPOSITORY_ROOTS"),
+        ("SCHEDULER_MAX_CONCURRENT", "many", "SCHEDULER_MAX_CONCURRENT"),
+    ],
+)
+def test_a_setting_that_can_not_be_used_is_told_before_anything_starts(
+    tmp_path: Path, name: str, value: str, told: str
+) -> None:
+    """It would be a stack trace, half a minute later, from a process nobody asked about."""
+    env = {**NOBODY, "TROUPE_DATA": str(tmp_path), "PORT": "8000", name: value}
+    result = CliRunner().invoke(main, ["up"], env=env)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert told in result.stderr
+    assert "Traceback" not in result.stderr
+    assert "secret" not in result.stderr.replace("a secret", "")
+    assert not (tmp_path / "logs").exists()
+
+
+def test_a_slip_in_a_settings_name_is_told() -> None:
+    """A limit would silently not hold."""
+    env = {"SCHEDULER_MAX_CONCURENT": "2", "SCHEDULER_KAFKA": "1", "TROUPE_SUPERVISED": "x"}
+    assert slips(env) == {"SCHEDULER_MAX_CONCURENT": "SCHEDULER_MAX_CONCURRENT"}
+
+
+def test_every_setting_of_the_manual_is_known_and_no_other() -> None:
+    """A setting that is right would be called a slip, or the manual would lack one."""
+    manual = Path(__file__).resolve().parents[2] / "docs" / "operations.md"
+    table = manual.read_text().partition("\n## Environment\n")[2].partition("\n## ")[0]
+    cells = re.findall(r"^\| (`[A-Z_`, ]+`) \|", table, re.MULTILINE)
+    assert {name for cell in cells for name in re.findall(r"[A-Z_]+", cell)} == KNOWN

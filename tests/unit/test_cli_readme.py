@@ -63,3 +63,24 @@ def test_every_link_leads_somewhere(document: str) -> None:
     named = [ROOT / name for name in code]
     gone = [path for path in named if not (path.exists() or path.with_suffix(".py").exists())]
     assert (missing, gone) == ([], [])
+
+
+NAMED = sorted(
+    (document, line)
+    for document in DOCUMENTS
+    for line in set(re.findall(r"`(troupe [a-z][^`]*)`", (ROOT / document).read_text()))
+)
+
+
+@pytest.mark.parametrize(("document", "line"), NAMED)
+def test_every_command_that_a_document_names_has_its_options(document: str, line: str) -> None:
+    """An operator would type what was renamed."""
+    words = line.replace("|", " | ").split()[1:]
+    command: click.Command = main
+    while isinstance(command, click.Group) and words:
+        command = command.commands[words.pop(0)]
+    if command.name == "verify":  # it hands its words on
+        return
+    known = {option for one in command.params for option in (*one.opts, *one.secondary_opts)}
+    typed = {word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)}
+    assert typed <= known | {"--help"}

@@ -47,7 +47,8 @@ async def list_(session: Session, limit: int, **filters: Any) -> None:
         [a["agentId"], a["status"], a["role"], age(a.get("updatedAt"), now), a.get("jobId") or ""]
         for a in found
     ]
-    session.out.table(["AGENT", "STATUS", "ROLE", "SEEN", "JOB"], rows, "No agents yet.")
+    columns = ["AGENT", "STATUS", "ROLE", "SEEN", "JOB"]
+    session.out.table(columns, rows, "No agents yet.", whole=True)
 
 
 @agents.command("show", examples=["troupe agents show code:job_01JD4W9GZ3N5"])

@@ -56,7 +56,7 @@ class Session:
         if token and not (token.isascii() and token.isprintable()):
             raise WrongUsageError("The key has characters that no key has.", "Check TROUPE_TOKEN.")
         async with connect(url, token, local=local) as http:
-            yield Api(http, patience_s)
+            yield Api(http, patience_s, self.out.remark)
 
 
 def as_failure(error: Exception) -> CommandError:

@@ -166,7 +166,7 @@ def _close(out: Output, found: Running, picture: Picture, repository: Path, took
             ("patch", patch),
             ("cost", cost(picture.record) + unpaid),
             ("the story", f"troupe explain {picture.id}"),
-            ("console", found.console_url),
+            ("API page", found.console_url),
             ("Ray dashboard", found.dashboard_url),
             ("key", str(found.key_file)),
             ("stop with", "make stop   (or: troupe down)"),

@@ -15,13 +15,14 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import Any, Final
 
 import httpx2
 
 from actors.commands.failures import RefusedError, UnreachableError
+from actors.commands.output import Slowness
 from runtime.backoff import Backoff
 from runtime.watching import Event, WatchRefusedError, WatchUnreachableError, watch
 
@@ -40,6 +41,7 @@ _HINTS: Final = {
     403: "This key's role does not allow it; see: troupe keys list",
     404: "See what there is: troupe issues, troupe jobs, troupe agents, troupe schedule list",
     413: "The request is too large; shorten the description.",
+    503: "Nothing is lost. How it is: troupe status; why: the logs that docs/operations.md names",
 }
 _HINTS_BY_CODE: Final = {
     "repository_not_allowed": (
@@ -50,6 +52,8 @@ _HINTS_BY_CODE: Final = {
         "Make room on the disk that holds Troupe's data, then run this again; "
         "what was accepted before is kept, and can be read."
     ),
+    "agent_failed": "Its error is in: troupe agents messages AGENT",
+    "inbox_full": "Its messages wait for their turn; send this again later.",
     "artifact_changed": "Look at it again: troupe review show ID",
 }
 
@@ -57,9 +61,16 @@ _HINTS_BY_CODE: Final = {
 class Api:
     """Requests to one Troupe; owns nothing, `http` is closed by who made it."""
 
-    def __init__(self, http: httpx2.AsyncClient, patience_s: float = PATIENCE_S) -> None:
+    def __init__(
+        self,
+        http: httpx2.AsyncClient,
+        patience_s: float = PATIENCE_S,
+        tell: Callable[[str], None] | None = None,
+    ) -> None:
+        """`tell` is given a sentence for who waits while the server does not answer."""
         self._http = http
         self.patience_s = patience_s
+        self._tell = tell
 
     @property
     def url(self) -> str:
@@ -145,6 +156,7 @@ class Api:
         params = {k: v for k, v in kwargs.pop("params", {}).items() if v is not None}
         loop = asyncio.get_running_loop()
         give_up_at, retry = loop.time() + self.patience_s, 0
+        slowness = Slowness(self._tell, loop.time) if self._tell else None
         while True:
             retry += 1
             wait_s = BACKOFF.wait_s(retry, random.random)
@@ -157,6 +169,8 @@ class Api:
             except httpx2.TransportError as error:
                 if loop.time() + wait_s > give_up_at:
                     raise unreachable(self.url, error) from error
+            if slowness:
+                slowness.say(f"{self.url} does not answer; trying for {self.patience_s:g} s.")
             await asyncio.sleep(wait_s)
 
 

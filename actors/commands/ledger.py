@@ -6,7 +6,7 @@ client can read, so the server's own reckoning has no part in it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import datetime
 from typing import Any, Final
 from urllib.parse import quote
@@ -17,6 +17,7 @@ from actors.commands.failures import RefusedError
 from actors.commands.http import Api
 from actors.commands.words import parse_time
 from runtime.schedule.audit import Present, audit
+from runtime.schedule.instants import text_of
 from runtime.schedule.record import Occurrence, Revision, encode
 from runtime.schedule.spec import ScheduleBody, spec_of
 
@@ -28,11 +29,16 @@ NOT_FOUND: Final = 404
 
 
 async def audited(
-    api: Api, agent: str, name: str, since: datetime
+    api: Api,
+    agent: str,
+    name: str,
+    since: datetime,
+    tell: Callable[[str], None] = lambda text: None,
 ) -> tuple[dict[str, Any], list[str]]:
     """The audit of a schedule's ledger from `since` on: its figure, and a note for each mistake.
 
-    Where the schedule stands is read first: what is decided afterwards is not looked at.
+    `tell` is told how far it is. Where the schedule stands is read first: what is decided
+    afterwards is not looked at.
     """
     path = f"/api/agents/{quote(agent, safe=':')}/schedule"
     present: dict[str, Present] = {}
@@ -51,6 +57,7 @@ async def audited(
         until = present.get(one.schedule_id)
         if until is None or one.cause != "time" or one.due_ms <= until.accounted_ms:
             found.append(one)
+        tell(f"Read {len(found):,} outcomes, back to {text_of(one.due_ms)}")
     tally = audit([_revision(one) for one in revisions], found, present, since_ms=since_ms)
     return tally.figure(), tally.notes
 

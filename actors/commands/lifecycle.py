@@ -163,7 +163,7 @@ def say_running(out: Output, found: Running) -> None:
     out.pairs(
         [
             ("API", f"{found.url}/api   (a key is needed)"),
-            ("console", found.console_url),
+            ("API page", found.console_url),
             ("Ray dashboard", f"{found.dashboard_url}   (token in {found.data / 'ray.token'})"),
             ("data", str(found.data)),
             ("key", str(found.key_file)),

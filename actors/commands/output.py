@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import sys
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from time import monotonic
 from typing import Any, Final
 
 from rich.cells import cell_len, set_cell_size
@@ -44,6 +45,8 @@ _DIFF_STYLES: Final = (
     (("+",), "green"),
     (("-",), "red"),
 )
+SILENT_S: Final = 2.0
+EVERY_S: Final = 5.0
 _PLAIN_SPACES: Final = frozenset(" \n\t")
 
 
@@ -83,8 +86,19 @@ class Output:
             line.append_text(value if isinstance(value, Text) else Text(visible(value or "")))
             self.say(line)
 
-    def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], empty: str) -> None:
-        """Rows under headings; on a terminal the last column is cut to its width."""
+    def table(
+        self,
+        columns: Sequence[str],
+        rows: Sequence[Sequence[str]],
+        empty: str,
+        *,
+        whole: bool = False,
+    ) -> None:
+        """Rows under headings; on a terminal the last column is cut to its width.
+
+        Args:
+            whole: it is an id, to be copied: not cut.
+        """
         if not rows:
             self.say(empty)
             return
@@ -93,7 +107,7 @@ class Output:
             max(cell_len(row[index]) for row in [list(columns), *cells])
             for index in range(len(columns))
         ]
-        if self.terminal:
+        if self.terminal and not whole:
             before = sum(widths[:-1]) + 2 * (len(widths) - 1)
             widths[-1] = min(widths[-1], max(12, self.console.width - before))
         self.say(_row(columns, widths, "bold"))
@@ -116,6 +130,21 @@ class Output:
     def _print(self, console: Console, text: str | Text) -> None:
         console.print(text, soft_wrap=True, end="\n")
         console.file.flush()
+
+
+class Slowness:
+    """Says that something takes its time: nothing for two seconds, then a line each five."""
+
+    def __init__(self, tell: Callable[[str], None], now_s: Callable[[], float] = monotonic) -> None:
+        self._tell = tell
+        self._now_s = now_s
+        self._due_s = now_s() + SILENT_S
+
+    def say(self, text: str) -> None:
+        """How far it is; a remark, when one is due."""
+        if self._now_s() >= self._due_s:
+            self._due_s = self._now_s() + EVERY_S
+            self._tell(text)
 
 
 def _console(stream: Any) -> Console:

@@ -16,9 +16,10 @@ import click
 from actors.commands.base import Session
 from actors.commands.failures import WrongUsageError
 from actors.commands.ledger import audited
+from actors.commands.output import Slowness
 from actors.commands.schedule import schedule
 from actors.commands.schedule_view import TRIGGERS, about, say_schedule, when
-from actors.commands.words import moment
+from actors.commands.words import moment, plural
 from runtime.errors import InvalidIdError
 from runtime.ids import agent_id
 
@@ -256,7 +257,7 @@ async def history(session: Session, agent: str, name: str, outcome: str | None, 
         for one in found
     ]
     columns = ["DUE", "UNTIL", "COUNT", "OUTCOME", "WHY", "EXPLAINED BY"]
-    return session.out.table(columns, rows, "Nothing was due yet.")
+    return session.out.table(columns, rows, "Nothing was due yet.", whole=True)
 
 
 @schedule.command(
@@ -278,17 +279,30 @@ async def audit_(session: Session, agent: str, name: str, days: int) -> int:
     since = datetime.now(UTC) - timedelta(days=days)
     _place(agent)
     async with about(session, agent, name) as api:
-        figure, notes = await audited(api, agent, name, since)
+        tell = Slowness(session.out.remark).say
+        figure, notes = await audited(api, agent, name, since, tell)
+    mistakes = figure["unaccounted"] + figure["double"] + figure["strange"]
     if session.out.as_json:
         session.out.result({"agentId": agent, "name": name, "days": days, **figure})
     else:
-        session.out.pairs(
-            (what, json.dumps(value) if isinstance(value, dict) else str(value))
-            for what, value in figure.items()
-        )
+        session.out.pairs((what, _figure(value)) for what, value in figure.items())
+        session.out.say(_verdict(figure["due"], mistakes, days))
         for note in notes[:20]:
             session.out.say(note)
-    return 0 if not (figure["unaccounted"] or figure["double"] or figure["strange"]) else 1
+    return 1 if mistakes else 0
+
+
+def _figure(value: int | dict[str, int]) -> str:
+    if isinstance(value, int):
+        return str(value)
+    return ", ".join(f"{count} {outcome}" for outcome, count in value.items()) or "none"
+
+
+def _verdict(due: int, mistakes: int, days: int) -> str:
+    past = f"the past {plural(days, 'day')}"
+    if mistakes:
+        return f"The ledger of {past} has {plural(mistakes, 'mistake')}:"
+    return f"Computed anew, {plural(due, 'due time')} of {past}, each with exactly one outcome."
 
 
 def _answer(session: Session, view: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from actors.commands.output import Output, visible
+from actors.commands.output import Output, Slowness, visible
 from actors.commands.words import age, dollars, duration, reason, remedy
 
 
@@ -62,6 +62,26 @@ def test_a_table_in_a_pipe_is_cut_nowhere(capsys: pytest.CaptureFixture[str]) ->
     title = "word " * 60
     Output(as_json=False).table(["ISSUE", "TITLE"], [["issue_1", title]], "none")
     assert title.strip() in capsys.readouterr().out
+
+
+def test_an_id_is_not_cut_on_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """It could not be copied into the next command."""
+    out = Output(as_json=False)
+    out.terminal = True
+    ids = ["job_01M813WW5WP50VCXXWXQ4M0JGP"] * 6
+    out.table(["A"] * 6, [ids], "none", whole=True)
+    assert capsys.readouterr().out.count(ids[0]) == 6
+    out.table(["A"] * 6, [ids], "none")
+    assert capsys.readouterr().out.count(ids[0]) == 5
+
+
+def test_what_takes_its_time_says_so_and_not_more_than_that() -> None:
+    """A person would not know whether it hangs, or would read nothing else."""
+    now_s, said = 0.0, list[str]()
+    slowness = Slowness(said.append, lambda: now_s)
+    for now_s in (0.5, 1.9, 2.0, 2.5, 6.9, 7.0, 7.1):
+        slowness.say(f"at {now_s}")
+    assert said == ["at 2.0", "at 7.0"]
 
 
 def test_with_json_only_results_are_on_standard_output(

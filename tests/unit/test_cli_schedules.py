@@ -60,6 +60,7 @@ def test_what_was_due_is_in_the_audit(here: Desk) -> None:
         found = json.loads(typed(here, "audit", AGENT, "--name", "often", "--json"))
     assert found["due"] == found["sum"] == sum(found["outcomes"].values()) + found["waiting"]
     assert found["outcomes"]["fired"]
+    assert "each with exactly one outcome" in typed(here, "audit", AGENT, "--name", "often")
     typed(here, "delete", AGENT, "--name", "often")
 
 

@@ -29,7 +29,7 @@ from typing import Any, ClassVar, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
-from runtime.errors import TroupeError
+from runtime.errors import NotYoursError, TroupeError
 from runtime.ids import SCHEDULER_AGENT, AgentId, kind_of
 from runtime.job import AgentJob, Job, JobResult
 from runtime.journal import State, Upcaster
@@ -219,6 +219,9 @@ class BaseAgent:
 
         A key means one document whoever names it: the turn fails with
         `foreign_organization` where it is another organization's.
+
+        Raises:
+            NotYoursError: the collection is the runtime's own.
         """
         body = record.to_json() if record is not None else None
         self.context.put(collection, key, body, terms or {}, expect)
@@ -228,7 +231,13 @@ class BaseAgent:
         self.context.publish(event, data, (f"agent:{self.agent_id}", *rooms))
 
     def enqueue(self, job: AgentJob) -> None:
-        """Hand a job to the scheduler; its id makes it unique."""
+        """Hand a job to the scheduler; its id makes it unique.
+
+        Raises:
+            NotYoursError: the job is another organization's.
+        """
+        if job.organization_id != self.context.organization:
+            raise NotYoursError(f"{job.id} is {job.organization_id}'s")
         self.put("job", job.id, job, job_terms(job), expect=ABSENT)
         self.context.send(
             SCHEDULER_AGENT, {"jobId": job.id}, "job.queued", message_id=f"queued:{job.id}"

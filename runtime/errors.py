@@ -46,6 +46,10 @@ class InvalidMessageError(TroupeError):
     """A message does not follow the envelope of ADR-1."""
 
 
+class NotYoursError(TroupeError):
+    """An agent can't write what is another organization's, or the runtime's own."""
+
+
 class UnknownAgentKindError(TroupeError):
     """No agent class is registered for this kind."""
 

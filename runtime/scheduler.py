@@ -26,13 +26,14 @@ from typing import Any
 from runtime.backoff import Backoff
 from runtime.clock import Clock
 from runtime.ids import Ids
-from runtime.job import AgentJob, JobStatus
+from runtime.job import JobStatus
 from runtime.jobs import decisions
 from runtime.jobs.control import Controls
 from runtime.jobs.desk import ATTEMPTS_MAX, JobDesk
 from runtime.jobs.dispatcher import Dispatcher
 from runtime.jobs.holds import HOLDS
 from runtime.jobs.orphans import orphans
+from runtime.jobs.records import Record, record_of
 from runtime.jobs.rounds import Heard
 from runtime.jobs.seat import Seat
 from runtime.jobs.table import JobTable
@@ -173,22 +174,21 @@ class Scheduler:
             self._desk.service = json.loads(service.body)
         self._desk.holds.load(await self._all(HOLDS, []))
         for status in OPEN:
-            found = [
-                (AgentJob.from_json(document.body), document.revision)
-                for document in await self._all("job", [f"status={status.value}"])
-            ]
-            for job, _ in found:
-                self._jobs.admit(job, self._clock.now_ms())
+            documents = await self._all("job", [f"status={status.value}"])
+            found = [one for one in map(record_of, documents) if one is not None]
+            for record in found:
+                self._jobs.admit(record.job, self._clock.now_ms())
             if status is JobStatus.RUNNING:
                 await self._take_in(found)
 
-    async def _take_in(self, running: list[tuple[AgentJob, int]]) -> None:
+    async def _take_in(self, running: list[Record]) -> None:
         """Queue the jobs anew of which nobody has the run."""
-        lost = await orphans(self._store, [job for job, _ in running])
-        for job, revision in running:
+        lost = await orphans(self._store, [record.job for record in running])
+        for record in running:
+            job = record.job
             if job.id in lost:
                 pending = {"status": JobStatus.PENDING, "reason": None, "not_before_ms": 0}
-                changed, decision = decisions.change(job, revision, **pending)
+                changed, decision = decisions.change(job, record.revision, **pending)
                 if await self._seat.write(decision) is None:  # else its run has just ended
                     self._jobs.ended(job.id)
                     self._jobs.queued(changed)

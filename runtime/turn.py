@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
 from runtime.clock import Clock, iso
+from runtime.errors import NotYoursError
 from runtime.ids import SYSTEM, AgentId, Ids, address, kind_of, split
 from runtime.journal import State, encode
 from runtime.message import BROADCAST_PREFIX, Attachment, Message
@@ -45,6 +46,15 @@ def feed_event(
     return FeedEvent(organization, event, rooms, at_ms, body)
 
 
+RUNTIMES: Final = frozenset(
+    {
+        "agent", "artifact", "asked", "content", "dead_letter", "hold", "idempotency", "key",
+        "kind", "ledger", "occurrence", "repository_head", "schedule", "schedule_revision",
+        "scheduler", "service", "signal", "stats", "suspect",
+    }
+)  # fmt: skip
+"""Collections that only the runtime writes. Of `job` a handler may make a new document, which
+is how jobs are enqueued, and change none."""
 UNANSWERED: Final = ("reply", "reminder")
 
 
@@ -173,6 +183,8 @@ class Turn:
     def put(
         self, collection: str, key: str, body: bytes | None, terms: Mapping[str, str], expect: int
     ) -> None:
+        if collection in RUNTIMES or (collection == "job" and expect != ABSENT):
+            raise NotYoursError(f"the collection `{collection}` is the runtime's")
         pairs = tuple(f"{name}={value}" for name, value in terms.items())
         self.puts.append(Put(collection, key, self.organization, body, pairs, expect))
 

@@ -9,6 +9,7 @@ is wrong here is found by the store: each write names the revision it follows.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -16,6 +17,8 @@ from typing import Final
 from runtime.job import AgentJob, JobStatus
 from runtime.patience import patiently
 from runtime.store.contract import MANY_MAX, Document, Store
+
+logger = logging.getLogger(__name__)
 
 KEPT_MAX: Final = 4_096
 """Records kept; of more, those that were read first are read again when they are needed."""
@@ -34,6 +37,28 @@ class Record:
     """Whose document it is."""
 
 
+def record_of(document: Document) -> Record | None:
+    """The job of a record.
+
+    None: it can't be read, or says that it is another job or of another organization; whoever
+    wrote it can't have it run, and stops nobody else's.
+    """
+    try:
+        job = AgentJob.from_json(document.body)
+        if (job.id, job.organization_id) == (document.key, document.organization):
+            return Record(job, document.revision, document.organization)
+        error = f"it says {job.id} of {job.organization_id}"
+    except ValueError as unreadable:
+        error = str(unreadable)
+    logger.warning(
+        "the record of %s is passed over: %s",
+        document.key,
+        error,
+        extra={"action": "job.unreadable", "job": document.key},
+    )
+    return None
+
+
 class JobRecords:
     """Reads many at once and keeps what can't have changed."""
 
@@ -49,9 +74,9 @@ class JobRecords:
         """Know these jobs, those of them that there are."""
         missing = [id for id in dict.fromkeys(job_ids) if id not in self._kept]
         for document in await self.documents("job", missing):
-            job = AgentJob.from_json(document.body)
-            self._kept[document.key] = Record(job, document.revision, document.organization)
-            self._new.add(document.key)
+            if (record := record_of(document)) is not None:
+                self._kept[document.key] = record
+                self._new.add(document.key)
 
     async def read_anew(self, job_id: str) -> Record | None:
         """What the store says now, whatever was known."""

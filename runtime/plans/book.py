@@ -20,6 +20,7 @@ from runtime.clock import Clock
 from runtime.errors import InvalidScheduleError, StoreError
 from runtime.job import AgentJob
 from runtime.jobs.decisions import Decision
+from runtime.jobs.records import record_of
 from runtime.patience import patiently
 from runtime.plans.logged import decided
 from runtime.plans.table import Entry, PlanTable
@@ -177,7 +178,8 @@ class PlanBook:
         for at in range(0, len(jobs), MANY_MAX):
             keys = jobs[at : at + MANY_MAX]
             for document in await patiently(self._store.get_many, "job", keys):
-                found[document.key] = AgentJob.from_json(document.body)
+                if (record := record_of(document)) is not None:
+                    found[document.key] = record.job
         return found
 
     # Writing

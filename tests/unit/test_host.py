@@ -17,12 +17,7 @@ from runtime.journal import fold
 from runtime.message import Message
 from runtime.store.contract import BATCH_MAX, SNAPSHOT_EVERY
 from runtime.store.memory import MemoryStore
-from runtime.wire import WireModel
 from tests.troupe import LocalTroupe, eventually
-
-
-class Kept(WireModel):
-    text: str
 
 
 class Counter(BaseAgent):
@@ -52,8 +47,6 @@ class Counter(BaseAgent):
             case "fail":
                 self.state.total = -1
                 raise ValueError("no")
-            case "keep":
-                self.put("job", content["key"], Kept(text=content["text"]))
             case "read":
                 return self.state.model_dump()
         return None
@@ -173,18 +166,6 @@ async def test_organizations_never_meet_in_one_agent(troupe) -> None:
     """Two tenants using the same agent id would share its state."""
     assert await troupe.client("acme").ask("counter:a", {"by": 1}, "add") == 1
     assert await troupe.client("other").ask("counter:a", {"by": 1}, "add") == 1
-
-
-async def test_a_handler_can_not_write_another_organizations_document(troupe) -> None:
-    """Whoever knows a key would overwrite another tenant's record, and it would be theirs."""
-    troupe.hosts["host-0"].random = lambda: 0.0
-    acme, beta = troupe.client("acme"), troupe.client("beta")
-    await acme.ask("counter:a", {"key": "job_1", "text": "own"}, "keep")
-    before = await troupe.store.get("job", "job_1")
-    with pytest.raises(DeadLetterError, match="foreign_organization: job/job_1"):
-        await beta.ask("counter:a", {"key": "job_1", "text": "taken"}, "keep")
-    assert await troupe.store.get("job", "job_1") == before
-    assert await beta.ask("counter:a", {"by": 1}, "add") == 1
 
 
 async def test_an_agent_goes_on_where_its_host_died(troupe) -> None:

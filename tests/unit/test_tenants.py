@@ -1,0 +1,142 @@
+"""What a handler writes stays its organization's and its own, and stops nobody else's work."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import AsyncIterator
+
+import pytest
+
+import runtime
+from runtime.agent import ABSENT, BaseAgent
+from runtime.client import Client
+from runtime.errors import DeadLetterError
+from runtime.ids import SCHEDULER_AGENT
+from runtime.job import AgentJob, Job, JobResult
+from runtime.message import Message
+from runtime.store.contract import BATCH_MAX, Commit, Committed, Put
+from runtime.turn import RUNTIMES
+from runtime.wire import WireModel
+from tests.troupe import LocalTroupe, eventually
+
+
+class Kept(WireModel):
+    text: str
+
+
+class Writer(BaseAgent):
+    """Does what it is told."""
+
+    kind = "writer"
+
+    async def receive_message(self, message: Message) -> object:
+        told = message.content
+        match message.message_type:
+            case "put":
+                expect = told.get("expect", -1)
+                self.put(told["collection"], told["key"], Kept(text=told["text"]), expect=expect)
+            case "enqueue":
+                self.enqueue(job(told["id"], told["organization"]))
+            case "run":
+                return await self.execute({}, told["id"])
+        return None
+
+    async def process_task(self, job: Job) -> JobResult:
+        return JobResult(outcome="finished", summary="done")
+
+
+def job(id: str, organization: str) -> AgentJob:
+    return AgentJob.new(
+        id=id, organization_id=organization, agent_type="writer", agent_id="writer:a", now_ms=0
+    )
+
+
+@pytest.fixture
+async def troupe() -> AsyncIterator[LocalTroupe]:
+    troupe = await LocalTroupe({"writer": Writer}).start()
+    troupe.hosts["host-0"].random = lambda: 0.0
+    yield troupe
+    await troupe.stop()
+
+
+async def completed(client: Client, job_id: str) -> None:
+    async def look() -> bool:
+        document = await client.get("job", job_id)
+        return document is not None and AgentJob.from_json(document.body).status == "completed"
+
+    await eventually(look)
+
+
+async def test_a_handler_can_not_write_another_organizations_document(troupe) -> None:
+    """Whoever knows a key would overwrite another tenant's record, and it would be theirs."""
+    acme, beta = troupe.client("acme"), troupe.client("beta")
+    note = {"collection": "note", "key": "n1", "text": "own"}
+    await acme.ask("writer:a", note, "put")
+    before = await troupe.store.get("note", "n1")
+    with pytest.raises(DeadLetterError, match="foreign_organization: note/n1"):
+        await beta.ask("writer:a", {**note, "text": "taken"}, "put")
+    assert await troupe.store.get("note", "n1") == before
+    await beta.ask("writer:a", {**note, "key": "n2"}, "put")
+
+
+@pytest.mark.parametrize("collection", [*sorted(RUNTIMES), "job"])
+async def test_a_handler_can_not_write_what_is_the_runtimes(troupe, collection: str) -> None:
+    """It could make itself a key, stop the scheduler, or keep another's agents from beginning."""
+    with pytest.raises(DeadLetterError, match="runtime's"):
+        what = {"collection": collection, "key": "acme/writer:a", "text": "x"}
+        await troupe.client("beta").ask("writer:b", what, "put")
+    assert await troupe.store.count(collection, "beta") == (collection == "dead_letter")
+
+
+def test_all_that_the_runtime_writes_is_known_as_its_own() -> None:
+    """A collection that comes new would be open to every handler."""
+    found = set()
+    for module in pkgutil.walk_packages(runtime.__path__, "runtime."):
+        if module.name.startswith(("runtime.verify", "runtime.cluster")):
+            continue
+        names = vars(importlib.import_module(module.name))
+        found |= {
+            names[name]
+            for name in ("COLLECTION", "DEAD_LETTERS", "HEADS", "HOLDS", "LEDGER", "OCCURRENCES",
+                         "REVISIONS", "SCHEDULES")
+            if name in names
+        }  # fmt: skip
+    assert len(found) > 10 and found <= RUNTIMES
+
+
+async def test_a_handler_can_not_enqueue_another_organizations_job(troupe) -> None:
+    """A tenant could have its work done by another's agents, with another's limits and money."""
+    with pytest.raises(DeadLetterError, match="job_1 is acme's"):
+        content = {"id": "job_1", "organization": "acme"}
+        await troupe.client("beta").ask("writer:a", content, "enqueue")
+    assert await troupe.store.get("job", "job_1") is None
+
+
+async def test_a_record_that_is_no_job_of_its_organization_stops_nobody(troupe) -> None:
+    """One document that a handler wrote would end the scheduler, or keep it busy, for everybody."""
+    acme, beta = troupe.client("acme"), troupe.client("beta")
+    await beta.ask(
+        "writer:a", {"collection": "job", "key": "job_1", "text": "x", "expect": ABSENT}, "put"
+    )
+    bodies = {
+        "job_2": job("job_2", "acme").to_json(),
+        "job_3": job("job_4", "beta").to_json(),
+        "job_5": b"[]",
+    }
+    terms = ("status=pending",)
+    puts = tuple(Put("job", key, "beta", body, terms) for key, body in bodies.items())
+    [answer] = await troupe.store.commit([Commit("beta", puts=puts)])
+    assert isinstance(answer, Committed)
+    for job_id in ("job_1", *bodies):
+        await beta.send(SCHEDULER_AGENT, {"jobId": job_id}, "job.queued")
+    await acme.ask("writer:a", {"id": "job_6"}, "run")
+    await completed(acme, "job_6")
+    assert troupe.scheduler is not None and troupe.scheduler.status()["queued"] == 0
+    await troupe.kill_scheduler()
+    troupe.start_scheduler()
+    await acme.ask("writer:a", {"id": "job_7"}, "run")
+    await completed(acme, "job_7")
+    ran = await troupe.store.history("acme/writer:a", 0, BATCH_MAX)
+    runs = [one.message_id for one in ran if one.message_id.startswith("run:")]
+    assert [id.split(":")[1] for id in runs] == ["job_6", "job_7"]

@@ -234,10 +234,12 @@ class BaseAgent:
         """Hand a job to the scheduler; its id makes it unique.
 
         Raises:
-            NotYoursError: the job is another organization's.
+            NotYoursError: the job is another organization's, or for the scheduler.
         """
         if job.organization_id != self.context.organization:
             raise NotYoursError(f"{job.id} is {job.organization_id}'s")
+        if job.agent == SCHEDULER_AGENT:
+            raise NotYoursError(f"{job.id} is for the scheduler, which does no jobs")
         self.put("job", job.id, job, job_terms(job), expect=ABSENT)
         self.context.send(
             SCHEDULER_AGENT, {"jobId": job.id}, "job.queued", message_id=f"queued:{job.id}"

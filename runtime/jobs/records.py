@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from runtime.ids import SCHEDULER_AGENT
 from runtime.job import AgentJob, JobStatus
 from runtime.patience import patiently
 from runtime.store.contract import MANY_MAX, Document, Store
@@ -40,14 +41,15 @@ class Record:
 def record_of(document: Document) -> Record | None:
     """The job of a record.
 
-    None: it can't be read, or says that it is another job or of another organization; whoever
-    wrote it can't have it run, and stops nobody else's.
+    None: it can't be read, says that it is another job or of another organization, or is for the
+    scheduler, which does none; whoever wrote it can't have it run, and stops nobody else's.
     """
     try:
         job = AgentJob.from_json(document.body)
-        if (job.id, job.organization_id) == (document.key, document.organization):
+        said = (job.id, job.organization_id)
+        if said == (document.key, document.organization) and job.agent != SCHEDULER_AGENT:
             return Record(job, document.revision, document.organization)
-        error = f"it says {job.id} of {job.organization_id}"
+        error = f"it says {job.id} of {job.organization_id} for {job.agent}"
     except ValueError as unreadable:
         error = str(unreadable)
     logger.warning(

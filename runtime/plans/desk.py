@@ -23,7 +23,7 @@ from msgspec.structs import replace
 from pydantic import ValidationError
 
 from runtime.errors import InvalidScheduleError, TroupeError
-from runtime.ids import Ids, agent_id, split
+from runtime.ids import SCHEDULER_AGENT, Ids, agent_id, split
 from runtime.job import JobStatus
 from runtime.jobs.decisions import Decision, refuse
 from runtime.message import Message
@@ -119,6 +119,8 @@ class PlanDesk:
     async def _set(self, organization: str, stored: StoredMessage, message: Message) -> Answer:
         content = message.content
         agent, now_ms = agent_id(content["agentId"]), self._planner.clock.now_ms()
+        if agent == SCHEDULER_AGENT:
+            return _refused("invalid_schedule", "agentId: the scheduler does no jobs")
         try:
             body = ScheduleBody.model_validate(content["schedule"])
             spec = spec_of(body, agent, now_ms)

@@ -37,7 +37,7 @@ class Writer(BaseAgent):
                 expect = told.get("expect", -1)
                 self.put(told["collection"], told["key"], Kept(text=told["text"]), expect=expect)
             case "enqueue":
-                self.enqueue(job(told["id"], told["organization"]))
+                self.enqueue(job(told["id"], told["organization"], told.get("for", "writer:a")))
             case "run":
                 return await self.execute({}, told["id"])
         return None
@@ -46,9 +46,9 @@ class Writer(BaseAgent):
         return JobResult(outcome="finished", summary="done")
 
 
-def job(id: str, organization: str) -> AgentJob:
+def job(id: str, organization: str, agent: str = "writer:a") -> AgentJob:
     return AgentJob.new(
-        id=id, organization_id=organization, agent_type="writer", agent_id="writer:a", now_ms=0
+        id=id, organization_id=organization, agent_type="writer", agent_id=agent, now_ms=0
     )
 
 
@@ -113,6 +113,17 @@ async def test_a_handler_can_not_enqueue_another_organizations_job(troupe) -> No
     assert await troupe.store.get("job", "job_1") is None
 
 
+async def test_nobody_can_have_the_scheduler_do_a_job(troupe) -> None:
+    """Nothing would ever end it, and an organization each would take all slots from everybody."""
+    beta = troupe.client("beta")
+    with pytest.raises(DeadLetterError, match="does no jobs"):
+        content = {"id": "job_1", "organization": "beta", "for": SCHEDULER_AGENT}
+        await beta.ask("writer:a", content, "enqueue")
+    what = {"agentId": SCHEDULER_AGENT, "schedule": {"cron": "* * * * *"}}
+    answer = await beta.ask(SCHEDULER_AGENT, what, "schedule.set")
+    assert (answer["ok"], answer["code"]) == (False, "invalid_schedule")
+
+
 async def test_a_record_that_is_no_job_of_its_organization_stops_nobody(troupe) -> None:
     """One document that a handler wrote would end the scheduler, or keep it busy, for everybody."""
     acme, beta = troupe.client("acme"), troupe.client("beta")
@@ -123,6 +134,7 @@ async def test_a_record_that_is_no_job_of_its_organization_stops_nobody(troupe) 
         "job_2": job("job_2", "acme").to_json(),
         "job_3": job("job_4", "beta").to_json(),
         "job_5": b"[]",
+        "job_8": job("job_8", "beta", SCHEDULER_AGENT).to_json(),
     }
     terms = ("status=pending",)
     puts = tuple(Put("job", key, "beta", body, terms) for key, body in bodies.items())

@@ -20,6 +20,8 @@ from runtime.console.app import create_app
 from runtime.ids import Ids
 
 AGENTS = "actors.department:agents"
+KINDS = frozenset({"issue", "triage", "code", "research", "review", "delivery"})
+"""Of what that makes; named here, because a replica need not load it."""
 
 
 def build() -> Any:
@@ -29,7 +31,8 @@ def build() -> Any:
         http.stand_alone(settings)
     logs.configure(settings.log_level)
     clock = SystemClock()
-    return create_app(stores.client(settings), clock, Ids(clock), routers=routers(os.environ))
+    routes = routers(os.environ)
+    return create_app(stores.client(settings), clock, Ids(clock), routes, kinds=KINDS)
 
 
 app: Any = http.deployment(build, AGENTS).bind()

@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Mapping
+from typing import Final
 
 import msgspec
 
@@ -21,6 +22,7 @@ from runtime.ids import SYSTEM, AgentId, kind_of
 from runtime.patience import patiently
 from runtime.store.contract import Commit, Put, Store
 
+COLLECTION: Final = "kind"
 Factory = Callable[[AgentId], BaseAgent]
 
 
@@ -51,7 +53,7 @@ class Kinds:
         return factory(agent_id)
 
     async def _imported(self, kind: str) -> Factory:
-        document = await patiently(self._store.get, "kind", kind)
+        document = await patiently(self._store.get, COLLECTION, kind)
         if document is None:
             raise UnknownAgentKindError(kind)
         record = msgspec.json.decode(document.body, type=KindRecord)
@@ -65,8 +67,13 @@ class Kinds:
         return found
 
 
+async def is_hosted(store: Store, kind: str) -> bool:
+    """Whether somebody has given the running hosts a class for a kind."""
+    return await store.get(COLLECTION, kind) is not None
+
+
 def kind_commit(agent_class: type[BaseAgent], path: str | None) -> Commit:
     """The commit that makes a class known to every host, durably."""
     record = KindRecord(agent_class.__module__, agent_class.__name__, path)
     body = msgspec.json.encode(record)
-    return Commit(SYSTEM, puts=(Put("kind", agent_class.kind, SYSTEM, body),))
+    return Commit(SYSTEM, puts=(Put(COLLECTION, agent_class.kind, SYSTEM, body),))

@@ -310,4 +310,7 @@ def _answer(session: Session, view: dict[str, Any]) -> None:
         return session.out.result(view)
     if "agentId" not in view:
         return session.out.say("It is accepted, and not answered yet.")
-    return say_schedule(session.out, view)
+    say_schedule(session.out, view)
+    if warning := view.get("warning"):
+        session.out.remark(f"Note: {warning}")
+    return None

@@ -126,13 +126,19 @@ def create_app(
     ids: Ids,
     routers: Sequence[APIRouter] = (),
     settings: ConsoleSettings | None = None,
+    kinds: frozenset[str] | None = None,
 ) -> FastAPI:
-    """The application over a store, with the routes of the domain given by `routers`."""
+    """The application over a store, with the routes of the domain given by `routers`.
+
+    Args:
+        kinds: which agents the deployment's hosts make by themselves, to say of others
+            that nobody has given a class for them; None: nothing is said.
+    """
     settings = settings or ConsoleSettings()
     bounded = DeadlineStore(store, settings.store_wait_s)
     keys = Keys(bounded, clock)
     gauge = Gauge(bounded, clock)
-    console = Console(bounded, clock, ids, keys, FeedHub(bounded), gauge, settings)
+    console = Console(bounded, clock, ids, keys, FeedHub(bounded), gauge, settings, kinds=kinds)
     app = _Application(
         title="Troupe",
         version=VERSION,

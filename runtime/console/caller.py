@@ -52,6 +52,8 @@ class Console:
     gauge: Gauge
     settings: ConsoleSettings
     meter: Meter = field(default_factory=Meter)
+    kinds: frozenset[str] | None = None
+    """Kinds of agents that hosts make by themselves; None: not known here."""
 
 
 @dataclass(frozen=True)

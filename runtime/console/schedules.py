@@ -20,7 +20,8 @@ from runtime.console.command import CommandAnswer, Why, WhyBody, command, done
 from runtime.console.once import Idempotent, Once
 from runtime.console.paging import Page, PageQuery, list_page, page
 from runtime.console.problems import ProblemError, not_as_it_must_be
-from runtime.ids import split
+from runtime.ids import kind_of, split
+from runtime.kinds import is_hosted
 from runtime.schedule.record import (
     DEFAULT_NAME,
     SCHEDULES,
@@ -38,6 +39,10 @@ from runtime.schedule.view import (
 from runtime.wire import WireModel
 
 router = APIRouter(prefix="/api", tags=["schedules"])
+NO_CLASS: Final = (
+    "Nobody has given the hosts a class for agents of the kind `{kind}`: runs will fail until "
+    "somebody does, from Python with connect().host(...)."
+)
 _PATH: Final = "/agents/{agent_id}/schedule"
 _Name = Annotated[str, Query(pattern=NAME, description="Which of the agent's schedules.")]
 
@@ -103,7 +108,11 @@ async def get_schedule(agent_id: AgentKey, caller: Viewer, name: _Name = DEFAULT
 async def set_schedule(
     agent_id: AgentKey, body: ScheduleBody, caller: Operator, once: Idempotent
 ) -> Response:
-    return await _set(caller, once, agent_id, body, None)
+    kind = kind_of(_agent(caller, agent_id))
+    known = caller.console.kinds
+    if known is None or kind in known or await is_hosted(caller.console.store, kind):
+        return await _set(caller, once, agent_id, body, None)
+    return await _set(caller, once, agent_id, body, None, NO_CLASS.format(kind=kind))
 
 
 @router.patch(
@@ -143,7 +152,12 @@ def merge(before: ScheduleBody, changes: dict[str, Any]) -> ScheduleBody:
 
 
 async def _set(
-    caller: Caller, once: Once, agent_id: str, body: ScheduleBody, revision: int | None
+    caller: Caller,
+    once: Once,
+    agent_id: str,
+    body: ScheduleBody,
+    revision: int | None,
+    warning: str | None = None,
 ) -> Response:
     agent = _agent(caller, agent_id)
     try:
@@ -160,7 +174,7 @@ async def _set(
     answer = await command(caller, once, "schedule.set", content)
     if answer is None:
         return done(None)
-    view = _answer(caller, await _record(caller, agent_id, body.name))
+    view = _answer(caller, await _record(caller, agent_id, body.name), warning)
     view.status_code = 201 if answer.get("created") else 200
     return view
 
@@ -254,8 +268,10 @@ async def _record(caller: Caller, agent_id: str, name: str) -> Schedule:
     return decode_schedule((await caller.own(SCHEDULES, key)).body)
 
 
-def _answer(caller: Caller, record: Schedule) -> Response:
+def _answer(caller: Caller, record: Schedule, warning: str | None = None) -> Response:
     view = schedule_view(record, caller.console.clock.now_ms())
+    if warning:
+        view = view.model_copy(update={"warning": warning})
     return Response(view.to_json(), media_type="application/json")
 
 

@@ -77,6 +77,8 @@ class ScheduleView(WireModel):
     changed_by: str
     reason: str | None = None
     """Why it was changed, paused or resumed last."""
+    warning: str | None = None
+    """What whoever has just set it should know."""
 
 
 class OccurrenceView(WireModel):

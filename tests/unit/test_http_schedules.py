@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 
+from actors.department import kinds_with
+from actors.services import Services
+from actors.settings import DepartmentSettings
+from runtime.console.caller import Console
 from runtime.console.settings import ConsoleSettings
+from runtime.ids import SYSTEM
 from runtime.keys import Role
+from runtime.store.contract import Commit, Committed, Put
 from tests.http import HttpTroupe
 from tests.troupe import LocalTroupe
 
@@ -81,6 +90,31 @@ async def test_a_body_says_when_exactly_once(ann: httpx2.AsyncClient) -> None:
     """Two answers to one question."""
     for body in ({}, {"cron": "0 9 * * *", "interval": "PT5M"}, {"cron": "0 9 * * *", "x": 1}):
         assert (await ann.post(URL, json=body)).status_code == 422
+
+
+async def test_a_kind_that_nobody_hosts_is_set_with_a_warning(ann: httpx2.AsyncClient) -> None:
+    """The first to tell of a slip in an agent's name would be the failed run, at night."""
+    body = {"cron": "0 9 * * *"}
+    app: Any = ann._transport.app  # type: ignore[attr-defined]
+    console: Console = app.state.console
+    assert "warning" not in (await ann.post(URL, json=body)).json()
+    app.state.console = replace(console, kinds=frozenset({"review"}))
+    warned = await ann.post("/api/agents/revue:a/schedule", json=body)
+    assert warned.status_code == 201
+    assert "`revue`" in warned.json()["warning"]
+    assert "warning" not in (await ann.post("/api/agents/review:a/schedule", json=body)).json()
+    put = Put("kind", "revue", SYSTEM, b"{}")
+    assert isinstance((await console.store.commit([Commit(SYSTEM, puts=(put,))]))[0], Committed)
+    again = await ann.post("/api/agents/revue:a/schedule", json=body)
+    assert (again.status_code, again.json().get("warning")) == (200, None)
+
+
+def test_the_kinds_that_replicas_know_are_those_that_hosts_make() -> None:
+    """An agent of the department would be warned of."""
+    made = kinds_with(Services(DepartmentSettings.from_env({})))
+    root = Path(__file__).resolve().parents[2]
+    named = (root / "serve_app.py").read_text().partition("KINDS = frozenset({")[2].partition("}")
+    assert set(made) == set(re.findall(r'"(\w+)"', named[0]))
 
 
 async def test_parts_of_a_schedule_are_changed(ann: httpx2.AsyncClient) -> None:

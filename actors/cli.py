@@ -24,6 +24,7 @@ from actors.commands.keys import keys
 from actors.commands.lifecycle import down, status, up
 from actors.commands.purge import purge
 from actors.commands.review import review
+from actors.commands.scheduler import scheduler
 from actors.commands.schedules import schedule
 from actors.commands.submit import submit
 from actors.commands.verify import verify
@@ -63,8 +64,8 @@ def main() -> None:
 
 
 for command in (
-    up, down, status, submit, watch, issues, jobs, agents, review, schedule, cancel, explain, keys,
-    backup, restore, export, purge, verify, chaos, demo,
+    up, down, status, submit, watch, issues, jobs, agents, review, schedule, scheduler, cancel,
+    explain, keys, backup, restore, export, purge, verify, chaos, demo,
 ):  # fmt: skip
     main.add_command(command)
 

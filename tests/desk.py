@@ -26,6 +26,7 @@ from runtime.cluster.settings import DataDir, State
 from runtime.console.app import create_app
 from runtime.console.settings import ConsoleSettings
 from runtime.errors import JobFailedError, JobWaiting
+from runtime.ids import HOME
 from runtime.job import Job, JobResult
 from runtime.keys import Keys, Role
 from runtime.message import Message
@@ -129,6 +130,8 @@ class Desk:
     url: str
     token: str
     viewer: str
+    root: str
+    """An admin of `default`."""
 
     @property
     def env(self) -> dict[str, str]:
@@ -158,8 +161,10 @@ def desk(root: Path, data: Path | None = None) -> Iterator[Desk]:
         )
         await troupe.start()
         keys = Keys(troupe.store, troupe.clock)
-        for role, name in ((Role.ADMIN, "ann"), (Role.VIEWER, "guest")):
-            tokens.append((await keys.create("acme", role, name))[0])
+        for organization, role, name in (
+            ("acme", Role.ADMIN, "ann"), ("acme", Role.VIEWER, "guest"), (HOME, Role.ADMIN, "root"),
+        ):  # fmt: skip
+            tokens.append((await keys.create(organization, role, name))[0])
         server = StoreServer(troupe.store, DataDir(data).socket) if data else None
         if server:
             await server.start()

@@ -14,7 +14,7 @@ from actors.commands.base import Session, TroupeCommand
 from actors.commands.deployment import deployment, environment, slips
 from actors.commands.output import Output, status_text
 from actors.commands.settings import CommandSettings
-from actors.commands.words import moment
+from actors.commands.words import scheduler_state
 from runtime.cluster import Running, running
 from runtime.cluster import down as stop
 from runtime.cluster import up as start
@@ -24,7 +24,6 @@ SCRIPTED_NOTICE: Final = (
     "No model is configured: the scripted one answers, and only for the shipped sample.\n"
     "Everything else waits until there is a model: ANTHROPIC_API_KEY=... or ANTHROPIC_BASE_URL=..."
 )
-COUNTS: Final = ("running", "queued", "waiting", "paused")
 PORT_MAX: Final = 65_535
 HOSTS_MAX: Final = 64
 
@@ -194,22 +193,7 @@ def _say_health(
             ("at", url),
             ("store", f"{store['backend']}, survives {store['durability']}" if store else None),
             ("commits", f"{store['commits']}, {sum(refused.values())} refused" if store else None),
-            ("scheduler", _told(scheduler)),
+            ("scheduler", scheduler_state(scheduler)),
             ("to review", f"{reviews}   (troupe review)" if reviews else "nothing"),
         ]
     )
-
-
-def _told(scheduler: Mapping[str, Any]) -> str:
-    counts = ", ".join(f"{scheduler[name]} {name}" for name in COUNTS if name in scheduler)
-    draining = ", draining" if scheduler.get("draining") else ""
-    told = f"{scheduler['state']}{draining}{_by(scheduler)}, jobs: {counts}"
-    return f"{told} (at most {scheduler['maxConcurrent']})"
-
-
-def _by(scheduler: Mapping[str, Any]) -> str:
-    """Who has paused it, when and why."""
-    if scheduler["state"] != "PAUSED":
-        return ""
-    why = f" ({scheduler['reason']})" if scheduler.get("reason") else ""
-    return f" by {scheduler['changedBy']} {moment(scheduler['changedAt'])}{why}"

@@ -98,7 +98,7 @@ def say_schedule(out: Output, view: Mapping[str, Any]) -> None:
             ("last job", view.get("lastJobId")),
             ("last outcome", view.get("lastOutcome")),
             ("running", ", ".join(view["running"])),
-            ("waiting", ", ".join(view["waiting"])),
+            ("waiting", ", ".join(moment(due) for due in view["waiting"])),
             ("runs", f"{plural(view['runs'], 'run')}, {view['failures']} failed in a row"),
             ("changed", f"{moment(view['updatedAt'])} by {view['changedBy']}"),
             ("why", view.get("reason")),

@@ -65,7 +65,7 @@ REASONS: Final[Mapping[str, tuple[str, str | None]]] = {
     "error": ("every attempt failed", "Try again with: troupe jobs retry {job}"),
     "scheduler_paused": (
         "the scheduler as a whole is paused, so no job starts",
-        "Let it go on with: POST /api/scheduler/resume  (an admin of `default`)",
+        "Let it go on with: troupe scheduler resume  (an admin of `default`)",
     ),
     "agent_failed_twice": (
         "two jobs of its agent in a row have failed, so the agent gets no more",
@@ -82,6 +82,7 @@ _BUDGETS: Final = {
     "budget_cost": "TROUPE_COST_USD_MAX",
     "budget_wall": "TROUPE_WALL_S",
 }
+COUNTS: Final = ("running", "queued", "waiting", "paused")
 MINUTE_S: Final = 60
 HOUR_S: Final = 3_600
 DAY_S: Final = 86_400
@@ -176,6 +177,17 @@ def cost(record: Mapping[str, Any]) -> str:
     tokens = record.get("tokens")
     amount = dollars(float(record.get("costUsd") or 0))
     return f"{amount}, {tokens:,} tokens" if tokens else amount
+
+
+def scheduler_state(status: Mapping[str, Any]) -> str:
+    """The scheduler's state in a line: who has stopped it and why, and how many jobs there are."""
+    counts = ", ".join(f"{status[name]} {name}" for name in COUNTS if name in status)
+    by = ""
+    if status["state"] == "PAUSED":
+        why = f": {status['reason']}" if status.get("reason") else ""
+        verb = "drained" if status.get("draining") else "paused"
+        by = f", {verb} by {status['changedBy']} {moment(status['changedAt'])}{why}"
+    return f"{status['state']}{by}; jobs: {counts} (at most {status['maxConcurrent']})"
 
 
 def first_line(text: str) -> str:

@@ -142,3 +142,24 @@ def test_why_a_job_waits_for_its_agent_is_said_and_what_to_do(here: Desk) -> Non
     assert agent in troupe("jobs", "list")
     assert "resume is accepted" in troupe("agents", "resume", agent, "--reason", "mended")
     assert "what to do" not in troupe("agents", "show", agent)
+
+
+def test_the_scheduler_as_a_whole_is_stopped_and_goes_on(here: Desk) -> None:
+    """The one thing an operator needs in a hurry would need curl."""
+
+    def scheduler(*args: str, code: int = 0, token: str = "") -> str:
+        env = here.env | {"TROUPE_TOKEN": token or here.root}
+        result = CliRunner().invoke(main, ["scheduler", *args], env=env, catch_exceptions=False)
+        assert result.exit_code == code, result.output
+        return result.stdout or result.stderr
+
+    said = scheduler("pause", "--reason", "release 7")
+    assert re.match(r"PAUSED, paused by root 20.*: release 7; jobs: \d+ running", said)
+    assert "PAUSED, drained by root" in scheduler("drain")
+    assert json.loads(scheduler("--json"))["draining"]
+    typed(here, "set", "review:acme.waits", "--event", "never")
+    job = json.loads(typed(here, "trigger", "review:acme.waits", "--json"))["jobId"]
+    shown = CliRunner().invoke(main, ["jobs", "show", job], env=here.env).stdout
+    assert "troupe scheduler resume" in shown
+    assert "not_yours" in scheduler("resume", "--json", code=4, token=here.token)
+    assert "by root" not in scheduler("resume", "--reason", "done")

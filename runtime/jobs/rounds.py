@@ -32,6 +32,8 @@ ENDS_MAX: Final = 20
 while the next are decided on. With all at once, hosts, store and scheduler would work in turns."""
 OVER: Final = frozenset({"completed", "cancelled"})
 """Ends of a run after which nothing is left to decide."""
+OUTCOMES: Final = (*OVER, "failed", "waiting", "paused")
+"""All ends of a run; what is compared with them need not be a text."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +67,14 @@ class Heard:
             message = Message.from_json(stored.body)
         except InvalidMessageError as error:
             return cls(stored, None, str(error), None, False)
-        content = message.content if isinstance(message.content, dict) else {}
-        job_id = content.get("jobId")
-        over = message.message_type == ENDED and content.get("outcome") in OVER
-        return cls(stored, message, "", job_id if isinstance(job_id, str) else None, over)
+        content = {} if message.content is None else message.content
+        if not isinstance(content, dict):
+            return cls(stored, None, "its content is no object", None, False)
+        job_id, ends = content.get("jobId"), message.message_type == ENDED
+        about = job_id if isinstance(job_id, str) else None
+        if ends and (about is None or content.get("outcome") not in OUTCOMES):
+            return cls(stored, None, "it names no job, or no end of a run", None, False)
+        return cls(stored, message, "", about, ends and content["outcome"] in OVER)
 
 
 @dataclass(frozen=True)

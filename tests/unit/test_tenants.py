@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import pkgutil
 from collections.abc import AsyncIterator
@@ -12,13 +13,34 @@ import runtime
 from runtime.agent import ABSENT, BaseAgent
 from runtime.client import Client
 from runtime.errors import DeadLetterError
-from runtime.ids import SCHEDULER_AGENT
+from runtime.ids import SCHEDULER, SCHEDULER_AGENT
 from runtime.job import AgentJob, Job, JobResult
 from runtime.message import Message
 from runtime.store.contract import BATCH_MAX, Commit, Committed, Put
 from runtime.turn import RUNTIMES
 from runtime.wire import WireModel
 from tests.troupe import LocalTroupe, eventually
+
+TYPES = (
+    "job.queued", "job.ready", "job.signal", "job.cancel", "job.pause", "job.resume", "job.retry",
+    "job.ended", "job.run", "schedule.set", "schedule.delete", "schedule.pause", "schedule.resume",
+    "schedule.trigger", "schedule.event", "scheduler.pause", "scheduler.status", "agent.pause",
+    "agent.resume", "scheduler.", "schedule.", "reply", "no.such",
+)  # fmt: skip
+ENDS = {"jobId": "job_1", "outcome": "completed", "agentType": "writer"}
+STRANGE = (
+    None, [], "x", 5, {}, {"jobId": None}, {"jobId": []}, {"jobId": {}}, {"jobId": "job_1"},
+    {"jobId": "a\0b"}, {"jobId": "x" * 5_000}, {"jobId": "nobody's"},
+    {**ENDS, "outcome": ["x"]}, {**ENDS, "outcome": {}}, {**ENDS, "outcome": "strange"},
+    {**ENDS, "agentType": None, "tookMs": "x"}, {**ENDS, "jobId": [1]},
+    {**ENDS, "outcome": "waiting", "resumeAtMs": "x"}, {**ENDS, "outcome": "failed", "error": {}},
+    {"jobId": "job_1", "letter": 5, "payload": 5, "newId": 5}, {"agentId": 5}, {"agentId": "no"},
+    {"agentId": "writer:z", "schedule": 5}, {"agentId": "writer:z", "schedule": {"cron": 5}},
+    {"agentId": "writer:z", "name": []}, {"agentId": "writer:z", "reason": 5, "by": []},
+    {"event": []}, {"event": "push", "repository": [], "branch": {}, "commit": []},
+    {"event": "push", "repository": {"a": 1}, "commit": "c"}, {"by": 5, "reason": []},
+)  # fmt: skip
+"""What an author's mistake, or worse, may say to the scheduler."""
 
 
 class Kept(WireModel):
@@ -39,10 +61,16 @@ class Writer(BaseAgent):
             case "enqueue":
                 self.enqueue(job(told["id"], told["organization"], told.get("for", "writer:a")))
             case "run":
-                return await self.execute({}, told["id"])
+                return await self.execute({"goes_on": told.get("goes_on", True)}, told["id"])
+            case "say":
+                for message_type in TYPES:
+                    for content in STRANGE:
+                        self.context.send(SCHEDULER_AGENT, content, message_type)
         return None
 
     async def process_task(self, job: Job) -> JobResult:
+        if not job.record.payload["goes_on"]:
+            await asyncio.Event().wait()
         return JobResult(outcome="finished", summary="done")
 
 
@@ -152,3 +180,18 @@ async def test_a_record_that_is_no_job_of_its_organization_stops_nobody(troupe) 
     ran = await troupe.store.history("acme/writer:a", 0, BATCH_MAX)
     runs = [one.message_id for one in ran if one.message_id.startswith("run:")]
     assert [id.split(":")[1] for id in runs] == ["job_6", "job_7"]
+
+
+async def test_nothing_that_is_said_to_the_scheduler_ends_it(troupe) -> None:
+    """One message of one agent would stop everybody's work, and again after each restart."""
+    acme, beta = troupe.client("acme"), troupe.client("beta")
+    await beta.ask("writer:a", {"id": "job_1", "goes_on": False}, "run")
+    await beta.ask("writer:a", {}, "say")
+    await acme.ask("writer:a", {"id": "job_2"}, "run")
+    await completed(acme, "job_2")
+    assert troupe._scheduler is not None and not troupe._scheduler.done()
+
+    async def heard() -> bool:
+        return await troupe.store.inbox(SCHEDULER, 0, 1) == []
+
+    await eventually(heard)

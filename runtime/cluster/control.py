@@ -72,7 +72,7 @@ def up(
     starting is waited for.
 
     Raises:
-        ClusterError: it did not come up; the sentence has the end of the log.
+        ClusterError: it did not come up; the sentence says why, or has the end of the log.
     """
     directory = settings.directory
     already = running(directory.root)
@@ -111,12 +111,16 @@ def _await_ready(
     deadline = time.monotonic() + UP_WAIT_S
     while time.monotonic() < deadline:
         state = State.read(directory.state)
+        failed = state is not None and state.phase == "failed"
         if state is not None and state.message != said:
             said = state.message
-            on_progress(said)
+            if not failed:
+                on_progress(said)
         if state is not None and state.phase == "ready":
             return _running(directory.root, state)
         ended = process.poll() is not None if process else not is_held(directory.lock)
+        if ended and state is not None and failed and state.told:
+            raise ClusterError(said)
         if ended:
             raise ClusterError(said or "the supervisor ended", _log_tail(directory))
         time.sleep(POLL_S)

@@ -299,6 +299,8 @@ class State:
     ray_address: str = ""
     model_provider: str = "none"
     companions: dict[str, str] = field(default_factory=dict)
+    told: bool = False
+    """Of `failed`: the message says all there is to know, and no log says more."""
 
     def write(self, path: Path) -> None:
         """Replace the file in one step, so that a reader never sees a half."""

@@ -27,7 +27,7 @@ from typing import Any, NoReturn
 
 from runtime import logs
 from runtime.cluster.operator import ensure_admin_key
-from runtime.cluster.port import Port
+from runtime.cluster.port import Port, PortTakenError
 from runtime.cluster.processes import end_all, held
 from runtime.cluster.settings import (
     MARKER,
@@ -58,6 +58,10 @@ RAY_ENVIRONMENT = {
     "RAY_metric_cardinality_level": "recommended",
     "RAY_DEDUP_LOGS": "0",
 }
+
+
+class StoreOutError(ClusterError):
+    """The store can't be used as it is."""
 
 
 class Supervisor:
@@ -94,7 +98,9 @@ class Supervisor:
         except Exception as error:  # the end of the process: whoever waits for it is told why
             logger.exception("the supervisor gives up")
             phase = "starting" if self.restarts else "failed"
-            self._say(phase, f"{type(error).__name__}: {error}")
+            self._state.told = isinstance(error, (PortTakenError, StoreOutError))
+            name = "" if self._state.told else f"{type(error).__name__}: "
+            self._say(phase, f"{name}{error}")
             raise
         finally:
             await self._stop()
@@ -126,7 +132,7 @@ class Supervisor:
         try:
             await store.health()
         except StoreError as error:
-            raise ClusterError(str(error)) from error
+            raise StoreOutError(str(error)) from error
         finally:
             await store.close()
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import subprocess
+import sys
 
 import pytest
 
+from runtime.cluster.control import _await_ready
 from runtime.cluster.port import ADDRESS, Port, PortTakenError, answered
+from runtime.cluster.settings import ClusterError, DataDir, State
 from runtime.verify.chaos.ports import free_port
 from tests.troupe import soon
 
@@ -97,3 +101,18 @@ def test_a_port_that_is_taken_is_named(number, tmp_path):
         taken.listen()
         with pytest.raises(PortTakenError, match=str(number)):
             Port(number, tmp_path / "port.sock").open()
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_what_says_all_there_is_comes_without_the_log(tmp_path, told):
+    """Whoever has taken a port would be told so by a stack trace."""
+    directory, said = DataDir(tmp_path), []
+    directory.logs.mkdir()
+    (directory.logs / "supervisor.log").write_text("Traceback (most recent call last):")
+    State("failed", "the port is taken", 1, "", told=told).write(directory.state)
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    with pytest.raises(ClusterError, match="the port is taken") as raised:
+        _await_ready(directory, ended, said.append)
+    assert ("Traceback" in str(raised.value)) is not told
+    assert said == []

@@ -47,7 +47,8 @@ def _told(error: RefusedError, agent: str, name: str, texts: Mapping[str, str]) 
     if problem.get("status") == NOT_FOUND:
         sentence = f"{agent} has no schedule `{name}`."
         return RefusedError(sentence, "Those there are: troupe schedule list", problem)
-    if problem.get("code") == "executing":
+    pausing = str(problem.get("instance")).endswith("/pause")
+    if problem.get("code") == "executing" and pausing:
         hint = f"Pause it after that run: troupe schedule pause {agent}{named} --drain"
         return RefusedError(error.message, hint, problem)
     if problem.get("status") != UNPROCESSABLE:

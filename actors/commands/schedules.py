@@ -76,7 +76,11 @@ def _path(agent: str, name: str, verb: str = "") -> str:
     type=click.Choice(["debian"]),
     help="How day fields are meant on which crons differ.",
 )
-@click.option("--priority", type=click.Choice(["LOW", "NORMAL", "HIGH", "CRITICAL"]))
+@click.option(
+    "--priority",
+    type=click.Choice(["LOW", "NORMAL", "HIGH", "CRITICAL"], case_sensitive=False),
+    help="Of its jobs [NORMAL].",
+)
 @click.option("--start", metavar="ISO", help="Nothing is due before.")
 @click.option("--end", metavar="ISO", help="Nothing is due after.")
 @click.option("--jitter", "jitter_s", type=int, metavar="S", help="Start up to so much later.")

@@ -163,3 +163,19 @@ def test_the_scheduler_as_a_whole_is_stopped_and_goes_on(here: Desk) -> None:
     assert "troupe scheduler resume" in shown
     assert "not_yours" in scheduler("resume", "--json", code=4, token=here.token)
     assert "by root" not in scheduler("resume", "--reason", "done")
+
+
+def test_a_run_under_way_is_told_with_what_can_be_done(here: Desk) -> None:
+    """The refusal would name a field of JSON, or the way out of another refusal."""
+    agent = "code:acme.endless"
+    payload = json.dumps({"issue": {"title": "endless"}})
+    typed(here, "set", agent, "--event", "never", "--payload", payload, "--priority", "high")
+    job = json.loads(typed(here, "trigger", agent, "--json"))["jobId"]
+    while json.loads(typed(here, "show", agent, "--json"))["status"] != "executing" or (
+        CliRunner().invoke(main, ["jobs", "show", job], env=here.env).stdout.count("running") == 0
+    ):
+        pass
+    assert f"troupe schedule pause {agent} --drain" in typed(here, "pause", agent, code=4)
+    assert "--drain" not in typed(here, "trigger", agent, code=4)
+    assert "paused" in typed(here, "pause", agent, "--drain")
+    CliRunner().invoke(main, ["cancel", job], env=here.env)

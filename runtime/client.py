@@ -18,7 +18,7 @@ from typing import Any
 from runtime.clock import Clock, iso
 from runtime.errors import DeadLetterError, TroupeError
 from runtime.group import why_refused
-from runtime.ids import Ids, address
+from runtime.ids import Ids, address, content_key
 from runtime.message import Message
 from runtime.store.contract import (
     ABSENT,
@@ -215,11 +215,6 @@ class Client:
         """The bytes stored under a SHA-256 by this organization."""
         document = await self.get("content", content_key(self.organization, digest))
         return document.body if document else None
-
-
-def content_key(organization: str, digest: str) -> str:
-    """Content is kept once an organization, so that a hash never opens another's."""
-    return f"{organization}/{digest}"
 
 
 def expect_absent(

@@ -71,6 +71,11 @@ def address(organization: str, agent: str) -> Address:
     return Address(f"{organization_id(organization)}/{agent_id(agent)}")
 
 
+def content_key(organization: str, digest: str) -> str:
+    """Where bytes are kept: once an organization, so that a hash never opens another's."""
+    return f"{organization}/{digest}"
+
+
 def split(where: str) -> tuple[str, AgentId]:
     """(organization, agent id) of an address."""
     organization, _, agent = where.partition("/")

@@ -129,7 +129,6 @@ def _decided(
 
 
 async def _write(caller: Caller, once: Once, decided: Review, revision: int) -> None:
-    terms = {"status": decided.status, "issue": decided.issue_id}
     content = {
         "reviewId": decided.id,
         "approved": decided.status == "approved",
@@ -143,7 +142,7 @@ async def _write(caller: Caller, once: Once, decided: Review, revision: int) -> 
         "review.decided",
         message_id=f"decided:{decided.id}",
         writes=[
-            Write("review", decided.id, decided.to_json(), terms, revision),
+            Write("review", decided.id, decided.to_json(), decided.terms(), revision),
             *once.writes(caller, {"answer": decided.to_wire()}),
         ],
     )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from runtime.clock import iso
 from runtime.errors import JobCancelled, JobPaused, NondeterminismError, StateChangedInTaskError
+from runtime.ids import content_key
 from runtime.job import (
     LOGS_MAX,
     AgentJob,
@@ -127,7 +128,7 @@ class JobWork(JobWriter):
         terms = (f"job={self._record.id}",)
         await self._commit(
             puts=(
-                Put("content", f"{organization}/{digest}", organization, content),
+                Put("content", content_key(organization, digest), organization, content),
                 Put("artifact", artifact.id, organization, artifact.to_json(), terms),
             )
         )
@@ -135,7 +136,7 @@ class JobWork(JobWriter):
 
     async def read_artifact(self, sha256: str) -> bytes | None:
         store, organization = self._activation.host.store, self._activation.organization
-        document = await patiently(store.get, "content", f"{organization}/{sha256}")
+        document = await patiently(store.get, "content", content_key(organization, sha256))
         return document.body if document is not None else None
 
     async def publish(self, event: str, data: dict[str, Any]) -> None:

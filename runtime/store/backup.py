@@ -11,13 +11,14 @@ two can't be parted.  Putting a backup in place is `restore`'s business.
 from __future__ import annotations
 
 import os
-import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Final
 
+import apsw
 import msgspec
+from apsw import Connection
 
 from runtime.clock import iso
 from runtime.errors import StoreError
@@ -90,14 +91,15 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-def _opened(file: Path, options: str = "") -> sqlite3.Connection:
-    return sqlite3.connect(f"{file.absolute().as_uri()}{options}", uri=True, isolation_level=None)
+def _opened(file: Path, options: str = "") -> Connection:
+    flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_URI
+    return Connection(f"{file.absolute().as_uri()}{options}", flags=flags)
 
 
-def _check(connection: sqlite3.Connection, file: Path, on_progress: Callable[[], None]) -> None:
-    def alive() -> int:
+def _check(connection: Connection, file: Path, on_progress: Callable[[], None]) -> None:
+    def alive() -> bool:
         on_progress()
-        return 0
+        return False
 
     connection.set_progress_handler(alive, CHECK_STEPS)
     try:
@@ -105,7 +107,7 @@ def _check(connection: sqlite3.Connection, file: Path, on_progress: Callable[[],
         if version not in READABLE:
             raise BadBackupError(str(file), f"its schema is {version}, not {SCHEMA_VERSION}")
         said = _value(connection, "PRAGMA quick_check(1)")
-    except sqlite3.Error as error:
+    except apsw.Error as error:
         raise BadBackupError(str(file), str(error)) from error
     finally:
         connection.set_progress_handler(None, 0)
@@ -113,8 +115,10 @@ def _check(connection: sqlite3.Connection, file: Path, on_progress: Callable[[],
         raise BadBackupError(str(file), str(said))
 
 
-def _manifest(connection: sqlite3.Connection, taken_ms: int) -> Manifest:
-    meta = dict(connection.execute("SELECT name, value FROM meta").fetchall())
+def _manifest(connection: Connection, taken_ms: int) -> Manifest:
+    meta = {
+        str(name): str(value) for name, value in connection.execute("SELECT name, value FROM meta")
+    }
     last_seq = _value(connection, "SELECT max(seq) FROM message") or 0
     last_cursor = _value(connection, "SELECT max(cursor) FROM feed") or 0
     return Manifest(
@@ -126,7 +130,7 @@ def _manifest(connection: sqlite3.Connection, taken_ms: int) -> Manifest:
     )
 
 
-def _value(connection: sqlite3.Connection, query: str, *values: str) -> object:
+def _value(connection: Connection, query: str, *values: str) -> object:
     """The first value of the first row, None if there is none."""
     row = connection.execute(query, values).fetchone()
     return row[0] if row else None

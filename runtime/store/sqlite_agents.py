@@ -8,8 +8,9 @@ kept by the roster as well and must stay.  Rows of a group wait for `flush`.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from sqlite3 import Cursor
 from typing import Final
+
+from apsw import Cursor
 
 from runtime.store.contract import Remind, Snapshot
 from runtime.store.roster import Agent

@@ -11,8 +11,9 @@ transaction fails the book is thrown away and another is read from the file.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Hashable, Sequence
+
+from apsw import Connection
 
 from runtime.clock import Clock, iso
 from runtime.store.contract import (
@@ -45,7 +46,7 @@ from runtime.store.sqlite_terms import TOGETHER
 class Book:
     def __init__(
         self,
-        connection: sqlite3.Connection,
+        connection: Connection,
         clock: Clock,
         incarnation: str,
         is_awaited: Callable[[Hashable], bool],

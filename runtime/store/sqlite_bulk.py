@@ -14,8 +14,9 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import chain
 from pathlib import Path
-from sqlite3 import Cursor
 from typing import Any, Final
+
+from apsw import Cursor
 
 Row = tuple[Any, ...]
 

@@ -14,12 +14,14 @@ Source: sqlite.org/backup.html.
 from __future__ import annotations
 
 import os
-import sqlite3
 import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Final
+
+import apsw
+from apsw import Connection
 
 from runtime.store.copies import Copied, CopyState
 
@@ -54,22 +56,22 @@ class Copy:
     def ended(self) -> bool:
         return self._state != "copying"
 
-    def run(self, connection: sqlite3.Connection, between: Callable[[], None]) -> None:
+    def run(self, connection: Connection, between: Callable[[], None]) -> None:
         """Copy all of it; `between` is called after each step and may use the connection."""
-
-        def stepped(_status: int, left: int, pages: int) -> None:
-            self._left, self._pages = left, pages
-            if time.monotonic() - self._asked_s > ABANDONED_S:
-                raise _AbandonedError
-            between()
-
         try:
             self._create()
-            with closing(sqlite3.connect(self.path, isolation_level=None)) as target:
-                target.execute("PRAGMA journal_mode=off")  # what is half is thrown away anyway
-                target.execute("PRAGMA synchronous=off")
-                connection.backup(target, pages=STEP_PAGES, progress=stepped)
-        except (sqlite3.Error, OSError, _AbandonedError) as error:
+            with closing(Connection(str(self.path))) as target:
+                # what is half is thrown away anyway
+                target.execute("PRAGMA journal_mode=off").fetchall()
+                target.execute("PRAGMA synchronous=off").fetchall()
+                with target.backup("main", connection, "main") as steps:
+                    while not steps.step(STEP_PAGES):
+                        self._left, self._pages = steps.remaining, steps.page_count
+                        if time.monotonic() - self._asked_s > ABANDONED_S:
+                            raise _AbandonedError
+                        between()
+                    self._left, self._pages = steps.remaining, steps.page_count
+        except (apsw.Error, OSError, _AbandonedError) as error:
             self._error = str(error) or type(error).__name__
             self._state = "failed"
             self.path.unlink(missing_ok=True)

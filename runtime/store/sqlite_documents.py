@@ -15,10 +15,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from operator import attrgetter
-from sqlite3 import Cursor
 from typing import Any, Final
 
 import msgspec
+from apsw import Cursor
 
 from runtime.store.contract import Document, Put
 from runtime.store.sqlite_bulk import Bulk, Row, first

@@ -7,10 +7,10 @@ rows in `meta`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from sqlite3 import Cursor
 from typing import Final
 
 import msgspec
+from apsw import Cursor
 
 from runtime.store.contract import Feed, FeedEntry, FeedEvent
 from runtime.store.sqlite_bulk import Bulk, Row, number, rows

@@ -3,6 +3,8 @@
 Exactly one connection to the file exists: `flock` on a file beside it keeps
 other stores out, `locking_mode=EXCLUSIVE` keeps everything else out.  SQLite
 before 3.51.3 can corrupt a WAL that two connections reset; with one it can't.
+APSW brings its own SQLite, later than that, so every machine has the same one;
+nothing else in the process may open the file (sqlite.org/howtocorrupt.html 2.2.1).
 What a pragma was asked for is read back, and a store that could not get it
 does not open.
 
@@ -17,11 +19,13 @@ from __future__ import annotations
 
 import fcntl
 import os
-import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
+
+import apsw
+from apsw import Connection
 
 from runtime.errors import StoreError, StoreLockedError
 
@@ -32,7 +36,12 @@ READABLE: Final = (1, SCHEMA_VERSION)
 """Schemas that become the present one when a file is opened."""
 STATEMENTS_MAX: Final = 1_024
 """Prepared statements kept; all there are."""
-CACHE_KIB: Final = 64 << 10
+BUSY_MS: Final = 5_000
+"""How long an opening waits for somebody who is reading the file with another tool."""
+CACHE_KIB: Final = 4 << 10
+"""What a transaction touches. A larger cache costs more than it saves: a commit in which a page was
+split looks through all of it (balancing has the page at 1 GiB for a moment, and what is beyond the
+end is sought at COMMIT), and what is not in it is in the system's."""
 CHECKPOINT_PAGES: Final = 8_000
 """WAL pages (4 KiB) after which a commit also moves them into the database file."""
 _PRAGMAS: Final = {
@@ -52,7 +61,7 @@ class StoreFile:
     """An open, locked database file."""
 
     path: Path
-    connection: sqlite3.Connection
+    connection: Connection
     lock: int
     incarnation: str
     durability: Durability
@@ -62,7 +71,7 @@ class StoreFile:
         found = {name: _pragma(self.connection, name) for name in _PRAGMAS}
         pages = int(_pragma(self.connection, "page_count"))
         size = pages * int(_pragma(self.connection, "page_size"))
-        version = sqlite3.sqlite_version
+        version = apsw.sqlite_lib_version()
         return found | {"sqlite": version, "file": str(self.path), "size_bytes": str(size)}
 
     def close(self) -> None:
@@ -88,8 +97,9 @@ def open_file(
         if not path.exists() and restoring(path).exists():
             raise StoreError(f"{path}: a restore was cut off; repeat it")
         os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
-        connection = sqlite3.connect(path, isolation_level=None, cached_statements=STATEMENTS_MAX)
+        connection = Connection(str(path), statementcachesize=STATEMENTS_MAX)
         try:
+            connection.set_busy_timeout(BUSY_MS)
             _configure(connection)
             _create(connection)
             incarnation = _incarnation(connection, boot_id, restored, random_bytes)
@@ -98,7 +108,7 @@ def open_file(
         except BaseException:
             connection.close()
             raise
-    except sqlite3.Error as error:
+    except apsw.Error as error:
         os.close(lock)
         raise StoreError(f"{path}: {error}") from error
     except BaseException:
@@ -139,23 +149,23 @@ def lock_file(path: Path) -> int:
     return lock
 
 
-def _configure(connection: sqlite3.Connection) -> None:
+def _configure(connection: Connection) -> None:
     for name, value in _PRAGMAS.items():
         _set(connection, name, value)
 
 
-def _set(connection: sqlite3.Connection, name: str, value: str) -> None:
-    connection.execute(f"PRAGMA {name}={value}")
+def _set(connection: Connection, name: str, value: str) -> None:
+    connection.execute(f"PRAGMA {name}={value}").fetchall()
     effective = _pragma(connection, name)
     if effective != value:
         raise StoreError(f"SQLite has {name}={effective}, but {value} is needed")
 
 
-def _pragma(connection: sqlite3.Connection, name: str) -> str:
+def _pragma(connection: Connection, name: str) -> str:
     return str(connection.execute(f"PRAGMA {name}").fetchall()[0][0])
 
 
-def _create(connection: sqlite3.Connection) -> None:
+def _create(connection: Connection) -> None:
     """Make the file one of the present schema, whole or not at all.
 
     One that is needs nothing written: it must open on a disk that is full.
@@ -170,7 +180,7 @@ def _create(connection: sqlite3.Connection) -> None:
             raise StoreError(f"the file has schema {version}, this Troupe needs {SCHEMA_VERSION}")
         scripts.insert(0, _script("schema.sql"))
     text = "; ".join(["BEGIN", *scripts, f"PRAGMA user_version={SCHEMA_VERSION}", "COMMIT"])
-    connection.executescript(text)
+    connection.execute(text).fetchall()
 
 
 def _script(name: str) -> str:
@@ -178,13 +188,13 @@ def _script(name: str) -> str:
 
 
 def _incarnation(
-    connection: sqlite3.Connection,
+    connection: Connection,
     boot_id: str,
     restored: bool,
     random_bytes: Callable[[int], bytes],
 ) -> str:
     """Keep the incarnation or draw it anew; always written with a full sync."""
-    kept = dict(connection.execute("SELECT name, value FROM meta").fetchall())
+    kept = {name: value for name, value in connection.execute("SELECT name, value FROM meta")}
     if "incarnation" in kept and not restored and kept.get("boot") == boot_id:
         return str(kept["incarnation"])
     drawn = random_bytes(8).hex()

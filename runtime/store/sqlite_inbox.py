@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from operator import attrgetter
-from sqlite3 import Cursor
 from typing import Final, Literal
+
+from apsw import Cursor
 
 from runtime.store.contract import Retry, Send, StoredMessage
 from runtime.store.sqlite_bulk import QUERIES, Bulk, Row, first, number, rows

@@ -10,8 +10,9 @@ settled together, sorted, and those that are not are known in memory.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from sqlite3 import Cursor
 from typing import Final
+
+from apsw import Cursor
 
 from runtime.store.contract import Event, JournalEvent
 from runtime.store.roster import Agent

@@ -6,8 +6,9 @@ the whole book with it.
 
 from __future__ import annotations
 
-from sqlite3 import Cursor
 from typing import Final
+
+from apsw import Cursor
 
 from runtime.store.sqlite_bulk import Bulk, rows
 

@@ -11,7 +11,8 @@ Places are in memory only: after a restart a round begins anew.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from sqlite3 import Cursor
+
+from apsw import Cursor
 
 from runtime.ids import ulid_time_of
 from runtime.store.contract import DEAD_LETTERS, Swept

@@ -7,8 +7,9 @@ writes what changed.  Between two groups nothing is kept.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from sqlite3 import Cursor
 from typing import Final
+
+from apsw import Cursor
 
 from runtime.store.contract import Intent, Result, Step
 from runtime.store.sqlite_bulk import QUERIES, Bulk, Row, rows

@@ -14,10 +14,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import islice
-from sqlite3 import Cursor
 from typing import Any, Final
 
 import msgspec
+from apsw import Cursor
 
 from runtime.store.sqlite_bulk import QUERIES, Bulk, Row, rows
 
@@ -128,7 +128,7 @@ class Terms:
     def count(self, collection: str, organization: str | None, terms: Sequence[str]) -> int:
         more, fewer = self.behind(collection, organization, terms)
         text, values = _narrowed(collection, organization, terms)
-        found = self._cursor.execute(QUERIES["term_count"] + text, values).fetchall()
+        found: list[Row] = self._cursor.execute(QUERIES["term_count"] + text, values).fetchall()
         return int(found[0][0]) + len(more) - len(fewer)
 
     def behind(

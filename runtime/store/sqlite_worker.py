@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sqlite3
 import threading
 import time
 from collections import deque
@@ -27,6 +26,8 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any, Final
+
+import apsw
 
 from runtime.clock import Clock
 from runtime.errors import StoreError, StoreFullError, StoreUnavailableError
@@ -51,12 +52,12 @@ somebody who is at work it would make the second wait."""
 
 _HARMLESS: Final = {
     0,
-    sqlite3.SQLITE_FULL,
-    sqlite3.SQLITE_TOOBIG,
-    sqlite3.SQLITE_CONSTRAINT,
-    sqlite3.SQLITE_MISMATCH,
-    sqlite3.SQLITE_RANGE,
-    sqlite3.SQLITE_ERROR,
+    apsw.SQLITE_FULL,
+    apsw.SQLITE_TOOBIG,
+    apsw.SQLITE_CONSTRAINT,
+    apsw.SQLITE_MISMATCH,
+    apsw.SQLITE_RANGE,
+    apsw.SQLITE_ERROR,
 }
 """Errors that concern one statement, not the file."""
 
@@ -184,7 +185,8 @@ class Worker:
             self.file = self._open_store()
             self.book = self._read_book()
         except BaseException as error:  # whoever opens the store hears what it was
-            self._loop.call_soon_threadsafe(self._opened.set_exception, error)
+            told = StoreError(str(error)) if isinstance(error, apsw.Error) else error
+            self._loop.call_soon_threadsafe(self._opened.set_exception, told)
             return
         self._loop.call_soon_threadsafe(self._opened.set_result, None)
         try:
@@ -228,7 +230,7 @@ class Worker:
         self._serve_calls(taken(self._waiting, GROUP_COMMITS_MAX))
         self.book.agents.trim()
         if self.file.durability == "process kill" and time.monotonic() >= self._checkpoint_at:
-            self._guarded(lambda: self.file.connection.execute("PRAGMA wal_checkpoint"))
+            self._guarded(lambda: self.file.connection.execute("PRAGMA wal_checkpoint").fetchall())
             self._checkpoint_at = time.monotonic() + CHECKPOINT_EVERY_S
         return True
 
@@ -240,7 +242,7 @@ class Worker:
             execute("BEGIN IMMEDIATE")
             self.book.catch_up()
             execute("COMMIT")
-        except sqlite3.Error:
+        except apsw.Error:
             self._undo()
             raise
         self._failed = False
@@ -307,7 +309,7 @@ class Worker:
                 self._fail(calls, StoreUnavailableError(str(error)))
                 return
             self._undo()
-            if _code(error) == sqlite3.SQLITE_FULL:
+            if _code(error) == apsw.SQLITE_FULL:
                 logger.error("the disk is full", extra={"action": "store.full"})
                 self._fail(calls, StoreFullError(str(self.file.path)))
             else:
@@ -356,7 +358,7 @@ class Worker:
     def _guarded(self, work: Callable[[], object]) -> None:
         try:
             work()
-        except sqlite3.Error as error:
+        except apsw.Error as error:
             if _is_fatal(error):
                 self._fatal(error)
 
@@ -384,7 +386,7 @@ class Worker:
 
 def _code(error: Exception) -> int:
     """SQLite's primary result code; 0 when the error is not SQLite's own."""
-    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
+    return int(getattr(error, "result", 0)) if isinstance(error, apsw.Error) else 0
 
 
 def _is_fatal(error: Exception) -> bool:

@@ -49,7 +49,7 @@ def test_nothing_to_stop_is_no_failure(tmp_path: Path) -> None:
 
 def test_the_command_starts_without_ray_and_servers() -> None:
     """Each command would take a second to say anything."""
-    heavy = ("ray", "anthropic", "fastapi", "uvicorn", "git", "sqlite3")
+    heavy = ("ray", "anthropic", "fastapi", "uvicorn", "git", "sqlite3", "apsw")
     check = f"import sys, actors.cli; print([m for m in {heavy!r} if m in sys.modules])"
     shown = subprocess.run(
         [sys.executable, "-c", check], cwd=ROOT, capture_output=True, text=True, check=True

@@ -19,13 +19,14 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-import sqlite3
 import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
+
+import apsw
 
 from runtime.clock import SystemClock
 from runtime.store.contract import Ack, Commit, Committed, Event, Fence, Send, Store
@@ -149,14 +150,14 @@ async def on_redis(directory: Path, in_flight: int, seconds: float) -> Figures:
 
 async def floor(directory: Path, in_flight: int, seconds: float) -> Figures:
     """The same rows by SQLite alone, `in_flight` messages a transaction."""
-    connection = sqlite3.connect(directory / "floor.db", isolation_level=None)
-    connection.executescript(
+    connection = apsw.Connection(str(directory / "floor.db"))
+    connection.execute(
         "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;"
         "CREATE TABLE inbox (seq INTEGER PRIMARY KEY, agent INTEGER, id TEXT, body BLOB,"
         " done INTEGER, UNIQUE (id, agent));"
         "CREATE TABLE journal (agent INTEGER, version INTEGER, body BLOB,"
         " PRIMARY KEY (agent, version)) WITHOUT ROWID;"
-    )
+    ).fetchall()
     took: list[float] = []
     begin, cpu_before = time.perf_counter(), time.process_time()
     seq = version = 0

@@ -23,7 +23,7 @@ from runtime.store.contract import (
 from runtime.store.sqlite import SqliteStore
 from runtime.verify.conformance.machine import run_machine
 from tests.conformance.stores import STORES
-from tests.unit.test_store_sqlite import in_thread
+from tests.unit.test_store_sqlite import statements
 
 A = "acme/counter:a"
 
@@ -41,13 +41,6 @@ def put(key, expect, body=b"1"):
 
 def send(id, body=b"{}"):
     return Commit("acme", sends=(Send(id, "acme/client:test", A, body),))
-
-
-async def statements(store):
-    """The statements that are executed from now on, as a list that grows."""
-    written = []
-    await in_thread(store, lambda connection: connection.set_trace_callback(written.append))
-    return written
 
 
 def test_with_next_to_nothing_kept_random_work_agrees_with_the_model(monkeypatch):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-import sqlite3
 
+import apsw
 import pytest
 
 from runtime.clock import ManualClock
@@ -13,7 +13,7 @@ from runtime.store import sqlite_terms
 from runtime.store.contract import Commit, Put
 from runtime.store.memory import MemoryStore
 from runtime.store.sqlite import SqliteStore
-from tests.unit.test_store_sqlite import in_thread
+from tests.unit.test_store_sqlite import in_thread, statements
 
 ORGANIZATIONS = ("acme", "beta")
 TERMS = ("a=1", "a=2", "b=1", "b=2")
@@ -93,8 +93,7 @@ async def test_a_document_enters_the_index_once_however_often_it_moves(path, mon
     """A job's three statuses would be written into the index and two of them out of it again."""
     bounded(monkeypatch, 1_000, 2, 1)
     store = await opened(path)
-    written = []
-    await in_thread(store, lambda c: c.set_trace_callback(written.append))
+    written = await statements(store)
     for status in ("pending", "running", "completed"):
         await store.commit([put("k", f"status={status}")])
     assert not [sql for sql in written if " term " in sql]
@@ -102,7 +101,7 @@ async def test_a_document_enters_the_index_once_however_often_it_moves(path, mon
         await store.commit([put(key)])
     (touched,) = [sql for sql in written if " term " in sql]
     assert touched.startswith("INSERT") and "status=completed" in touched
-    assert touched.count("'k'") == touched.count("('job'") == 2
+    assert touched.count("'k'") == touched.count("'job'") == 2
     await store.close()
 
 
@@ -111,8 +110,7 @@ async def test_only_the_terms_that_changed_are_written(path, monkeypatch):
     bounded(monkeypatch, 1_000, 0, 1)
     store = await opened(path)
     await store.commit([put("k", "a=1", "b=1")])
-    written = []
-    await in_thread(store, lambda c: c.set_trace_callback(written.append))
+    written = await statements(store)
     await store.commit([put("k", "a=1", "b=2")])
     touched = [sql for sql in written if " term " in sql]
     assert len(touched) == 2 and "'b=1'" in touched[0] and "'b=2'" in touched[1]
@@ -149,7 +147,7 @@ async def test_a_full_disk_is_not_tried_again_and_again_by_an_idle_store(path, m
 
     def full(terms, many=None):
         tries.append(many)
-        raise sqlite3.OperationalError("database or disk is full")
+        raise apsw.FullError("database or disk is full")
 
     monkeypatch.setattr(sqlite_terms.Terms, "catch_up", full)
     store = await opened(path)

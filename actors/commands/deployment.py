@@ -53,8 +53,13 @@ def slips(env: Mapping[str, str]) -> dict[str, str]:
     return {name: found[0] for name, found in near.items() if found and found[0] not in env}
 
 
-def deployment(data: Path, port: int, hosts: int, env: Mapping[str, str]) -> ClusterSettings:
+def deployment(
+    data: Path, port: int | None, hosts: int | None, env: Mapping[str, str]
+) -> ClusterSettings:
     """The deployment over `data` that the environment describes.
+
+    Args:
+        port, hosts: None: as the environment says, too.
 
     Raises:
         SettingsError: a variable can't be used.
@@ -62,11 +67,11 @@ def deployment(data: Path, port: int, hosts: int, env: Mapping[str, str]) -> Clu
     IntakeSettings.from_env(env)  # and the department's with it: read by processes to come
     model = ModelSettings.from_env(env)
     scripted = not model.configured
+    given = {"port": port, "hosts": hosts}
     return ClusterSettings.from_env(
         env,
+        **{name: value for name, value in given.items() if value is not None},
         data=str(data),
-        port=port,
-        hosts=hosts,
         agents=AGENTS,
         application=APPLICATION,
         companions=(SCRIPTED,) if scripted else (),

@@ -79,9 +79,16 @@ def up(session: Session, port: int, hosts: int, store: str | None) -> None:
 
 
 def start_here(
-    settings: CommandSettings, out: Output, port: int = 8000, hosts: int = 2, store: str = ""
+    settings: CommandSettings,
+    out: Output,
+    port: int | None = None,
+    hosts: int | None = None,
+    store: str = "",
 ) -> Running:
-    """Start Troupe over the data directory, saying what takes its time."""
+    """Start Troupe over the data directory, saying what takes its time.
+
+    What is not given is as the environment says.
+    """
     data = settings.data_path
     for slip, meant in slips(settings.environment).items():
         out.remark(f"{slip} is no setting and changes nothing; did you mean {meant}?")
@@ -176,7 +183,7 @@ def say_running(out: Output, found: Running) -> None:
 
 def say_other_model(settings: CommandSettings, out: Output, found: Running) -> None:
     """Say so when what runs was started with another model than the environment names."""
-    wanted = deployment(settings.data_path, 1, 1, settings.environment).model_provider
+    wanted = deployment(settings.data_path, None, None, settings.environment).model_provider
     if wanted != found.model_provider:
         out.remark(f"It was started with the model provider {found.model_provider}, not {wanted}.")
         out.remark("To change it: troupe down, then the same command again. No work is lost.")

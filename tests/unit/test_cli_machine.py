@@ -14,11 +14,11 @@ from click.testing import CliRunner, Result
 
 from actors.cli import main
 from actors.commands.deployment import KNOWN, ROOTS, deployment, environment, slips
-from actors.commands.lifecycle import say_other_model
+from actors.commands.lifecycle import say_other_model, start_here
 from actors.commands.output import Output
 from actors.commands.settings import CommandSettings
-from runtime.cluster import running
-from runtime.cluster.settings import data_root
+from runtime.cluster import Running, running
+from runtime.cluster.settings import ClusterSettings, data_root
 from tests.desk import Desk, desk
 
 NOBODY = {"TROUPE_URL": "", "TROUPE_TOKEN": "", "TROUPE_GITHUB_SECRETS": "", "REDIS_URL": ""}
@@ -178,6 +178,24 @@ def test_a_setting_that_can_not_be_used_is_told_before_anything_starts(
     assert "Traceback" not in result.stderr
     assert "secret" not in result.stderr.replace("a secret", "")
     assert not (tmp_path / "logs").exists()
+
+
+def test_the_demo_listens_where_the_environment_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`PORT=8001 make run` would find 8000 taken, and `troupe up` afterwards be another one."""
+    asked: list[ClusterSettings] = []
+    started = Running("http://127.0.0.1:8001", "", tmp_path, 1, "scripted", "")
+
+    def start(settings: ClusterSettings, **_: Any) -> Running:
+        asked.append(settings)
+        return started
+
+    monkeypatch.setattr("actors.commands.lifecycle.start", start)
+    env = {"PORT": "8001", "TROUPE_HOSTS": "3"}
+    start_here(CommandSettings(data=tmp_path, environment=env), Output(as_json=True))
+    start_here(CommandSettings(data=tmp_path, environment={}), Output(as_json=True))
+    assert [(one.port, one.hosts) for one in asked] == [(8001, 3), (8000, 2)]
 
 
 def test_a_slip_in_a_settings_name_is_told() -> None:

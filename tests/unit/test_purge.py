@@ -157,7 +157,6 @@ def test_it_is_meant(here):
 @pytest.mark.parametrize(("typed", "code", "left"), [("acme", 0, 4), ("acne", 1, 0)])
 def test_on_a_terminal_the_name_is_typed(here, monkeypatch, typed, code, left):
     """The wrong organization would be gone by a completed command line."""
-    monkeypatch.setattr("actors.commands.output.Output.terminal", True, raising=False)
     original = "actors.commands.output.Output.__init__"
 
     def on_terminal(self, as_json):

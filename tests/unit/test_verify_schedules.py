@@ -72,5 +72,5 @@ def test_the_audit_finds_each_kind_of_mistake(
     tally = audit([REVISION], ledger, {"schedule_1": Present(3 * MINUTE)})
     found = {"unaccounted": tally.unaccounted, "double": tally.double, "strange": tally.strange}
     assert {name: count for name, count in found.items() if count} == wrong
-    assert tally.good is not wrong or not wrong
+    assert tally.good is (not wrong)
     assert tally.due == 3

@@ -12,7 +12,7 @@ from actors.commands.failures import CommandError, RefusedError, WrongUsageError
 from actors.commands.http import Api
 from actors.commands.output import Output, status_text
 from actors.commands.schedule import misread
-from actors.commands.words import dollars, moment, plural
+from actors.commands.words import dollars, duration, moment, plural, scheduler_state
 
 TRIGGERS: Final = ("nightly", "cron", "interval", "at", "event")
 DEFAULT: Final = "default"
@@ -67,8 +67,7 @@ def when(view: Mapping[str, Any]) -> str:
 
 def say_schedule(out: Output, view: Mapping[str, Any]) -> None:
     """A schedule in full: what was asked for, its defaults, how it stands, what is next."""
-    catch_up, spent = view["catchUp"], dollars(view["spentUsdToday"])
-    budget = view.get("budgetUsdPerDay")
+    spent, budget = dollars(view["spentUsdToday"]), view.get("budgetUsdPerDay")
     out.pairs(
         [
             ("agent", view["agentId"]),
@@ -82,10 +81,7 @@ def say_schedule(out: Output, view: Mapping[str, Any]) -> None:
             ("end", view.get("end")),
             ("priority", view["priority"]),
             ("overlap", view["overlap"]),
-            (
-                "catch-up",
-                f"{catch_up['policy']}, within {catch_up['windowS']} s, at most {catch_up['cap']}",
-            ),
+            ("catch-up", _catch_up(view["catchUp"])),
             ("jitter", f"{view['jitterS']} s"),
             ("repository", view.get("repository")),
             ("branch", view.get("branch")),
@@ -106,6 +102,22 @@ def say_schedule(out: Output, view: Mapping[str, Any]) -> None:
         ]
     )
     _say_next(out, view)
+
+
+def _catch_up(policy: Mapping[str, Any]) -> str:
+    """What is done about due times that nobody was there for."""
+    if policy["policy"] == "none":
+        return "none"
+    cap = f", at most {policy['cap']}" if policy["policy"] == "all" else ""
+    return f"{policy['policy']}, of the past {duration(policy['windowS'])}{cap}"
+
+
+async def say_if_paused(api: Api, out: Output) -> None:
+    """Say beside a schedule that nothing starts, whatever the schedule is."""
+    status = await api.get("/api/scheduler/status")
+    if status["state"] == "PAUSED":
+        out.remark(f"The scheduler is {scheduler_state(status)}")
+        out.remark("Nothing starts, and what is due is skipped, until: troupe scheduler resume")
 
 
 def _say_next(out: Output, view: Mapping[str, Any]) -> None:

@@ -18,7 +18,7 @@ from actors.commands.failures import WrongUsageError
 from actors.commands.ledger import audited
 from actors.commands.output import Slowness
 from actors.commands.schedule import schedule
-from actors.commands.schedule_view import TRIGGERS, about, say_schedule, when
+from actors.commands.schedule_view import TRIGGERS, about, say_if_paused, say_schedule, when
 from actors.commands.words import moment, plural
 from runtime.errors import InvalidIdError
 from runtime.ids import agent_id
@@ -156,6 +156,8 @@ async def list_(session: Session, agent: str | None) -> None:
     """List the schedules."""
     async with session.api() as api:
         found = await api.items("/api/schedules", LISTED_MAX, agent=agent)
+        if found and not session.out.as_json:
+            await say_if_paused(api, session.out)
     if session.out.as_json:
         return session.out.result({"items": found})
     rows = [
@@ -180,6 +182,8 @@ async def show(session: Session, agent: str, name: str) -> None:
     """Show a schedule: what was asked for, its defaults, how it stands, its next due times."""
     async with about(session, agent, name) as api:
         _answer(session, await api.get(_path(agent, name)))
+        if not session.out.as_json:
+            await say_if_paused(api, session.out)
 
 
 def _verb(verb: str, summary: str) -> None:

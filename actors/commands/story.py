@@ -98,7 +98,10 @@ def _issue(issue: Record) -> Iterator[Sentence]:
     if found.get("abstained"):
         why = reason(found.get("abstainReason") or "no signal")
         called = f"Triage ({found['classifier']}) could not tell what it is: {why}"
-    quotes = "; ".join(f'"{one["quote"]}" ({one["rule"]})' for one in found.get("evidence", ())[:3])
+    quotes = "; ".join(
+        f'"{" ".join(one["quote"].split())}" ({one["rule"]})'
+        for one in found.get("evidence", ())[:3]
+    )
     because = f", because of {quotes}" if quotes else ""
     doer = f", priority {found['priority']}, for the {found['agentType']} agent"
     yield Sentence(issue["createdAt"], f"{called}{doer}{because}.")

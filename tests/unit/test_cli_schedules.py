@@ -33,7 +33,7 @@ def test_a_schedule_is_set_shown_paused_triggered_audited_and_deleted(here: Desk
     """An operator would need curl."""
     said = typed(here, "set", AGENT, "--cron", "0 9 * * 1-5", "--tz", "Europe/Berlin")
     assert "NEXT (Europe/Berlin)" in said
-    assert "latest, within 86400 s, at most 10" in said
+    assert "latest, of the past 1 d" in said
     view = json.loads(typed(here, "show", AGENT, "--json"))
     assert (view["cron"], len(view["next"])) == ("0 9 * * 1-5", 5)
     assert AGENT in typed(here, "list")
@@ -159,6 +159,9 @@ def test_the_scheduler_as_a_whole_is_stopped_and_goes_on(here: Desk) -> None:
     assert json.loads(scheduler("--json"))["draining"]
     typed(here, "set", "review:acme.waits", "--event", "never")
     job = json.loads(typed(here, "trigger", "review:acme.waits", "--json"))["jobId"]
+    for args in (("show", "review:acme.waits"), ("list",)):
+        told = CliRunner().invoke(main, ["schedule", *args], env=here.env).stderr
+        assert "what is due is skipped, until: troupe scheduler resume" in told
     shown = CliRunner().invoke(main, ["jobs", "show", job], env=here.env).stdout
     assert "troupe scheduler resume" in shown
     assert "not_yours" in scheduler("resume", "--json", code=4, token=here.token)

@@ -46,7 +46,7 @@ def issue(**fields: Any) -> dict[str, Any]:
             complexity="simple",
             agent_type="code",
             confidence=0.9,
-            evidence=(Evidence(rule="failing-test", quote="fails in test_a_long_brief"),),
+            evidence=(Evidence(rule="failing-test", quote="fails in\ntest_a_long_brief"),),
             classifier="rules@1",
         ),
     }

@@ -302,13 +302,15 @@ class Driver(Caller):
         )
 
     async def _cross(self) -> None:
-        """Try to reach another organization: by its job, its document, its agent."""
+        """Try to reach another organization: by its job, its document (twice), its agent."""
         other = self.random.choice(self._others)
-        match self.random.randrange(3):
+        match self.random.randrange(4):
             case 0:
                 await self.repeat("cross", lambda: self._cancel_of(other), key="cancel")
             case 1:
                 await self.repeat("cross", lambda: self._document_of(other), key="document")
+            case 2:
+                await self.repeat("cross", lambda: self._write_to(other), key="write")
             case _:
                 await self.repeat("cross", lambda: self._send_to(other), key="send")
 
@@ -326,6 +328,13 @@ class Driver(Caller):
         theirs = await self.store.list_documents("note", other, limit=1)
         if not theirs or await self.client.get("note", theirs[0].key) is None:
             raise ConflictError("not there")
+
+    async def _write_to(self, other: str) -> None:
+        theirs = await self.store.list_documents("note", other, limit=1)
+        if not theirs:
+            raise ConflictError("nothing there")
+        body = canary(self.organization).encode()
+        await self.client.commit(writes=[Write("note", theirs[0].key, body, {})])
 
     async def _send_to(self, other: str) -> None:
         sender, target = f"{self.organization}/client:{self.name}", f"{other}/account:0"

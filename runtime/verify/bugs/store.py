@@ -90,7 +90,16 @@ def _publishes_refused(one: Any) -> Any:
 
 
 def _accepts_every_document(_: Any) -> Any:
-    return lambda puts, view: None
+    return lambda commit, view: None
+
+
+def _takes_over(puts: Any) -> Any:
+    def judging(commit: Commit, view: Any) -> Refused | None:
+        refused: Refused | None = puts(commit, view)
+        mine = refused is not None and refused.reason == "foreign_organization"
+        return None if mine else refused
+
+    return judging
 
 
 def _never_refuses(_: Any) -> Any:
@@ -201,5 +210,6 @@ BUGS = (
     Bug("reminder fires twice",
         (Plant(MemoryStore, "_fire_due", _fires_again),
          Plant(MemoryStore, "__init__", _does_not_know_reminders))),
+    Bug("another's document taken over", (Plant(rules, "_puts", _takes_over),)),
     Bug("organizations meet", (Plant(rules, "_foreign", _foreign_is_fine),)),
 )  # fmt: skip

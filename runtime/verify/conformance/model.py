@@ -86,8 +86,7 @@ class Model:
         if commit.agent is not None:
             self.check_fence(commit)
         for put in commit.puts:
-            self.check_owner(commit, put)
-            self.put(put, now)
+            self.put(commit.organization, put, now)
         full = {one.recipient for one in commit.sends if self.is_full(one.recipient)}
         seqs = [self.arrive(one, now) for one in commit.sends]
         if commit.agent is None and full:
@@ -110,12 +109,6 @@ class Model:
             if own != "system" and (organization(one.sender) != own or to not in (own, "system")):
                 raise No("foreign_organization", one.recipient)
 
-    def check_owner(self, commit: Commit, put: Put) -> None:
-        there = self.documents.get((put.collection, put.key))
-        taken = there is not None and there.organization != put.organization
-        if taken or commit.organization not in ("system", put.organization):
-            raise No("foreign_organization", f"{put.collection}/{put.key}")
-
     def check_fence(self, commit: Commit) -> None:
         assert commit.agent is not None and commit.fence is not None
         agent = self.agents.get(commit.agent, {"epoch": 0, "version": 0})
@@ -126,9 +119,12 @@ class Model:
         if commit.expected_version not in (None, agent["version"]):
             raise No("version_conflict")
 
-    def put(self, put: Put, now: int) -> None:
+    def put(self, writer: str, put: Put, now: int) -> None:
         where = (put.collection, put.key)
         there = self.documents.get(where)
+        taken = there is not None and there.organization != put.organization
+        if taken or writer not in ("system", put.organization):
+            raise No("foreign_organization", f"{put.collection}/{put.key}")
         revision = there.revision if there else ABSENT
         if put.expect not in (ANY, revision):
             raise No("revision_conflict", f"{put.collection}/{put.key}")

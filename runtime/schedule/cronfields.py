@@ -126,11 +126,13 @@ def _alias(text: str, tokens: list[str]) -> list[str]:
         raise InvalidScheduleError(
             "unknown_alias", _place(text, 0), f"only these are known: {known}"
         )
-    found = "1 field" if len(tokens) == 1 else f"{len(tokens)} fields"
+    one = len(tokens) == 1  # as a rule something else was meant
+    found = "1 field" if one else f"{len(tokens)} fields"
+    another = "; an interval is such as `every 30 minutes` or PT30M" if one else ""
     raise InvalidScheduleError(
         "wrong_field_count",
         _place(text, len(FIELDS)),
-        f"{found} instead of 5: minute hour day-of-month month day-of-week",
+        f"{found} instead of 5: minute hour day-of-month month day-of-week{another}",
     )
 
 

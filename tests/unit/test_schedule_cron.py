@@ -193,3 +193,15 @@ def test_due_times_come_in_parts_without_a_hole() -> None:
     assert plan.due_between(first, first, 5) == []
     assert plan.due_between(first, until, 0) == []
     assert plan.due_between(first, whole[4], 5)[-1] == whole[4]
+
+
+@pytest.mark.parametrize(
+    ("text", "said", "interval"),
+    [("30m", "1 field instead", True), ("* * * *", "4 fields instead", False)],
+)
+def test_a_word_that_is_no_cron_is_told_of_intervals(text: str, said: str, interval: bool) -> None:
+    """Who wants an interval would be told to count fields."""
+    with pytest.raises(InvalidScheduleError) as caught:
+        parse(text)
+    assert said in caught.value.detail
+    assert ("every 30 minutes" in caught.value.detail) is interval

@@ -173,6 +173,9 @@ class BaseAgent:
 
         Returns the message id. Give `message_id` where the same message must
         not be sent twice by two different turns.
+
+        Raises:
+            NotYoursError: it is the end of a run, and for the scheduler.
         """
         return self.context.send(
             recipient,

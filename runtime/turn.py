@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol
 
 from runtime.clock import Clock, iso
 from runtime.errors import NotYoursError
-from runtime.ids import SYSTEM, AgentId, Ids, address, kind_of, split
+from runtime.ids import SCHEDULER_AGENT, SYSTEM, AgentId, Ids, address, kind_of, split
 from runtime.journal import State, encode
 from runtime.message import BROADCAST_PREFIX, Attachment, Message
 from runtime.patience import patiently
@@ -55,6 +55,8 @@ RUNTIMES: Final = frozenset(
 )  # fmt: skip
 """Collections that only the runtime writes. Of `job` a handler may make a new document, which
 is how jobs are enqueued, and change none."""
+OF_RUNS: Final = frozenset({"job.ended", "job.ready"})
+"""What only the host of a run says to the scheduler, never a handler."""
 UNANSWERED: Final = ("reply", "reminder")
 
 
@@ -137,6 +139,8 @@ class Turn:
         attachments: tuple[Attachment, ...] | None = None,
         message_id: str | None = None,
     ) -> str:
+        if message_type in OF_RUNS and recipient == SCHEDULER_AGENT:
+            raise NotYoursError(f"only the host of a run says {message_type}")
         message = Message(
             message_id=message_id or self._place.ids.ulid(),
             sender=self.agent,

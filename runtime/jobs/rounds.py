@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from runtime.errors import InvalidMessageError
+from runtime.ids import kind_of
 from runtime.jobs.decisions import Decision
 from runtime.message import Message
 from runtime.store.contract import Ack, StoredMessage
@@ -74,6 +75,8 @@ class Heard:
         about = job_id if isinstance(job_id, str) else None
         if ends and (about is None or content.get("outcome") not in OUTCOMES):
             return cls(stored, None, "it names no job, or no end of a run", None, False)
+        if ends and kind_of(stored.sender) == "client":
+            return cls(stored, None, "only the host of a run says that it has ended", None, False)
         return cls(stored, message, "", about, ends and content["outcome"] in OVER)
 
 

@@ -12,12 +12,12 @@ import pytest
 import runtime
 from runtime.agent import ABSENT, BaseAgent
 from runtime.client import Client
-from runtime.errors import DeadLetterError
+from runtime.errors import DeadLetterError, NotYoursError
 from runtime.ids import SCHEDULER, SCHEDULER_AGENT
 from runtime.job import AgentJob, Job, JobResult
 from runtime.message import Message
 from runtime.store.contract import BATCH_MAX, Commit, Committed, Put
-from runtime.turn import RUNTIMES
+from runtime.turn import OF_RUNS, RUNTIMES
 from runtime.wire import WireModel
 from tests.troupe import LocalTroupe, eventually
 
@@ -32,7 +32,7 @@ STRANGE = (
     None, [], "x", 5, {}, {"jobId": None}, {"jobId": []}, {"jobId": {}}, {"jobId": "job_1"},
     {"jobId": "a\0b"}, {"jobId": "x" * 5_000}, {"jobId": "nobody's"},
     {**ENDS, "outcome": ["x"]}, {**ENDS, "outcome": {}}, {**ENDS, "outcome": "strange"},
-    {**ENDS, "agentType": None, "tookMs": "x"}, {**ENDS, "jobId": [1]},
+    {**ENDS, "agentType": None, "tookMs": 10**400}, {**ENDS, "jobId": [1]},
     {**ENDS, "outcome": "waiting", "resumeAtMs": "x"}, {**ENDS, "outcome": "failed", "error": {}},
     {"jobId": "job_1", "letter": 5, "payload": 5, "newId": 5}, {"agentId": 5}, {"agentId": "no"},
     {"agentId": "writer:z", "schedule": 5}, {"agentId": "writer:z", "schedule": {"cron": 5}},
@@ -62,10 +62,15 @@ class Writer(BaseAgent):
                 self.enqueue(job(told["id"], told["organization"], told.get("for", "writer:a")))
             case "run":
                 return await self.execute({"goes_on": told.get("goes_on", True)}, told["id"])
+            case "end":
+                await self.send_message(SCHEDULER_AGENT, told, "job.ended")
             case "say":
                 for message_type in TYPES:
                     for content in STRANGE:
-                        self.context.send(SCHEDULER_AGENT, content, message_type)
+                        try:
+                            self.context.send(SCHEDULER_AGENT, content, message_type)
+                        except NotYoursError:
+                            assert message_type in OF_RUNS
         return None
 
     async def process_task(self, job: Job) -> JobResult:
@@ -187,6 +192,9 @@ async def test_nothing_that_is_said_to_the_scheduler_ends_it(troupe) -> None:
     acme, beta = troupe.client("acme"), troupe.client("beta")
     await beta.ask("writer:a", {"id": "job_1", "goes_on": False}, "run")
     await beta.ask("writer:a", {}, "say")
+    for content in STRANGE:
+        for message_type in OF_RUNS:
+            await beta.send(SCHEDULER_AGENT, content, message_type)
     await acme.ask("writer:a", {"id": "job_2"}, "run")
     await completed(acme, "job_2")
     assert troupe._scheduler is not None and not troupe._scheduler.done()
@@ -195,3 +203,19 @@ async def test_nothing_that_is_said_to_the_scheduler_ends_it(troupe) -> None:
         return await troupe.store.inbox(SCHEDULER, 0, 1) == []
 
     await eventually(heard)
+
+
+async def test_the_end_of_a_run_is_said_by_its_host_alone(troupe) -> None:
+    """Who makes one up would free the slot of what runs, or give the scheduler false times."""
+    beta = troupe.client("beta")
+    await beta.ask("writer:a", {"id": "job_1", "goes_on": False}, "run")
+
+    async def running() -> bool:
+        document = await beta.get("job", "job_1")
+        return document is not None and AgentJob.from_json(document.body).status == "running"
+
+    await eventually(running)
+    assert (await beta.ask(SCHEDULER_AGENT, ENDS, "job.ended"))["code"] == "invalid_message"
+    with pytest.raises(DeadLetterError, match="only the host of a run"):
+        await beta.ask("writer:b", ENDS, "end")
+    assert troupe.scheduler is not None and troupe.scheduler.status()["running"] == 1

@@ -22,6 +22,7 @@ from actors.commands.words import (
     duration,
     elapsed_s,
     moment,
+    next_try,
     reason,
     remedy,
 )
@@ -144,6 +145,7 @@ def say_job(out: Output, job: Mapping[str, Any], artifacts: list[dict[str, Any]]
             ("agent", job.get("agentId") or f"{job['agentType']}:{job['id']}"),
             ("priority", job["priority"]),
             ("attempt", _attempt(job)),
+            ("next try", next_try(job)),
             ("progress", f"{job.get('progress', 0)}%  {job.get('currentStep') or ''}".rstrip()),
             ("cost", cost(job)),
             ("queued", moment(job["queuedAt"])),

@@ -20,6 +20,7 @@ from actors.commands.words import (
     duration,
     elapsed_s,
     first_line,
+    next_try,
     parse_time,
     plural,
     reason,
@@ -215,6 +216,8 @@ def _now(subject: Record, material: Material, now: datetime) -> str:
     step = ""
     if job and job["status"] == "running" and job.get("currentStep"):
         step = f"; the {job['agentType']} agent is at: {job['currentStep']}"
+    if job and (again := next_try(job)):
+        step = f"; an attempt failed ({_short(job.get('error') or '')}), the next is {again}"
     return f"It is {subject['status']}{for_long}{step}."
 
 

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from actors.endings import OUTCOMES
+from runtime.clock import iso
 
 REASONS: Final[Mapping[str, tuple[str, str | None]]] = {
     "model_not_configured": (
@@ -177,6 +178,13 @@ def cost(record: Mapping[str, Any]) -> str:
     tokens = record.get("tokens")
     amount = dollars(float(record.get("costUsd") or 0))
     return f"{amount}, {tokens:,} tokens" if tokens else amount
+
+
+def next_try(job: Mapping[str, Any]) -> str | None:
+    """When a job whose last attempt failed is tried again: `not before …`."""
+    after_ms = int(job.get("notBeforeMs", 0))
+    again = job["status"] == "pending" and after_ms and job.get("attempts", 0)
+    return f"not before {moment(iso(after_ms))}" if again else None
 
 
 def scheduler_state(status: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from actors.commands.jobs import say_job
 from actors.commands.output import Output, Slowness, visible
 from actors.commands.words import age, dollars, duration, reason, remedy
 
@@ -131,3 +132,22 @@ def test_an_unknown_reason_is_shown_as_it_is() -> None:
     assert "ANTHROPIC_API_KEY" in (remedy("model_not_configured") or "")
     assert "TROUPE_ROUNDS_MAX" in (remedy("budget_rounds") or "")
     assert reason("budget_rounds") == "all rounds are used up (budget_rounds)"
+
+
+@pytest.mark.parametrize(
+    ("status", "attempts", "shown"),
+    [("pending", 1, True), ("pending", 0, False), ("running", 2, False)],
+)
+def test_when_a_failed_attempt_is_tried_again_is_said(
+    capsys: pytest.CaptureFixture[str], status: str, attempts: int, shown: bool
+) -> None:
+    """A job that waits five minutes for its next attempt would look forgotten."""
+    job = {
+        "id": "job_1", "agentType": "qa", "status": status, "attempts": attempts, "maxAttempts": 4,
+        "priority": "normal", "queuedAt": "2026-11-21T08:00:00.000Z",
+        "notBeforeMs": 1_795_248_300_000, "error": "RuntimeError: no luck",
+    }  # fmt: skip
+    say_job(Output(as_json=False), job, [])
+    out = capsys.readouterr().out
+    assert ("not before 2026-11-21" in out) is shown
+    assert f"{attempts} of 4" in out

@@ -232,3 +232,12 @@ def test_a_long_text_of_others_is_one_short_line() -> None:
         Material(jobs=[job(status=JobStatus.FAILED, completed_at=at(9), error="x" * 5_000)]), NOW
     )
     assert max(len(sentence.text) for sentence in story.happened) < 400
+
+
+def test_an_attempt_that_failed_is_told_with_when_the_next_one_is() -> None:
+    """A job that waits five minutes for its next attempt would look forgotten."""
+    waits = job(status=JobStatus.PENDING, error="TimeoutError: no answer", not_before_ms=1)
+    told = text(Material(jobs=[waits]))
+    assert "an attempt failed (TimeoutError: no answer), the next is not before 1970" in told
+    fresh = job(status=JobStatus.PENDING, attempts=0, not_before_ms=1)
+    assert "the next is" not in text(Material(jobs=[fresh]))

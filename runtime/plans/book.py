@@ -184,10 +184,15 @@ class PlanBook:
 
     # Writing
 
-    def chunks(self, entries: Sequence[Entry]) -> list[list[Entry]]:
-        """In one commit each; those that were refused are written alone."""
+    def chunks(self, entries: Sequence[Entry], first: int = CHUNK) -> list[list[Entry]]:
+        """In one commit each; those that were refused are written alone.
+
+        Args:
+            first: how many at most are in the first, 1..CHUNK.
+        """
         together = [entry for entry in entries if entry.key not in self._refused]
-        chunks = [together[at : at + CHUNK] for at in range(0, len(together), CHUNK)]
+        chunks = [together[:first]] if together else []
+        chunks += [together[at : at + CHUNK] for at in range(first, len(together), CHUNK)]
         return chunks + [[entry] for entry in entries if entry.key in self._refused]
 
     async def write(

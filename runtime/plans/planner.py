@@ -3,7 +3,8 @@
 A plain object beside the queue, in the scheduler's process and under its fence.
 It sleeps until the next due time or news, never longer than LOOK_S, because
 somebody may set the clock.  What is due together is written in a few group
-commits; what was missed is settled by policy at once and caught up slowly, so
+commits, the first of them small, so that the store has work while the rest is
+decided; what was missed is settled by policy at once and caught up slowly, so
 an outage is never followed by a storm.
 
 What a due time's fate is, is `schedule.policy`'s; what messages ask for,
@@ -38,6 +39,10 @@ AHEAD_S: Final = 2.0
 """What is due within so long is prepared."""
 PREPARED_MAX: Final = 4_096
 """Schedules prepared between two rounds."""
+FIRST: Final = 16
+"""Schedules in the first commit of what is due together: the store is not to wait for more."""
+TURNS: Final = 3
+"""Turns of the event loop from a write to its bytes on the socket: its task, the group, the call."""
 NOTHING: Final = object()
 """Instead of something prepared: there is nothing to prepare."""
 
@@ -122,7 +127,7 @@ class Planner:
         while due:
             writes = []
             rest: list[Entry] = []
-            for chunk in self.book.chunks(due):
+            for chunk in self.book.chunks(due, FIRST):
                 changes = []
                 for entry in chunk:
                     change, more = self._settle(entry)
@@ -132,7 +137,8 @@ class Planner:
                         rest.append(entry)
                 if changes:
                     writes.append(asyncio.create_task(self.book.write(changes)))
-                await asyncio.sleep(0)  # the first are on their way while the next are made
+                for _ in range(TURNS):  # they leave before the next are decided
+                    await asyncio.sleep(0)
             await asyncio.gather(*writes)
             due = [entry for entry in rest if self.book.table.get(entry.key) is entry]
 

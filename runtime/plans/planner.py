@@ -42,7 +42,7 @@ PREPARED_MAX: Final = 4_096
 FIRST: Final = 16
 """Schedules in the first commit of what is due together: the store is not to wait for more."""
 TURNS: Final = 3
-"""Turns of the event loop from a write to its bytes on the socket: its task, the group, the call."""
+"""Turns of the event loop from a write to its bytes on the socket: task, group, call."""
 NOTHING: Final = object()
 """Instead of something prepared: there is nothing to prepare."""
 

@@ -7,6 +7,7 @@ built in `__str__`, because exceptions cross Ray by pickle as `cls(*args)`.
 from __future__ import annotations
 
 import inspect
+from typing import Final
 
 
 class TroupeError(Exception):
@@ -104,6 +105,10 @@ class ScheduleRefusedError(TroupeError):
         return f"{self.detail} ({self.code})"
 
 
+LATEST_MS: Final = 253_402_300_799_999
+"""The last moment that has a date: the end of the year 9999."""
+
+
 class NotRunningError(TroupeError):
     """Troupe is not running here; start it with `troupe up`."""
 
@@ -116,10 +121,15 @@ class JobWaiting(JobControl):
     """The job holds no slot and no memory until it is made ready again.
 
     Args: reason (a code such as `model_not_configured`), resume_at_ms (None:
-    only a message makes it ready).
+    only a message makes it ready). TypeError or ValueError where they are not: the
+    job's record could not hold them.
     """
 
     def __init__(self, reason: str, resume_at_ms: int | None = None) -> None:
+        if not isinstance(reason, str | None) or type(resume_at_ms) not in (int, type(None)):
+            raise TypeError("a job waits for a reason, a text, until a time, whole milliseconds")
+        if resume_at_ms is not None and resume_at_ms > LATEST_MS:
+            raise ValueError(f"a job waits until {LATEST_MS} ms at the latest")
         super().__init__(reason, resume_at_ms)
         self.reason = reason
         self.resume_at_ms = resume_at_ms

@@ -21,6 +21,7 @@ from msgspec.structs import replace
 
 from runtime.backoff import Backoff
 from runtime.clock import Clock, iso
+from runtime.errors import LATEST_MS
 from runtime.ids import address, split
 from runtime.job import LOGS_MAX, AgentJob, JobStatus, LogLine
 from runtime.jobs import decisions
@@ -163,6 +164,8 @@ class JobDesk:
         if asked == "pause" or job.status is JobStatus.PAUSED:
             return self._paused(job, revision, attempts=job.attempts - 1)
         resume_at_ms = message.content.get("resumeAtMs")
+        if type(resume_at_ms) is not int or resume_at_ms > LATEST_MS:
+            resume_at_ms = None
         self._jobs.wait_until(job.id, resume_at_ms)
         still = bool(message.content.get("still"))
         return decisions.wait(job, revision, resume_at_ms, now_ms, still=still)

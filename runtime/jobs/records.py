@@ -14,8 +14,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from runtime.ids import SCHEDULER_AGENT
+from runtime.errors import LATEST_MS, InvalidIdError
+from runtime.ids import SCHEDULER_AGENT, agent_id
 from runtime.job import AgentJob, JobStatus
+from runtime.jobs.events import ms_of
 from runtime.patience import patiently
 from runtime.store.contract import MANY_MAX, Document, Store
 
@@ -41,16 +43,18 @@ class Record:
 def record_of(document: Document) -> Record | None:
     """The job of a record.
 
-    None: it can't be read, says that it is another job or of another organization, or is for the
-    scheduler, which does none; whoever wrote it can't have it run, and stops nobody else's.
+    None: it can't be read, says that it is another job or of another organization, or is for
+    nobody who could do it; whoever wrote it can't have it run, and stops nobody else's.
     """
     try:
         job = AgentJob.from_json(document.body)
-        said = (job.id, job.organization_id)
-        if said == (document.key, document.organization) and job.agent != SCHEDULER_AGENT:
+        own = job.id == document.key and job.organization_id == document.organization
+        by = agent_id(job.agent)
+        ms_of(job.queued_at)
+        if own and by != SCHEDULER_AGENT and job.not_before_ms <= LATEST_MS:
             return Record(job, document.revision, document.organization)
         error = f"it says {job.id} of {job.organization_id} for {job.agent}"
-    except ValueError as unreadable:
+    except (ValueError, InvalidIdError) as unreadable:
         error = str(unreadable)
     logger.warning(
         "the record of %s is passed over: %s",

@@ -8,11 +8,12 @@ import pkgutil
 from collections.abc import AsyncIterator
 
 import pytest
+from msgspec.structs import replace
 
 import runtime
 from runtime.agent import ABSENT, BaseAgent
 from runtime.client import Client
-from runtime.errors import DeadLetterError, NotYoursError
+from runtime.errors import DeadLetterError, JobWaiting, NotYoursError
 from runtime.ids import SCHEDULER, SCHEDULER_AGENT
 from runtime.job import AgentJob, Job, JobResult
 from runtime.message import Message
@@ -61,7 +62,8 @@ class Writer(BaseAgent):
             case "enqueue":
                 self.enqueue(job(told["id"], told["organization"], told.get("for", "writer:a")))
             case "run":
-                return await self.execute({"goes_on": told.get("goes_on", True)}, told["id"])
+                told = {"goes_on": True, **told}
+                return await self.execute(told, told["id"])
             case "end":
                 await self.send_message(SCHEDULER_AGENT, told, "job.ended")
             case "say":
@@ -74,6 +76,8 @@ class Writer(BaseAgent):
         return None
 
     async def process_task(self, job: Job) -> JobResult:
+        if (wait := job.record.payload.get("wait")) is not None:
+            raise JobWaiting(*wait)
         if not job.record.payload["goes_on"]:
             await asyncio.Event().wait()
         return JobResult(outcome="finished", summary="done")
@@ -146,6 +150,26 @@ async def test_a_handler_can_not_enqueue_another_organizations_job(troupe) -> No
     assert await troupe.store.get("job", "job_1") is None
 
 
+@pytest.mark.parametrize(
+    "wait", [("r", "x"), ("r", 1.5), (5, None), ("r", 10**400), ("r", [1]), ("r", True)]
+)
+async def test_a_wait_that_can_not_be_is_the_jobs_own_failure(troupe, wait) -> None:
+    """It would end the scheduler, and each that follows, or leave a record that nobody can read."""
+    troupe._random.random = lambda: 0.0
+    acme, beta = troupe.client("acme"), troupe.client("beta")
+    await beta.ask("writer:a", {"id": "job_1", "wait": wait}, "run")
+
+    async def told() -> bool:
+        document = await beta.get("job", "job_1")
+        return document is not None and "a job waits" in str(
+            AgentJob.from_json(document.body).error
+        )
+
+    await eventually(told)
+    await acme.ask("writer:a", {"id": "job_2"}, "run")
+    await completed(acme, "job_2")
+
+
 async def test_nobody_can_have_the_scheduler_do_a_job(troupe) -> None:
     """Nothing would ever end it, and an organization each would take all slots from everybody."""
     beta = troupe.client("beta")
@@ -167,6 +191,16 @@ async def test_a_record_that_is_no_job_of_its_organization_stops_nobody(troupe) 
         "job_2": job("job_2", "acme").to_json(),
         "job_3": job("job_4", "beta").to_json(),
         "job_5": b"[]",
+        **{
+            id: replace(job(id, "beta"), **wrong).to_json()
+            for id, wrong in {
+                "job_9": {"queued_at": "some day"},
+                "job_10": {"agent_id": "no agent!"},
+                "job_11": {"not_before_ms": 10**400},
+                "job_12": {"max_attempts": -1, "priority": "strange"},
+                "job_13": {"agent_id": None, "agent_type": "a b"},
+            }.items()
+        },
         "job_8": job("job_8", "beta", SCHEDULER_AGENT).to_json(),
     }
     terms = ("status=pending",)

@@ -9,7 +9,10 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Protocol
+from typing import Final, Protocol
+
+LATEST_MS: Final = 253_402_300_799_999
+"""The last moment that has a date: the end of the year 9999."""
 
 
 class Clock(Protocol):

@@ -7,7 +7,8 @@ built in `__str__`, because exceptions cross Ray by pickle as `cls(*args)`.
 from __future__ import annotations
 
 import inspect
-from typing import Final
+
+from runtime.clock import LATEST_MS
 
 
 class TroupeError(Exception):
@@ -103,10 +104,6 @@ class ScheduleRefusedError(TroupeError):
 
     def __str__(self) -> str:
         return f"{self.detail} ({self.code})"
-
-
-LATEST_MS: Final = 253_402_300_799_999
-"""The last moment that has a date: the end of the year 9999."""
 
 
 class NotRunningError(TroupeError):

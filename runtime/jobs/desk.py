@@ -20,8 +20,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from runtime.backoff import Backoff
-from runtime.clock import Clock, iso
-from runtime.errors import LATEST_MS
+from runtime.clock import LATEST_MS, Clock, iso
 from runtime.ids import address, split
 from runtime.job import LOGS_MAX, AgentJob, JobStatus, LogLine
 from runtime.jobs import decisions

@@ -14,7 +14,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from runtime.errors import LATEST_MS, InvalidIdError
+from runtime.clock import LATEST_MS
+from runtime.errors import InvalidIdError
 from runtime.ids import SCHEDULER_AGENT, agent_id
 from runtime.job import AgentJob, JobStatus
 from runtime.jobs.events import ms_of

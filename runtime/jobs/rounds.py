@@ -28,7 +28,7 @@ UNITS_MAX: Final = 64
 """Units of one commit."""
 UNIT_BYTES_MAX: Final = 1 << 20
 """Bytes from which on no further unit joins a commit."""
-ENDS_MAX: Final = 20
+ENDS_MAX: Final = 28
 """Ends of runs that are heard in one round: hosts work on what has taken the place of the first
 while the next are decided on. With all at once, hosts, store and scheduler would work in turns."""
 OVER: Final = frozenset({"completed", "cancelled"})

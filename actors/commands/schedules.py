@@ -6,6 +6,7 @@ Added to the group of `schedule next`, which needs no running Troupe.
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -26,6 +27,8 @@ from runtime.ids import agent_id
 LISTED_MAX: Final = 1_000
 YEAR_DAYS: Final = 366
 DAYS_MAX: Final = 20 * YEAR_DAYS
+_INTERVAL: Final = re.compile(r"\s*(every\b|[PR][0-9T/])", re.IGNORECASE)
+"""How the texts of intervals begin."""
 ONE_WAY: Final = "Say when in exactly one way: --cron, --every, --at, --event or --nightly."
 
 __all__ = ["schedule"]
@@ -50,6 +53,13 @@ def _place(agent: str) -> str:
         raise WrongUsageError(f"{agent} is no agent.", hint) from error
 
 
+def _every(span: str | None) -> str | None:
+    """What is said after `--every`, as the interval it means."""
+    if span is None or _INTERVAL.match(span):
+        return span
+    return f"every {span}"
+
+
 def _path(agent: str, name: str, verb: str = "") -> str:
     return f"{_place(agent)}{verb}?name={quote(name)}"
 
@@ -66,7 +76,13 @@ def _path(agent: str, name: str, verb: str = "") -> str:
 @_agent
 @_named
 @click.option("--cron", metavar="EXPR", help="Five fields, or @daily.")
-@click.option("--every", "interval", metavar="SPAN", help="`every 30 minutes`, PT30M.")
+@click.option(
+    "--every",
+    "interval",
+    metavar="SPAN",
+    callback=lambda _context, _option, span: _every(span),
+    help="`30 minutes`, `day`, PT30M, R/2026-01-01T09:00:00Z/P1D.",
+)
 @click.option("--at", metavar="ISO", help="Once.")
 @click.option("--event", metavar="NAME", help="When it is told of, such as push.")
 @click.option("--nightly", metavar="HH:MM-HH:MM", help="Once a night, somewhere in the window.")

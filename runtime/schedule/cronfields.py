@@ -126,9 +126,10 @@ def _alias(text: str, tokens: list[str]) -> list[str]:
         raise InvalidScheduleError(
             "unknown_alias", _place(text, 0), f"only these are known: {known}"
         )
-    one = len(tokens) == 1  # as a rule something else was meant
+    one = len(tokens) == 1
     found = "1 field" if one else f"{len(tokens)} fields"
-    another = "; an interval is such as `every 30 minutes` or PT30M" if one else ""
+    span = one or (tokens and tokens[-1].isalpha())  # as a rule something else was meant
+    another = "; an interval is such as `every 30 minutes` or PT30M" if span else ""
     raise InvalidScheduleError(
         "wrong_field_count",
         _place(text, len(FIELDS)),

@@ -52,6 +52,23 @@ def test_a_schedule_is_set_shown_paused_triggered_audited_and_deleted(here: Desk
     assert json.loads(typed(here, "audit", AGENT, "--json"))["strange"] == 0
 
 
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        ("30 minutes", "every 30 minutes"),
+        ("day", "every day"),
+        ("every 2 hours", "every 2 hours"),
+        ("PT30M", "PT30M"),
+        ("R3/2199-01-01T09:00:00Z/P1D", "R3/2199-01-01T09:00:00Z/P1D"),
+    ],
+)
+def test_what_is_said_after_every_need_not_say_it_again(here: Desk, said: str, meant: str) -> None:
+    """`--every "30 minutes"` was read as a cron expression of two fields."""
+    view = json.loads(typed(here, "set", AGENT, "--name", "span", "--every", said, "--json"))
+    assert view["interval"] == meant
+    assert "bad_interval" in typed(here, "set", AGENT, "--every", "0 9 * * *", code=2)
+
+
 def test_what_was_due_is_in_the_audit(here: Desk) -> None:
     """The sums would be equal because both are nothing."""
     typed(here, "set", AGENT, "--name", "often", "--every", "every 1 second", "--overlap", "allow")

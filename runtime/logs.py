@@ -12,7 +12,8 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from typing import Final, TextIO
+from collections.abc import Mapping
+from typing import Any, Final, TextIO
 
 from runtime.clock import iso
 
@@ -40,6 +41,13 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             said["error"] = self.formatException(record.exc_info)
         return json.dumps(said, default=str)
+
+
+def tell(logger: logging.Logger, level: int, action: str, fields: Mapping[str, Any]) -> None:
+    """An operation: its action and what of the fields is known, as words and as members."""
+    known = {name: value for name, value in fields.items() if value is not None}
+    words = " ".join(f"{name}={value}" for name, value in known.items())
+    logger.log(level, "%s %s", action, words, extra={"action": action, **known})
 
 
 def level_of(text: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any, Final
 from runtime.ids import split
 from runtime.job import JobStatus
 from runtime.jobs.rounds import ENDED, Unit
+from runtime.logs import tell
 from runtime.metrics import Meter
 
 logger = logging.getLogger(__name__)
@@ -104,7 +105,4 @@ class Observed:
             more |= {"status": job.status.value, "attempts": job.attempts}
         elif unit.heard is not None:
             more["organization"] = split(unit.heard.stored.sender)[0]
-        said = {name: value for name, value in more.items() if value is not None}
-        words = " ".join(f"{name}={value}" for name, value in said.items())
-        extra = {"action": action, **said}
-        logger.log(OPERATIONS.get(action, logging.INFO), "%s %s", action, words, extra=extra)
+        tell(logger, OPERATIONS.get(action, logging.INFO), action, more)

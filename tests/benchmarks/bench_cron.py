@@ -165,7 +165,8 @@ def installed(name: str) -> str | None:
 
 def main() -> None:
     calls = int(sys.argv[1]) if len(sys.argv) > 1 else CALLS
-    rng, metrics = random.Random(1), {}
+    rng, metrics = random.Random(1), dict[str, float]()
+    common, slowest = 0.0, 0.0
     print(f"{'us a call':36}{'p50':>8}{'p99':>9}{'max':>10}" + "".join(f"{p:>20}" for p in PEERS))
     for expression in (*COMMON, *RARE):
         for zone in ZONES:
@@ -177,6 +178,9 @@ def main() -> None:
             name = f"{expression} {zone}"
             print(f"{name:36}{row['p50']:>8.2f}{row['p99']:>9.2f}{row['max']:>10.1f}{peers}")
             metrics |= {f"{name} {key}_us": value for key, value in row.items()}
+            common = max(common, row["p50"] if expression in COMMON else 0.0)
+            slowest = max(slowest, row["max"])
+    metrics |= {"common_p50_us": common, "slowest_us": slowest}
     for name, expression in HARNESS.items():
         for zone, short in (("UTC", "utc"), ("Europe/Berlin", "berlin")):
             metrics[f"next_{name}_{short}_us"] = repeated(expression, zone)

@@ -334,6 +334,16 @@ def results(found: Figures) -> list[Figures]:
             "versions": {},
         }
         for kind in ("own", "standing")
+    ] + [
+        {
+            "case": "P2 troupe fairness",
+            "metrics": {
+                "alone_p95_ms": found["fairness"]["aloneP95Ms"],
+                "beside_p95_ms": found["fairness"]["besideP95Ms"],
+                "ratio": found["fairness"]["ratio"],
+            },
+            "versions": {},
+        }
     ]
 
 

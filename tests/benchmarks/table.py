@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -35,10 +36,12 @@ def table(rows: Sequence[Json]) -> str:
 
 
 def figures(rows: Sequence[Json], case: str, metric: str) -> By:
+    """A metric of the case whose name begins so, and does not go on with a digit."""
+    named = re.compile(re.escape(case) + r"(?!\d)")
     return {
         row["round"]: float(row["metrics"][metric])
         for row in rows
-        if row["case"].startswith(case) and row.get("metrics", {}).get(metric) is not None
+        if named.match(row["case"]) and row.get("metrics", {}).get(metric) is not None
     }
 
 

@@ -36,3 +36,14 @@ def test_what_was_not_measured_has_no_line() -> None:
     told = table([run(1, "P1 troupe, one host", c64_msgs_s=20_000.0)])
     assert [line.split(" | ")[0] for line in told.splitlines()[2:]] == [f"| {MESSAGES.work}"]
     assert "| 20,000 | >= 20,000 |" in told
+
+
+def test_no_figure_stands_in_the_table_twice() -> None:
+    """Two lines of one figure said different things of the peer beside it."""
+    assert len({(row.case, row.metric) for row in ROWS}) == len(ROWS)
+
+
+def test_one_client_is_not_a_hundred() -> None:
+    """A case whose number begins with another's would be taken for it."""
+    rows = [run(1, "P5 clients=1", p50_ms=1.7), run(1, "P5 clients=100", p50_ms=3.1)]
+    assert figures(rows, "P5 clients=1", "p50_ms") == {1: 1.7}

@@ -77,9 +77,14 @@ class Schedules:
 
     update_schedule = update
 
-    async def delete(self, agent: str, name: str = DEFAULT_NAME) -> None:
-        """Take an agent off the schedule; one that has none is left alone."""
+    async def delete(self, agent: str, name: str = DEFAULT_NAME, reason: str | None = None) -> None:
+        """Take an agent off the schedule; one that has none is left alone.
+
+        Args:
+            reason: why, for the audit trail.
+        """
         content = {"agentId": agent_id(agent), "name": name, "by": self._client.name}
+        content |= {"reason": reason} if reason else {}
         answer = await self._client.ask(SCHEDULER_AGENT, content, "schedule.delete")
         if not answer["ok"] and answer["code"] != "not_found":
             raise ScheduleRefusedError(answer["code"], answer["detail"])

@@ -90,9 +90,9 @@ class Api:
         response = await self._request("POST", path, json=body or {}, headers=headers)
         return _document(response) if response.content else {}
 
-    async def delete(self, path: str) -> None:
+    async def delete(self, path: str, **params: Any) -> None:
         """Delete what is there."""
-        await self._request("DELETE", path)
+        await self._request("DELETE", path, params=params)
 
     async def items(self, path: str, limit: int, **params: Any) -> list[Any]:
         """At most `limit` items, over as many pages as it takes."""

@@ -239,13 +239,20 @@ async def _ask(session: Session, agent: str, name: str, verb: str, body: dict[st
     return None
 
 
-@schedule.command("delete", examples=["troupe schedule delete backend:acme.api"])
+@schedule.command(
+    "delete",
+    examples=[
+        "troupe schedule delete backend:acme.api",
+        'troupe schedule delete backend:acme.api --name nightly --reason "moved to CI"',
+    ],
+)
 @_agent
 @_named
-async def delete(session: Session, agent: str, name: str) -> None:
+@_why
+async def delete(session: Session, agent: str, name: str, reason: str | None) -> None:
     """Take an agent off the schedule; a run that has started goes on, and the ledger is kept."""
     async with about(session, agent, name) as api:
-        await api.delete(_path(agent, name))
+        await api.delete(_place(agent), name=name, reason=reason)
     if session.out.as_json:
         return session.out.result({"agentId": agent, "name": name, "deleted": True})
     return session.out.say(f"{agent} is off the schedule.")

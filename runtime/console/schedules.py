@@ -194,9 +194,13 @@ def unreadable(error: FieldError) -> ProblemError:
     summary="Take an agent off the schedule",
 )
 async def delete_schedule(
-    agent_id: AgentKey, caller: Operator, once: Idempotent, name: _Name = DEFAULT_NAME
+    agent_id: AgentKey,
+    caller: Operator,
+    once: Idempotent,
+    name: _Name = DEFAULT_NAME,
+    reason: Annotated[str | None, Query(max_length=500, description="Why.")] = None,
 ) -> Response:
-    answer = await _ask(caller, once, "delete", agent_id, name, None)
+    answer = await _ask(caller, once, "delete", agent_id, name, Why(reason=reason))
     return done(None) if answer is None else Response(status_code=204)
 
 

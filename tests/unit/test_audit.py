@@ -81,6 +81,8 @@ def trail(typed):
     typed("watch", cancelled["id"], code=1)
     made = typed.json("keys", "create", "--organization", "acme", "--name", "ci")
     typed("keys", "revoke", made["id"])
+    typed("schedule", "set", "code:acme.api", "--cron", "@yearly", "--name", "old")
+    typed("schedule", "delete", "code:acme.api", "--name", "old", "--reason", "moved to CI")
     text = typed("export", "--organization", "acme").stdout
     *lines, end = [json.loads(line) for line in text.splitlines()]
     assert end == {"type": "export.end", "lines": len(lines)}
@@ -104,6 +106,9 @@ def test_every_decision_is_in_it_with_who_and_when(trail):
     assert (said["by"], said["approved"]) == ("ann", True) and said["keyId"].startswith("key_")
     [cancel] = only(trail, "command", command="issue.cancel")
     assert (cancel["by"], cancel["agent"]) == ("ann", f"issue:{other}")
+    [deleted] = only(trail, "command", command="schedule.delete")
+    assert (deleted["by"], deleted["name"]) == ("ann", "old")
+    assert deleted["reason"] == "moved to CI"
     key = trail["key"]
     for type in ("key.created", "key.revoked"):
         assert only(trail, type, keyId=key["id"], name="ci", role="operator")

@@ -21,6 +21,7 @@ from actors.commands.failures import EXIT_CODES
 from actors.commands.issues import cancel, issues
 from actors.commands.jobs import jobs
 from actors.commands.keys import keys
+from actors.commands.letters import letters
 from actors.commands.lifecycle import down, status, up
 from actors.commands.purge import purge
 from actors.commands.review import review
@@ -64,8 +65,8 @@ def main() -> None:
 
 
 for command in (
-    up, down, status, submit, watch, issues, jobs, agents, review, schedule, scheduler, cancel,
-    explain, keys, backup, restore, export, purge, verify, chaos, demo,
+    up, down, status, submit, watch, issues, jobs, agents, letters, review, schedule, scheduler,
+    cancel, explain, keys, backup, restore, export, purge, verify, chaos, demo,
 ):  # fmt: skip
     main.add_command(command)
 

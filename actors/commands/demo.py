@@ -22,7 +22,7 @@ from actors.commands.base import Session, TroupeCommand
 from actors.commands.failures import CommandError
 from actors.commands.following import Follower, Picture
 from actors.commands.http import FOLLOW_PATIENCE_S, Api, connect
-from actors.commands.lifecycle import SCRIPTED_NOTICE, say_other_model, start_here, wire
+from actors.commands.lifecycle import SCRIPTED_NOTICE, say_others, start_here, wire
 from actors.commands.output import Output
 from actors.commands.review import HASH_SHOWN, decide, find_review, proposed, say_review
 from actors.commands.settings import local_key
@@ -98,7 +98,7 @@ def _running(session: Session) -> Running:
         out.progress(SCRIPTED_NOTICE)
     else:
         out.progress(f"The model is real: {found.model_provider}. This costs money.")
-    say_other_model(session.settings, out, found)
+    say_others(session.settings, out, found)
     return found
 
 

@@ -15,7 +15,9 @@ from typing import Final
 
 from actors.intake.settings import IntakeSettings
 from actors.models.settings import ModelSettings
+from actors.settings import DepartmentSettings
 from runtime.cluster import ClusterSettings, Companion
+from runtime.errors import SettingsError
 
 AGENTS = "actors.department:agents"
 APPLICATION = "serve_app:app"
@@ -41,6 +43,8 @@ KNOWN: Final = frozenset(
     }
 )  # fmt: skip
 """Every variable of docs/operations.md."""
+OF_COMMANDS: Final = frozenset({"TROUPE_DATA", "TROUPE_URL", "TROUPE_TOKEN"})
+"""Those that say where a command goes, and nothing of what it starts."""
 OURS: Final = ("SCHEDULER_", "TROUPE_", "PROMETHEUS_")
 NEAR: Final = 0.85
 """How alike two names are when one is taken for a slip of the other, 0..1."""
@@ -51,6 +55,30 @@ def slips(env: Mapping[str, str]) -> dict[str, str]:
     unknown = [name for name in sorted(env) if name.startswith(OURS) and name not in KNOWN]
     near = {name: get_close_matches(name, KNOWN, 1, NEAR) for name in unknown}
     return {name: found[0] for name, found in near.items() if found and found[0] not in env}
+
+
+def ignored(asked: Mapping[str, str], running: Mapping[str, str]) -> list[str]:
+    """Variables by which what runs would be another, had it been started with them.
+
+    One that is not set asks for nothing.
+
+    Args:
+        asked: the environment of a `troupe up` that came too late.
+        running: the one that what runs was started with.
+    """
+    names = (name for name in sorted(KNOWN - OF_COMMANDS) if asked.get(name))
+    meant = _meant(running)
+    return [name for name in names if _meant({**running, name: asked[name]}) != meant]
+
+
+def _meant(env: Mapping[str, str]) -> tuple[object, ...] | None:
+    """All that the environment says to a deployment; None: it can't be meant."""
+    try:
+        return tuple(
+            one.from_env(env) for one in (ClusterSettings, IntakeSettings, DepartmentSettings)
+        )
+    except SettingsError:  # each is right by itself: asked for together they may be, too
+        return None
 
 
 def deployment(

@@ -39,7 +39,8 @@ _AGAIN: Final = frozenset({429, 503, 504})
 _HINTS: Final = {
     401: "Check TROUPE_TOKEN, or make a key: troupe keys create --help",
     403: "This key's role does not allow it; see: troupe keys list",
-    404: "See what there is: troupe issues, troupe jobs, troupe agents, troupe schedule list",
+    404: "See what there is: troupe issues, troupe jobs, troupe agents, troupe letters, "
+    "troupe schedule list",
     413: "The request is too large; shorten the description.",
     503: "Nothing is lost. How it is: troupe status; why: the logs that docs/operations.md names",
 }
@@ -53,6 +54,10 @@ _HINTS_BY_CODE: Final = {
         "what was accepted before is kept, and can be read."
     ),
     "agent_failed": "Its error is in: troupe agents messages AGENT",
+    "too_many_issues": (
+        "None was accepted. Hand it in again when some are done (troupe issues --status queued)."
+    ),
+    "belongs_to_issue": "Say it to the issue (troupe issues tell ID TEXT), or leave --payload out.",
     "inbox_full": "Its messages wait for their turn; send this again later.",
     "artifact_changed": "Look at it again: troupe review show ID",
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -11,11 +11,11 @@ from urllib.parse import urlsplit
 import click
 
 from actors.commands.base import Session, TroupeCommand
-from actors.commands.deployment import deployment, environment, slips
+from actors.commands.deployment import deployment, environment, ignored, slips
 from actors.commands.output import Output, status_text
 from actors.commands.settings import CommandSettings
 from actors.commands.words import scheduler_state
-from runtime.cluster import Running, running
+from runtime.cluster import Running, running, started_with
 from runtime.cluster import down as stop
 from runtime.cluster import up as start
 from runtime.cluster.exposure import Listener, listeners
@@ -40,16 +40,14 @@ HOSTS_MAX: Final = 64
 @click.option(
     "--port",
     type=click.IntRange(1, PORT_MAX),
-    default=8000,
-    show_default=True,
+    show_default="8000",
     envvar="PORT",
     help="Of the HTTP API, on loopback.",
 )
 @click.option(
     "--hosts",
     type=click.IntRange(1, HOSTS_MAX),
-    default=2,
-    show_default=True,
+    show_default="2",
     envvar="TROUPE_HOSTS",
     help="Processes that agents live in.",
 )
@@ -59,11 +57,12 @@ HOSTS_MAX: Final = 64
     envvar="REDIS_URL",
     help="Keep everything in this Redis instead of the data directory.",
 )
-def up(session: Session, port: int, hosts: int, store: str | None) -> None:
+def up(session: Session, port: int | None, hosts: int | None, store: str | None) -> None:
     """Start Troupe here, in the background.
 
-    Returns when it answers. One that runs already is left as it is. After a
-    crash, of all of it even, the same command goes on from the last step.
+    Returns when it answers. One that runs already is left as it is, and what
+    it should be otherwise is told. After a crash, of all of it even, the same
+    command goes on from the last step.
 
     Repositories may be named by path below TROUPE_REPOSITORY_ROOTS (default:
     your home and the data directory), so that the API is no way to read the
@@ -71,11 +70,14 @@ def up(session: Session, port: int, hosts: int, store: str | None) -> None:
     """
     before = running(session.data)
     found = start_here(session.settings, session.out, port, hosts, store or "")
+    given = {"PORT": port, "TROUPE_HOSTS": hosts, "REDIS_URL": store}
+    others = other_settings(session.settings, found, given) if before else []
     if session.out.as_json:
-        return session.out.result({**wire(found), "started": before is None})
+        started = {"started": before is None, "ignored": others}
+        return session.out.result({**wire(found), **started})
     session.out.say("Troupe runs already." if before else "Troupe is up.")
     say_running(session.out, found)
-    say_other_model(session.settings, session.out, found)
+    say_others(session.settings, session.out, found, others)
 
 
 def start_here(
@@ -181,11 +183,29 @@ def say_running(out: Output, found: Running) -> None:
         out.say(SCRIPTED_NOTICE)
 
 
-def say_other_model(settings: CommandSettings, out: Output, found: Running) -> None:
-    """Say so when what runs was started with another model than the environment names."""
+def other_settings(
+    settings: CommandSettings, found: Running, given: Mapping[str, object]
+) -> list[str]:
+    """Names of the settings that are asked for and that what runs was not started with.
+
+    Args:
+        given: options, by the names of their variables; they win over those.
+    """
+    options = {name: str(value) for name, value in given.items() if value}
+    running_with = started_with(found)
+    return ignored({**settings.environment, **options}, running_with) if running_with else []
+
+
+def say_others(
+    settings: CommandSettings, out: Output, found: Running, others: Sequence[str] = ()
+) -> None:
+    """Say so when what runs was started with another model or other settings than are asked for."""
     wanted = deployment(settings.data_path, None, None, settings.environment).model_provider
     if wanted != found.model_provider:
         out.remark(f"It was started with the model provider {found.model_provider}, not {wanted}.")
+    if others:
+        out.remark(f"It was started with other settings, and goes on so: {', '.join(others)}.")
+    if others or wanted != found.model_provider:
         out.remark("To change it: troupe down, then the same command again. No work is lost.")
 
 

@@ -64,6 +64,10 @@ REASONS: Final[Mapping[str, tuple[str, str | None]]] = {
         "Try again with: troupe jobs retry {job}",
     ),
     "error": ("every attempt failed", "Try again with: troupe jobs retry {job}"),
+    "killed_its_host": (
+        "three hosts have died while they were at it",
+        "Mend the cause, then: troupe jobs retry {job}",
+    ),
     "scheduler_paused": (
         "the scheduler as a whole is paused, so no job starts",
         "Let it go on with: troupe scheduler resume  (an admin of `default`)",

@@ -9,7 +9,7 @@ time: the store alone is enough to go on.
 
 from __future__ import annotations
 
-from runtime.cluster.control import Running, down, local_store, running, up
+from runtime.cluster.control import Running, down, local_store, running, started_with, up
 from runtime.cluster.settings import ClusterError, ClusterSettings, Companion
 
 __all__ = [
@@ -20,5 +20,6 @@ __all__ = [
     "down",
     "local_store",
     "running",
+    "started_with",
     "up",
 ]

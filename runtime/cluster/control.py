@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.cluster.processes import end_all, is_held, marked
+from runtime.cluster.processes import end_all, environment_of, is_held, marked
 from runtime.cluster.settings import MARKER, ClusterError, ClusterSettings, DataDir, State
 from runtime.cluster.stores import local_client
 from runtime.errors import NotRunningError
@@ -84,6 +84,20 @@ def up(
         time.sleep(REPLACE_S)  # one that is just replacing itself lets go for a moment
     process = None if is_held(directory.lock) else _spawn(settings, env)
     return _await_ready(directory, process, on_progress)
+
+
+def started_with(found: Running) -> dict[str, str]:
+    """The environment by which a deployment would be started as it runs.
+
+    Empty where it can't be read: it is another user's, or has just ended.
+    """
+    try:
+        env = environment_of(found.pid)
+        settings = ClusterSettings.read(DataDir(found.data))
+    except OSError:
+        return {}
+    given = {"PORT": settings.port, "TROUPE_HOSTS": settings.hosts, "REDIS_URL": settings.store}
+    return {**env, **{name: str(value) for name, value in given.items()}}
 
 
 def _spawn(settings: ClusterSettings, env: Mapping[str, str] | None) -> subprocess.Popen[bytes]:

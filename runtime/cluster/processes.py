@@ -47,6 +47,17 @@ def marked(root: Path) -> list[int]:
     return sorted(found - {os.getpid()})
 
 
+def environment_of(pid: int) -> dict[str, str]:
+    """The environment a process of this user was started with.
+
+    Raises:
+        OSError: it has ended, or is not this user's.
+    """
+    entries = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    pairs = (os.fsdecode(entry).partition("=") for entry in entries if entry)
+    return {name: value for name, _, value in pairs}
+
+
 def _parent(folder: Path) -> int:
     """The second field after the command's name, which may hold anything but ends with `)`."""
     return int((folder / "stat").read_text().rpartition(")")[2].split()[1])

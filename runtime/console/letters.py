@@ -16,6 +16,7 @@ from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Path, Query
 from msgspec.structs import replace
+from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
 from runtime.client import Write
@@ -24,7 +25,9 @@ from runtime.console.command import CommandAnswer, command, done
 from runtime.console.once import TRIES_MAX, Idempotent, Once, busy
 from runtime.console.paging import Page, PageQuery, list_page, page
 from runtime.console.problems import invalid, not_found
+from runtime.errors import InvalidMessageError
 from runtime.ids import SYSTEM
+from runtime.job import AgentJob
 from runtime.message import Message
 from runtime.store.contract import DEAD_LETTERS, Commit, Document, Put, Refused, Send, StoredMessage
 from runtime.wire import WireModel
@@ -38,6 +41,10 @@ LetterKey = Annotated[str, Path(max_length=1_000)]
 class Redelivery(WireModel):
     payload: Any = None
     """What is to be in place of the message's content or the job's payload; absent: as it was."""
+
+
+class LettersQuery(PageQuery):
+    agent: str | None = Field(None, max_length=240)
 
 
 class DeadLetter(WireModel):
@@ -54,16 +61,46 @@ class DeadLetter(WireModel):
     message_id: str | None = None
 
 
+class OpenedLetter(DeadLetter):
+    """A dead letter with what is in it."""
+
+    message_type: str | None = None
+    """Of a message."""
+    payload: Any = None
+    """The message's content or the job's payload, as it would be redelivered; null: it can't be
+    read."""
+
+
 @router.get("", response_model=Page[DeadLetter], summary="What was given up, and why")
-async def list_letters(caller: Viewer, query: Annotated[PageQuery, Query()]) -> Response:
-    documents, cursor = await list_page(caller, DEAD_LETTERS, query)
-    return page((_view(document).to_json() for document in documents), cursor)
+async def list_letters(caller: Viewer, query: Annotated[LettersQuery, Query()]) -> Response:
+    documents, cursor = await list_page(caller, DEAD_LETTERS, query, query.filters())
+    return page((DeadLetter(**_view(one)).to_json() for one in documents), cursor)
 
 
-def _view(document: Document) -> DeadLetter:
+@router.get("/{letter_id}", response_model=OpenedLetter, summary="One of them, with its payload")
+async def get_letter(letter_id: LetterKey, caller: Viewer) -> Response:
+    letter = await caller.own(DEAD_LETTERS, _decode(letter_id))
+    inside = await _inside(caller, letter)
+    return Response(
+        OpenedLetter(**_view(letter), **inside).to_json(), media_type="application/json"
+    )
+
+
+def _view(document: Document) -> dict[str, Any]:
     record = json.loads(document.body)
-    about = "jobId" if document.key.startswith(_JOB) else "messageId"
-    return DeadLetter.model_validate({**record, "id": letter_id(document.key), about: record["id"]})
+    about = "job_id" if document.key.startswith(_JOB) else "message_id"
+    return {**record, "id": letter_id(document.key), about: record["id"]}
+
+
+async def _inside(caller: Caller, letter: Document) -> dict[str, Any]:
+    if letter.key.startswith(_JOB):
+        job = await caller.own("job", letter.key.removeprefix(_JOB))
+        return {"payload": AgentJob.from_json(job.body).payload}
+    try:
+        message = Message.from_json((await _buried(caller, letter)).body)
+    except InvalidMessageError:  # which may be what it died of
+        return {}
+    return {"message_type": message.message_type, "payload": message.content}
 
 
 @router.post(

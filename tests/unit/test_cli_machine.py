@@ -13,12 +13,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from actors.cli import main
-from actors.commands.deployment import KNOWN, ROOTS, deployment, environment, slips
-from actors.commands.lifecycle import say_other_model, start_here
+from actors.commands.deployment import KNOWN, ROOTS, deployment, environment, ignored, slips
+from actors.commands.lifecycle import say_others, start_here
 from actors.commands.output import Output
 from actors.commands.settings import CommandSettings
 from runtime.cluster import Running, running
-from runtime.cluster.settings import ClusterSettings, data_root
+from runtime.cluster.settings import ClusterSettings, DataDir, data_root
 from tests.desk import Desk, desk
 
 NOBODY = {"TROUPE_URL": "", "TROUPE_TOKEN": "", "TROUPE_GITHUB_SECRETS": "", "REDIS_URL": ""}
@@ -132,10 +132,40 @@ def test_a_model_that_came_later_is_noticed(
     found = running(data)
     assert found is not None
     settings = CommandSettings(data=data, environment={"ANTHROPIC_API_KEY": "k"})
-    say_other_model(settings, Output(as_json=False), found)
+    say_others(settings, Output(as_json=False), found)
     assert "troupe down" in capsys.readouterr().err
-    say_other_model(CommandSettings(data=data), Output(as_json=False), found)
+    say_others(CommandSettings(data=data), Output(as_json=False), found)
     assert capsys.readouterr().err == ""
+
+
+def test_settings_that_what_runs_does_not_have_are_named(machine: Desk, data: Path) -> None:
+    """An operator would go on with a limit, a port or a store that nothing heeds."""
+    directory = DataDir(data)
+    ClusterSettings(str(data), port=8123).write()
+    try:
+        env = {"TROUPE_DATA": str(data), "TROUPE_MAX_PER_KEY": "7", "TROUPE_MODEL": ""}
+        args = ["up", "--port", "8124", "--hosts", "2"]
+        result = CliRunner().invoke(main, args, env=env, catch_exceptions=False)
+        assert "PORT, TROUPE_MAX_PER_KEY." in result.stderr
+        assert "troupe down" in result.stderr
+        told = json.loads(CliRunner().invoke(main, ["up", "--json"], env=env).stdout)
+        assert told["ignored"] == ["TROUPE_MAX_PER_KEY"]
+        assert read(data, "up")["ignored"] == []
+    finally:
+        directory.settings.unlink()
+
+
+def test_only_what_would_be_otherwise_is_called_ignored() -> None:
+    """Who types what is so anyway, or what is no setting, would be sent to restart it."""
+    ran = {"PORT": "8001", "TROUPE_ROUNDS_MAX": "9", "REDIS_URL": "", "TROUPE_DATA": "/a"}
+    assert ignored({**ran, "TROUPE_DATA": "/b", "TROUPE_TOKEN": "t"}, ran) == []
+    same = {"TROUPE_HOSTS": "2", "SCHEDULER_MAX_RETRIES": "3", "TROUPE_REPOSITORY_HOSTS": ""}
+    assert ignored(same, ran) == []
+    other = {"PORT": "8002", "ANTHROPIC_API_KEY": "k", "TROUPE_CACHE_GB": "5", "LOG_LEVEL": "debug"}
+    assert ignored(other, ran) == sorted(other)
+    assert ignored({"TROUPE_GITHUB_SECRETS": '{"default": "s"}'}, {}) == ["TROUPE_GITHUB_SECRETS"]
+    both = {"SCHEDULER_BACKOFF_BASE": "400000", "SCHEDULER_BACKOFF_MAX": "500000"}
+    assert ignored(both, ran) == sorted(both)
 
 
 def test_a_setting_that_can_not_be_used_is_a_usage_error(

@@ -381,6 +381,13 @@ async def test_a_dead_message_is_tried_once_more_and_once_only() -> None:
         assert (letter["agent"], letter["error"], letter["messageId"]) == (
             world.agent, "boom", dead,
         )  # fmt: skip
+        assert (await ann.get("/api/dead-letters?agent=code:none")).json()["items"] == []
+        assert (await ann.get(f"/api/dead-letters?agent={letter['agent']}")).json()["items"]
+        opened = (await ann.get(f"/api/dead-letters/{letter['id']}")).json()
+        sent = json.loads(claimed.inbox[0].body)
+        assert opened == {
+            **letter, "messageType": sent["messageType"], "payload": sent["content"],
+        }  # fmt: skip
         url = f"/api/dead-letters/{letter['id']}/redeliver"
         headers = {"Idempotency-Key": "r"}
         answers = await asyncio.gather(*(ann.post(url, headers=headers) for _ in range(4)))
@@ -444,6 +451,8 @@ async def test_a_dead_job_is_redelivered_with_another_payload_as_another_job(
     async with await living.api.client() as ann:
         await living.until(ann, f"/api/jobs/{job.id}", "failed")
         url = f"/api/dead-letters/{letters.letter_id('job/' + job.id)}/redeliver"
+        opened = (await ann.get(url.removesuffix("/redeliver"))).json()
+        assert (opened["jobId"], opened["payload"]) == (job.id, {"fail": True})
         wrong = await ann.post(url, json={"payload": "text"})
         assert (wrong.status_code, wrong.json()["errors"][0]["path"]) == (422, "body.payload")
         answer = (await ann.post(url, json={"payload": {}})).json()

@@ -104,6 +104,7 @@ CASES = [
     Case("DELETE /api/registry/services/{service_id}", OP, 204, writes=True),
     Case("POST /api/registry/discover", V, 200, {"criteria": {"kind": "erp"}}, foreign=200),
     Case("GET /api/dead-letters", V, 200, foreign=200),
+    Case("GET /api/dead-letters/{letter_id}", V, 200),
     Case("POST /api/dead-letters/{letter_id}/redeliver", OP, 202, writes=True),
     Case("GET /api/audit", A, 200, foreign=200),
     Case("GET /api/events", V, 200, foreign=200),

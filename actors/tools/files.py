@@ -114,7 +114,7 @@ class FileHelper:
             self._requests, _ = await loop.connect_write_pipe(
                 asyncio.Protocol, os.fdopen(process.stdin, "wb", buffering=0)
             )
-            stack.callback(self._requests.abort)
+            stack.callback(_abort, self._requests)
             self._serves = _identity(self._tree)
             self._stack = stack.pop_all()
 
@@ -123,6 +123,12 @@ class FileHelper:
         if self._stack is not None:
             stack, self._stack = self._stack, None
             await stack.aclose()
+
+
+def _abort(requests: asyncio.WriteTransport) -> None:
+    """End a transport that may have ended by itself; that of a pipe does not take it twice."""
+    if not requests.is_closing():
+        requests.abort()
 
 
 def _identity(tree: Path) -> tuple[int, int]:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import re
+import signal
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -201,6 +204,18 @@ async def test_a_pattern_that_never_ends_is_stopped(
     await ok(box, "read", path="a")
 
 
+async def test_a_helper_that_died_is_no_answer_and_another_one_is_started(box: ToolBox) -> None:
+    """The job would fail by an error that is not its own."""
+    await ok(box, "read", path="README.md")
+    helpers = [pid for pid in processes_with("/run/files.py") if parent(pid) == os.getpid()]
+    assert helpers
+    for pid in helpers:
+        os.kill(pid, signal.SIGKILL)
+    await until(box._files._requests.is_closing)
+    assert "gave no answer in time" in await refused(box, "read", path="README.md")
+    await ok(box, "read", path="README.md")
+
+
 async def test_a_cancelled_call_does_not_answer_the_next_one(
     box: ToolBox, space: Workspace
 ) -> None:
@@ -235,6 +250,13 @@ async def test_a_read_only_toolbox_changes_nothing(space: Workspace) -> None:
     await ok(box, "read", path="README.md")
     assert await space.snapshot() == space.base_tree
     await box.close()
+
+
+def parent(pid: int) -> int:
+    """0 if it has ended."""
+    with suppress(OSError):
+        return int(re.findall(r"PPid:\t(\d+)", Path(f"/proc/{pid}/status").read_text())[0])
+    return 0
 
 
 async def test_closing_ends_the_helper_and_lets_the_workspace_go(

@@ -100,11 +100,15 @@ async def workspace(
 
 
 def job_tree(root: Path, files: Mapping[str, str | bytes] | None = None) -> Path:
-    """A plain tree that belongs to a job's user, for the sandbox alone."""
+    """A plain tree that belongs to a user of this process's own, for the sandbox alone.
+
+    What a user may run is counted on the whole machine: a fork bomb in one worker would
+    leave the others' commands without a process.
+    """
     tree = root / "tree"
     tree.mkdir()
     put(tree, files or {})
-    owner = owner_of_job("job_1")
+    owner = owner_of_job(f"job_{os.getpid()}")
     if owner is not None:
         for path in (tree, *tree.rglob("*")):
             os.chown(path, owner, owner, follow_symlinks=False)

@@ -11,6 +11,7 @@ import random
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import uvloop
 
@@ -69,6 +70,16 @@ class Deadly(BaseAgent):
         return JobResult(outcome="finished", summary="")
 
 
+class Stillborn(BaseAgent):
+    """Its constructor takes the process with it."""
+
+    kind = "stillborn"
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        os._exit(1)
+
+
 class QueueProcess(Child):
     """One of the two."""
 
@@ -85,7 +96,7 @@ async def _work(socket: str, what: str, cap: str) -> None:
         await Scheduler(store, clock, ids, random.random, limits).run()
         return
     suspects.HOLD_S = 1.0
-    kinds = Kinds({"worker": Worker, "deadly": Deadly}, store)
+    kinds = Kinds({"worker": Worker, "deadly": Deadly, "stillborn": Stillborn}, store)
     host = Host("host-0", store, kinds, clock, ids, random.random, HostSettings(10.0, 600.0))
     await host.start()
     await host.watch()

@@ -86,7 +86,7 @@ class LocalTroupe:
     async def kill_host(self, name: str) -> None:
         """The host is gone in the middle of what it did: nothing is committed or released."""
         host = self.hosts.pop(name)
-        tasks = [*host._tasks]
+        tasks = [*host._tasks, *host._ending]
         for activation in host._active.values():
             lane = activation.jobs
             run = lane._current

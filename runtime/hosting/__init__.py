@@ -1,6 +1,7 @@
 """A host, and what lives in it: agents in memory, each with its inbox, and what they need of it.
 
-    host        claims, polls, hands over, lets go; claims, order, idle and unfit are parts of it
+    host        claims, polls, hands over, lets go; claims, births, order, idle
+                and unfit are parts of it
     activation  one agent, one epoch: its turns in their order; asked, calling, folded, inbox and
                 suspects are parts of it
     services    what an activation needs of its host

@@ -24,6 +24,7 @@ from runtime.errors import StoreUnavailableError, UnknownAgentKindError, told
 from runtime.group import GroupCommitter, why_refused
 from runtime.hosting.activation import Activation
 from runtime.hosting.answers import Answers, stored_answer
+from runtime.hosting.births import Births
 from runtime.hosting.claims import Claims
 from runtime.hosting.idle import LOOKS, Idle
 from runtime.hosting.order import Order
@@ -100,6 +101,7 @@ class Host:
         self._ending: set[asyncio.Task[None]] = set()
         self._draining = asyncio.Event()
         self._unfit = Unfit(self, self._claims, self._draining)
+        self._births = Births(self, self._claims, self._unfit, self._bear, self._end)
         self.moved = 0
         """Activations lost to somebody else's epoch so far."""
 
@@ -341,8 +343,7 @@ class Host:
                 claimed = await self._claims.take(many, names)
                 if owner != self.owner:
                     return
-                for one in claimed:
-                    await self._activate(one)
+                await self._activate(claimed)
                 if names is None and len(claimed) < many:
                     return
 
@@ -357,9 +358,17 @@ class Host:
 
     # Agents
 
-    async def _activate(self, claimed: contract.Activation) -> None:
-        if (before := self._active.get(claimed.agent)) is not None:
-            self.lost(before)  # somebody else had the agent meanwhile, and nothing has told so yet
+    async def _activate(self, claimed: Sequence[contract.Activation]) -> None:
+        for one in claimed:
+            if (before := self._active.get(one.agent)) is not None:
+                self.lost(before)  # somebody else had it meanwhile, and nothing has told so yet
+        if left := [one for one in claimed if one.abandoned]:
+            await self._births.begin(left, self._incarnation)
+        for one in claimed:
+            if not one.abandoned:
+                await self._bear(one)
+
+    async def _bear(self, claimed: contract.Activation) -> None:
         try:
             agent = await self._kinds.create(split(claimed.agent)[1])
         except Exception as error:  # there is no class for it, or its author's constructor failed

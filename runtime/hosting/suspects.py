@@ -68,6 +68,8 @@ class Mark(msgspec.Struct, frozen=True):
     """Steps of the run that had a result by then."""
     cuts: tuple[int, ...] = ()
     """When a run that had begun was taken up again, in ms."""
+    incarnation: str = ""
+    """Of the store, under which the epoch is."""
 
     @property
     def is_enough(self) -> bool:
@@ -78,14 +80,19 @@ class Mark(msgspec.Struct, frozen=True):
         return f"{REASON}: {self.deaths} hosts have died while they were at it"
 
 
-def judged(known: Mark | None, epoch: int, results: int) -> Mark:
-    """What is to be thought of a suspect under `epoch`; the same as before under the same one."""
+def judged(known: Mark | None, epoch: int, results: int, incarnation: str = "") -> Mark:
+    """What is to be thought of a suspect under `epoch`; the same as before under the same one.
+
+    A new incarnation of the store has fenced everybody, and says of no host that it has died.
+    """
     if known is None:
-        return Mark(1, epoch, results)
+        return Mark(1, epoch, results, incarnation=incarnation)
     if known.epoch == epoch:
         return known
     if results > known.results:
-        return replace(known, deaths=1, epoch=epoch, results=results)
+        return replace(known, deaths=1, epoch=epoch, results=results, incarnation=incarnation)
+    if known.incarnation != incarnation:
+        return replace(known, epoch=epoch, incarnation=incarnation)
     died_of_it = known.epoch == epoch - 1
     deaths = known.deaths + 1 if died_of_it else max(1, known.deaths - 1)
     return replace(known, deaths=deaths, epoch=epoch)
@@ -149,7 +156,8 @@ class Suspects:
             yield None
             return
         known = await self._known(stored)
-        mark = judged(known, self._activation.fence.epoch, results)
+        fence = self._activation.fence
+        mark = judged(known, fence.epoch, results, fence.incarnation)
         if mark is not known and (has_run or (known and mark.deaths > known.deaths)):
             now_ms = self._activation.host.clock.now_ms()
             mark = replace(mark, cuts=(*mark.cuts, now_ms)[-CUTS_MAX:])
@@ -162,7 +170,7 @@ class Suspects:
         else:
             if stored.seq not in self._marked:
                 await asyncio.sleep(HOLD_S)
-            async with _alone(self._activation.host.alone):
+            async with alone(self._activation.host.alone):
                 await self._write(stored, mark)
                 yield mark
 
@@ -174,13 +182,8 @@ class Suspects:
 
     def told(self, stored: StoredMessage, mark: Mark, job_id: str | None = None) -> FeedEvent:
         """The event by which everybody learns that a suspect is given up."""
-        activation, rooms = self._activation, [f"agent:{self._activation.agent_id}"]
-        data = {"agentId": activation.agent_id, "messageId": stored.message_id, "error": mark.error}
-        if job_id is not None:
-            data["jobId"] = job_id
-            rooms.append(f"job:{job_id}")
-        now_ms = activation.host.clock.now_ms()
-        return feed_event(activation.organization, "agent:quarantined", data, tuple(rooms), now_ms)
+        now_ms = self._activation.host.clock.now_ms()
+        return quarantined(self._activation.address, stored.message_id, mark, now_ms, job_id)
 
     def _key(self, stored: StoredMessage) -> str:
         return f"{self._activation.address}/{stored.message_id}"
@@ -202,8 +205,21 @@ class Suspects:
         self._marked.add(stored.seq)
 
 
+def quarantined(
+    agent: str, message_id: str, mark: Mark, now_ms: int, job_id: str | None = None
+) -> FeedEvent:
+    """`agent:quarantined` of a message, or of a job's run, of the agent with an address."""
+    organization, agent_id = split(agent)
+    rooms, data = [f"agent:{agent_id}"], {"agentId": agent_id, "messageId": message_id}
+    data["error"] = mark.error
+    if job_id is not None:
+        data["jobId"] = job_id
+        rooms.append(f"job:{job_id}")
+    return feed_event(organization, "agent:quarantined", data, tuple(rooms), now_ms)
+
+
 @asynccontextmanager
-async def _alone(lock: asyncio.Lock) -> AsyncIterator[None]:
+async def alone(lock: asyncio.Lock) -> AsyncIterator[None]:
     """Hold the lock during the block, though no longer than ALONE_S."""
     await lock.acquire()
     held = True

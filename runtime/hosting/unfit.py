@@ -2,20 +2,25 @@
 
 Their messages hear of it as if a turn of each had failed: they are tried again
 after a while, and given up at last, or at once when no later try can do better.
+So are those of an agent whose coming to life hosts have died of (`births`).
 Until then the agent is held, so that it is not claimed over and over.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+import logging
+from collections.abc import Coroutine, Sequence
 
 from runtime.deadletters import burial
 from runtime.hosting.activation import DELIVERIES_MAX
 from runtime.hosting.claims import Claims
 from runtime.hosting.services import HostServices
+from runtime.hosting.suspects import REASON, Mark, quarantined
 from runtime.ids import split
-from runtime.store.contract import Activation, Commit, Fence, Retry
+from runtime.store.contract import Activation, Commit, Fence, Put, Retry, StoredMessage
+
+logger = logging.getLogger(__name__)
 
 
 class Unfit:
@@ -32,6 +37,23 @@ class Unfit:
         """Whether an agent is held until its messages have been told."""
         return agent in self._held
 
+    @property
+    def ending(self) -> bool:
+        """Whether the host is to end."""
+        return self._ending.is_set()
+
+    def hold(self, agent: str) -> None:
+        """Keep an agent from the others without bringing it to life; its inbox has to be read then.
+
+        What polls bring for it is passed over.
+        """
+        self._claims.early.pop(agent, None)
+        self._held.add(agent)
+
+    def let_go(self, agent: str) -> None:
+        """It will be brought to life, or given up; under the lock of claims."""
+        self._held.discard(agent)
+
     def refuse(
         self, claimed: Activation, incarnation: str, error: str, final: bool
     ) -> Coroutine[None, None, None]:
@@ -40,15 +62,35 @@ class Unfit:
         Args:
             final: no later try can do better.
         """
-        self._claims.early.pop(claimed.agent, None)
-        self._held.add(claimed.agent)
+        self.hold(claimed.agent)
         return self._give_back(claimed, Fence(incarnation, claimed.epoch), error, final)
+
+    async def quarantine(
+        self, agent: str, waiting: Sequence[StoredMessage], fence: Fence, mark: Mark, gone: Put
+    ) -> None:
+        """Give up all that waits for an agent that is held, as hosts have died of it.
+
+        Args:
+            gone: ends the mark.
+        """
+        host, now_ms = self._host, self._host.clock.now_ms()
+        organization, _ = split(agent)
+        for message in waiting:
+            parts = burial(agent, message, mark.error, now_ms, REASON)
+            parts["feed"] = (quarantined(agent, message.message_id, mark, now_ms),)
+            await host.group.commit(Commit(organization, agent, fence, **parts))
+            host.quarantined += 1
+            host.answers.dead(agent, message.message_id, mark.error)
+        where = {"action": "message.dead", "agent": agent, "reason": REASON}
+        logger.error("%s can't be brought to life: %s", agent, mark.error, extra=where)
+        await host.group.commit(Commit(organization, agent, fence, puts=(gone,)))
+        await self._release(agent)
 
     async def _give_back(self, claimed: Activation, fence: Fence, error: str, final: bool) -> None:
         host = self._host
         tries = max((message.attempts for message in claimed.inbox), default=0) + 1
         if not final:
-            await self._wait(host.backoff.wait_s(tries, host.random))
+            await self.wait(host.backoff.wait_s(tries, host.random))
         now_ms = host.clock.now_ms()
         for message in claimed.inbox:
             given_up = final or message.attempts + 1 >= DELIVERIES_MAX
@@ -60,11 +102,15 @@ class Unfit:
             await host.group.commit(Commit(organization, claimed.agent, fence, **parts))
             if given_up:
                 host.answers.dead(claimed.agent, message.message_id, error)
-        async with self._claims.lock:
-            self._held.discard(claimed.agent)
-            await self._claims.release([claimed.agent])
+        await self._release(claimed.agent)
 
-    async def _wait(self, seconds: float) -> None:
+    async def _release(self, agent: str) -> None:
+        async with self._claims.lock:
+            self.let_go(agent)
+            await self._claims.release([agent])
+
+    async def wait(self, seconds: float) -> None:
+        """Sleep; no longer than the host is to live."""
         try:
             async with asyncio.timeout(seconds):
                 await self._ending.wait()

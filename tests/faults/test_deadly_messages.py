@@ -92,3 +92,17 @@ async def test_a_run_that_ends_its_process_fails_after_three_without_retries(
     assert (failed.reason, failed.attempts) == ("killed_its_host", 1)
     assert await client.ask("deadly:a", {}, "hello", wait_s=30.0) == "here"
     assert deployment.host.alive
+
+
+async def test_a_class_whose_constructor_ends_its_process_is_given_up_after_three(
+    deployment: Deployment,
+) -> None:
+    """No message of it would ever be begun, so none would be blamed, and hosts died for ever."""
+    client = deployment.client
+    assert await client.ask("deadly:idle", {}, "hello", wait_s=30.0) == "here"
+    await client.send("stillborn:a", {}, "hello", message_id="first")
+    assert await deployment.dies() == [1] * DEATHS
+    with pytest.raises(DeadLetterError, match="killed_its_host"):
+        await client.ask("stillborn:a", {}, "hello", message_id="first", wait_s=30.0)
+    assert await client.ask("deadly:idle", {}, "hello", wait_s=30.0) == "here"
+    assert deployment.host.alive

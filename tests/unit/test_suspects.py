@@ -72,11 +72,29 @@ async def _nothing(_) -> None:
     return None
 
 
+class Unborn(BaseAgent):
+    """Its `activate` never ends by itself while it is deadly: the test takes the host away."""
+
+    kind = "unborn"
+    births: ClassVar[int]
+    deadly: ClassVar[bool]
+
+    async def activate(self) -> None:
+        Unborn.births += 1
+        if Unborn.deadly:
+            await asyncio.Event().wait()
+
+    async def receive_message(self, message: Message) -> object:
+        return "here"
+
+
 @pytest.fixture
 async def troupe(monkeypatch):
     monkeypatch.setattr(suspects, "HOLD_S", 0.0)
     Fatal.begun, Fatal.slow = [], asyncio.Event()
-    local = await LocalTroupe({"fatal": Fatal}, MemoryStore(SystemClock())).start()
+    Unborn.births, Unborn.deadly = 0, True
+    kinds = {"fatal": Fatal, "unborn": Unborn}
+    local = await LocalTroupe(kinds, MemoryStore(SystemClock())).start()
     yield local
     await local.stop()
 
@@ -168,7 +186,8 @@ async def test_a_host_that_dies_without_it_takes_a_death_off_it(troupe, monkeypa
     await _again(troupe)
 
     async def held() -> bool:
-        return "acme/fatal:a" in troupe.hosts["host-0"]._active
+        born = "acme/fatal:a" in troupe.hosts["host-0"]._active
+        return born and "fatal:a" not in await _marks(troupe)
 
     await eventually(held)
     await _again(troupe)
@@ -238,6 +257,80 @@ async def test_a_run_that_goes_on_between_deaths_is_not_given_up(troupe) -> None
     assert session.ended_at is not None and times[-1] <= session.ended_at
 
 
+async def _born(times: int) -> None:
+    async def look() -> bool:
+        return Unborn.births >= times
+
+    await eventually(look)
+
+
+async def test_an_agent_that_kills_three_hosts_with_its_birth_is_given_up(troupe) -> None:
+    """Its class would be made anew for ever, and nobody on any host would get any further."""
+    client, store = troupe.client(), troupe.store
+    for message_id in ("first", "behind"):
+        await client.send("unborn:a", {}, "hello", message_id=message_id)
+    for death in range(3):
+        await _born(death + 1)
+        await _again(troupe)
+    for message_id in ("first", "behind"):
+        with pytest.raises(DeadLetterError, match="killed_its_host: 3 hosts"):
+            await client.ask("unborn:a", {}, "hello", message_id=message_id)
+        letter = await store.get(DEAD_LETTERS, f"acme/unborn:a/{message_id}")
+        assert letter is not None
+        assert json.loads(letter.body)["reason"] == "killed_its_host"
+    assert Unborn.births == 3
+    told = await _feed(troupe, "agent:quarantined")
+    assert {one["messageId"] for one in told} == {"first", "behind"}
+    assert troupe.hosts["host-0"].status()["quarantined"] == 2
+    assert await client.ask("fatal:b", {}, "add") == 1
+    assert await _marks(troupe) == {}
+    Unborn.deadly = False
+    assert await client.ask("unborn:a", {}, "hello") == "here"
+
+
+async def test_what_comes_while_an_agent_is_held_back_from_its_birth_is_handled(
+    troupe, monkeypatch
+) -> None:
+    """It was passed over by the host that held the agent, and no poll would bring it again."""
+    client = troupe.client()
+    await client.send("unborn:a", {}, "hello", message_id="first")
+    for death in range(2):
+        await _born(death + 1)
+        if death:
+            monkeypatch.setattr(suspects, "HOLD_S", 0.2)
+        await _again(troupe)
+    Unborn.deadly = False
+
+    async def held() -> bool:
+        return "acme/unborn:a" in troupe.hosts["host-0"]._unfit
+
+    await eventually(held)
+    assert await client.ask("unborn:a", {}, "hello", message_id="later") == "here"
+    assert await client.ask("unborn:a", {}, "hello", message_id="first") == "here"
+    assert Unborn.births == 3
+    assert await _marks(troupe) == {}
+
+
+async def test_a_host_that_is_let_go_gives_a_held_birth_back(troupe, monkeypatch) -> None:
+    """A drain would wait for half a minute, and the next host for the lease."""
+    client = troupe.client()
+    await client.send("unborn:a", {}, "hello", message_id="first")
+    for death in range(2):
+        await _born(death + 1)
+        if death:
+            monkeypatch.setattr(suspects, "HOLD_S", 600.0)
+        await _again(troupe)
+
+    async def held() -> bool:
+        return "acme/unborn:a" in troupe.hosts["host-0"]._unfit
+
+    await eventually(held)
+    Unborn.deadly = False
+    await troupe.hosts.pop("host-0").drain()
+    await troupe.start_host("host-0")
+    assert await client.ask("unborn:a", {}, "hello", message_id="first") == "here"
+
+
 def test_what_is_thought_of_a_suspect() -> None:
     """A death would be counted twice, or one that it had no part in."""
     first = judged(None, 2, 0)
@@ -248,6 +341,9 @@ def test_what_is_thought_of_a_suspect() -> None:
     assert judged(Mark(2, 3), 5, 0).deaths == 1  # and has died all the same
     assert judged(judged(first, 3, 0), 4, 0).is_enough
     assert judged(Mark(2, 3, 5), 4, 6).deaths == 1  # it has moved on meanwhile
+    anew = judged(Mark(2, 3, incarnation="a"), 4, 0, "b")  # redis-server has died, no host
+    assert (anew.deaths, anew.epoch, anew.incarnation) == (2, 4, "b")
+    assert judged(anew, 5, 0, "b").is_enough
 
 
 def _message(seq: int, message_type: str, sender: str = SCHEDULER) -> StoredMessage:

@@ -62,8 +62,8 @@ class World:
 
     def __init__(self, directory: Path) -> None:
         self.store_process = StoreProcess(directory)
-        with listening(0) as found:
-            self.port = found.getsockname()[1]
+        self._place = listening(0)  # bound, so that nobody else is given it between two processes
+        self.port = self._place.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self.serving: list[ApiProcess] = []
         self.published: list[tuple[int, str]] = []
@@ -104,6 +104,7 @@ class World:
             await one.kill()
         await self.store.close()
         await self.store_process.kill()
+        self._place.close()
 
 
 @asynccontextmanager

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import sqlite3
+import threading
 from contextlib import closing
 
 import pytest
@@ -68,10 +69,14 @@ async def copied(store, path, token="t"):
 
 
 def paced(store, monkeypatch):
-    """Each step of a copy is small, and waits for a call to be served before the next."""
+    """Each step of a copy is small, and waits for a call to be served before the next.
+
+    Until the event that is returned is set.
+    """
     monkeypatch.setattr(sqlite_copy, "STEP_PAGES", 4)
-    worker = store._worker
-    monkeypatch.setattr(worker, "_between_steps", lambda: worker._turn(wait=True))
+    free, turn = threading.Event(), store._worker._turn
+    monkeypatch.setattr(store._worker, "_turn", lambda wait: turn(wait or not free.is_set()))
+    return free
 
 
 async def backed_up(store, path):
@@ -149,12 +154,14 @@ async def test_what_is_acknowledged_before_the_end_is_in_it(path, tmp_path, monk
 
 async def test_one_copy_at_a_time(path, tmp_path, monkeypatch):
     """Two copies would share the time between commits, and a repeated call begin a second one."""
-    monkeypatch.setattr(sqlite_copy, "STEP_PAGES", 1)
-    store = await filled(path, 1000)
+    store = await filled(path)
+    free = paced(store, monkeypatch)
     first = await store.backup("one", str(tmp_path / "1"), 0)
     assert first.state == "copying"
     with pytest.raises(StoreError, match="under way"):
         await store.backup("two", str(tmp_path / "2"), 0)
+    free.set()
+    await store.health()  # wakes a step that waits
     assert (await copied(store, tmp_path / "1", "one")).state == "done"
     assert (await copied(store, tmp_path / "1", "one")).state == "done", "asked again: the same"
     assert (await copied(store, tmp_path / "2", "two")).state == "done"
@@ -184,13 +191,13 @@ async def test_a_copy_that_fails_harms_nobody(path, tmp_path):
 
 async def test_closing_the_store_ends_its_copy(path, tmp_path, monkeypatch):
     """`troupe down` would wait for a backup of any length."""
-    monkeypatch.setattr(sqlite_copy, "STEP_PAGES", 1)
-    store = await filled(path, 1000)
+    store = await filled(path)
+    paced(store, monkeypatch)
     assert (await store.backup("t", str(tmp_path / "copy"), 0)).state == "copying"
     await asyncio.wait_for(store.close(), 5)
     assert not (tmp_path / "copy").exists()
     store = await opened(path)
-    assert len(await store.history(A, 0, 1000)) == 1000
+    assert len(await store.history(A, 0, 1000)) == 300
     await store.close()
 
 

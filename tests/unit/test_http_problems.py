@@ -24,7 +24,7 @@ from runtime.keys import Role
 from runtime.store import rules
 from runtime.store.memory import MemoryStore
 from tests.http import HttpTroupe, populate
-from tests.troupe import LocalTroupe
+from tests.troupe import LocalTroupe, eventually
 
 ROOT = Path(__file__).resolve().parents[2]
 FIELDS = {"type", "title", "status", "detail", "code", "instance"}
@@ -186,10 +186,15 @@ async def test_a_store_that_hangs_is_given_up() -> None:
     api = HttpTroupe(store, settings=ConsoleSettings(store_wait_s=0.05))
     async with await api.client() as ann:
         store.stuck = True
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(10):
             check(await ann.get("/api/jobs/job_0"), 503, "store_unavailable")
         store.stuck = False
-        check(await ann.get("/api/jobs/job_0"), 404, "not_found")
+
+        async def answered() -> Any:
+            answer = await ann.get("/api/jobs/job_0")
+            return answer if answer.status_code != 503 else None
+
+        check(await eventually(answered), 404, "not_found")
     assert ConsoleSettings().store_wait_s < 2
 
 

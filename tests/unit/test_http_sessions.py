@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 
 from runtime.agent import AgentState, BaseAgent
 from runtime.console import sessions
-from runtime.errors import JobWaiting
+from runtime.errors import DeadLetterError, JobWaiting
 from runtime.job import AgentJob, Job, JobResult, JobStatus
 from runtime.keys import Role
 from runtime.message import Message
@@ -191,5 +192,8 @@ async def test_only_the_scheduler_makes_sessions(here: Here) -> None:
     await here.start()
     await here.until("job_000", JobStatus.COMPLETED)
     before = await here.sessions()
-    await here.troupe.client().send("worker:one", {"jobId": "job_x", "jobs": 0}, "job.run")
+    client = here.troupe.client()
+    sent = await client.send("worker:one", {"jobId": "job_x", "jobs": 0}, "job.run")
+    with contextlib.suppress(DeadLetterError):
+        await client.answer("worker:one", sent)
     assert await here.sessions() == before

@@ -337,14 +337,15 @@ async def test_a_client_that_takes_nothing_in_is_told_and_closed(
 ) -> None:
     """Would gather events without bound for a client that stopped listening."""
     monkeypatch.setattr(ws, "UNACKED_MAX", 20)
-    monkeypatch.setattr(ws, "SLOW_S", 0.3)
-    async with here.line() as line:
-        await line.ask(subscribe=["monitoring"])
-        await here.publish(*(event(number) for number in range(50)))
-        assert await line.numbers(20) == list(range(20))
-        slow = await line.hear()
-        assert slow["event"] == "slow"
-        assert await line.closed() == (4408, "too_slow")
+    with monkeypatch.context() as impatient:
+        impatient.setattr(ws, "SLOW_S", 0.3)
+        async with here.line() as line:
+            await line.ask(subscribe=["monitoring"])
+            await here.publish(*(event(number) for number in range(50)))
+            assert await line.numbers(20) == list(range(20))
+            slow = await line.hear()
+            assert slow["event"] == "slow"
+            assert await line.closed() == (4408, "too_slow")
     async with here.line() as line:  # and it goes on where it was
         await line.ask(subscribe=["monitoring"], cursor=slow["cursor"])
         for number in range(20, 50):

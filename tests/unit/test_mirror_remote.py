@@ -187,10 +187,10 @@ async def test_a_cancelled_fetch_is_done_again_as_a_whole(tmp_path: Path) -> Non
         await cloned_and_updated(tmp_path, host.source(), origin)
         put(origin, {"more": "x"})
         commit(origin)
-        host.held = threading.Event()
+        host.held, asked = threading.Event(), len(host.asked)
         fetching = asyncio.ensure_future(opened(tmp_path, host.source(), "job_9"))
         async with asyncio.timeout(20):
-            while len(host.asked) < 3:
+            while len(host.asked) == asked:
                 await asyncio.sleep(0.01)
         fetching.cancel()
         with pytest.raises(asyncio.CancelledError):

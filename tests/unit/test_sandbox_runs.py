@@ -228,7 +228,7 @@ async def test_a_living_sandbox_is_no_orphan(tree: Path) -> None:
     command = "touch begun; until [ -e go ]; do sleep 0.01; done; echo done"
     running = asyncio.ensure_future(bash(tree, command))
     await until((tree / "begun").exists)
-    assert kill_orphans() == 0
+    kill_orphans()  # of other tests, if they have left any
     (tree / "go").touch()
     assert (await running).stdout == b"done\n"
 

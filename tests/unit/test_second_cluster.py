@@ -23,7 +23,7 @@ from runtime.store.redis import RedisStore
 from tests.redis_server import RedisServer
 from tests.unit.test_store_redis_host import Counter
 
-LEASE_S = 1.0
+LEASE_S = 10.0
 AGENTS = [f"counter:{number}" for number in range(12)]
 WITHIN_S = 20.0
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 
 import pytest
 
 from runtime.errors import StoreError, StoreFullError, StoreUnavailableError
 from runtime.patience import patiently
 from runtime.store import redis as redis_store
+from runtime.store import redis_link
 from runtime.store.contract import Ack, Commit, Committed, Refused
 from runtime.store.redis import RedisStore
 from runtime.store.redis_server import Facts, ServerRefusedError
@@ -132,8 +132,8 @@ async def test_a_server_is_checked_whenever_it_is_connected_to(server, store, ca
     for _ in range(2):
         with pytest.raises(StoreUnavailableError, match="appendonly"):
             await store.commit([accept(send("m2"))])
-    told = [record for record in caplog.records if record.levelno == logging.ERROR]
-    assert [record.action for record in told] == ["store.refused"]
+    told = [one for one in caplog.records if getattr(one, "action", "") == "store.refused"]
+    assert [one.levelno for one in told] == [logging.ERROR]
     server.ask("CONFIG", "SET", "appendonly", "yes")
     await ok(store, accept(send("m2")))
 
@@ -147,10 +147,9 @@ async def test_another_layout_is_refused(server, store):
 
 async def test_nobody_there_is_told_at_once(tmp_path):
     """A deployment without its server would hang instead of saying so."""
-    begin = time.monotonic()
-    with pytest.raises(StoreUnavailableError):
-        await RedisStore.open(f"unix://{tmp_path}/no.sock")
-    assert time.monotonic() - begin < 2
+    async with asyncio.timeout(LONG_S / 2):
+        with pytest.raises(StoreUnavailableError):
+            await RedisStore.open(f"unix://{tmp_path}/no.sock")
 
 
 # users and passwords
@@ -314,30 +313,28 @@ async def test_an_emptied_server_is_a_new_one(server, store):
 # a server that hangs or breaks
 
 
-async def test_a_server_that_hangs_is_unavailable_within_two_seconds(server, store):
+async def test_a_server_that_hangs_is_unavailable_within_two_seconds(server, monkeypatch):
     """Requests would hang instead of being told to come back."""
+    monkeypatch.undo()
+    store = await RedisStore.open(server.url)
+    assert max(redis_link.ANSWER_S, redis_link.CONNECT_S + redis_link.GREET_S) < 2
     await ok(store, accept(send("m0")))
     server.pause()
     for number in (1, 2):  # on the old connection; then there is none to be had
-        begin = time.monotonic()
         calls = [
             store.commit([accept(send(f"m{number}"))]),
             store.inbox(A, 0, 10),
             store.poll("o1", 0, 10, LONG_S),
         ]
-        for answer in await asyncio.gather(*calls, return_exceptions=True):
-            assert isinstance(answer, StoreUnavailableError)
-        assert time.monotonic() - begin < 2
+        async with asyncio.timeout(LONG_S / 2):
+            for answer in await asyncio.gather(*calls, return_exceptions=True):
+                assert isinstance(answer, StoreUnavailableError)
     server.resume()
-    async with asyncio.timeout(10):
-        while True:
-            try:
-                answer = await one(store, accept(send("m1")))
-                break
-            except StoreUnavailableError:
-                await asyncio.sleep(0.01)
-    assert isinstance(answer, Committed) or answer == Refused("duplicate", "m1")
-    assert ids(await store.inbox(A, 0, 10)).count("m1") == 1
+    async with asyncio.timeout(LONG_S / 2):
+        answer = await patiently(one, store, accept(send("m1")))
+        assert isinstance(answer, Committed) or answer == Refused("duplicate", "m1")
+        assert ids(await patiently(store.inbox, A, 0, 10)).count("m1") == 1
+    await store.close()
 
 
 async def test_a_connection_that_breaks_leaves_an_unknown_outcome(server, store):

@@ -21,6 +21,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 from runtime.backoff import Backoff
@@ -165,8 +166,9 @@ class Scheduler:
 
     async def _rebuild(self) -> None:
         """Read what the records say; they are the only truth. First tell whose turn it is."""
-        seat, most = self._seat, self._limits.total
-        present = Present(owner=seat.owner, epoch=seat.epoch, max_concurrent=most)
+        seat, limits = self._seat, asdict(self._limits)
+        most = limits.pop("total")
+        present = Present(owner=seat.owner, epoch=seat.epoch, max_concurrent=most, limits=limits)
         await seat.write(self._controls.begins(present))
         self._controls.asked = read(await self._document(COLLECTION, "control"), Control)
         service = await self._document("stats", "service_times")

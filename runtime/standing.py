@@ -16,6 +16,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
+from pydantic import Field
+
 from runtime.job import JobStatus
 from runtime.store.contract import Document, Store
 from runtime.wire import WireModel
@@ -52,6 +54,8 @@ class Present(WireModel):
     owner: str = ""
     epoch: int = 0
     max_concurrent: int = 0
+    limits: dict[str, int] = Field(default_factory=dict)
+    """Jobs at once of one organization, repository, agent and limit key; 0: as many as you like."""
 
 
 def standing(control: Control, present: Present, counts: Mapping[str, int]) -> dict[str, Any]:
@@ -62,6 +66,7 @@ def standing(control: Control, present: Present, counts: Mapping[str, int]) -> d
         "draining": control.draining,
         **counts,
         "maxConcurrent": present.max_concurrent,
+        "limits": present.limits,
         "changedBy": control.by,
         "changedAt": control.at,
         "reason": control.reason,

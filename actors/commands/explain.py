@@ -92,11 +92,11 @@ async def gather(api: Api, id: str) -> Material:
     if id.startswith("review_"):
         id = (await api.get(f"/api/reviews/{id}"))["issueId"]
     if id.startswith("job_"):
-        job = await stalled(api, await api.get(f"/api/jobs/{id}"))
+        job = await _job(api, id)
         return Material(jobs=[job], steps={id: await _items(api, f"/api/jobs/{id}/journal")})
     issue = await api.get(f"/api/issues/{id}")
     ids: list[str] = list(issue.get("jobIds", ()))
-    jobs = order(await asyncio.gather(*(api.get(f"/api/jobs/{one}") for one in ids)))
+    jobs = order(await asyncio.gather(*(_job(api, one) for one in ids)))
     steps = await asyncio.gather(*(_items(api, f"/api/jobs/{one}/journal") for one in ids))
     return Material(
         issue=issue,
@@ -106,6 +106,10 @@ async def gather(api: Api, id: str) -> Material:
         history=await _items(api, f"/api/agents/issue:{id}/history"),
         messages=await _items(api, f"/api/agents/issue:{id}/messages"),
     )
+
+
+async def _job(api: Api, id: str) -> dict[str, Any]:
+    return await stalled(api, await api.get(f"/api/jobs/{id}"))
 
 
 async def _items(api: Api, path: str, **params: Any) -> list[Any]:

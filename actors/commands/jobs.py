@@ -23,6 +23,7 @@ from actors.commands.words import (
     elapsed_s,
     moment,
     next_try,
+    plural,
     reason,
     remedy,
 )
@@ -139,6 +140,7 @@ def say_job(out: Output, job: Mapping[str, Any], artifacts: list[dict[str, Any]]
             ("id", job["id"]),
             ("status", status_text(job["status"])),
             ("why", reason(because) if because and because != job["status"] else None),
+            ("ahead of it", _ahead(job)),
             ("what to do", _remedy(job)),
             ("error", job.get("error")),
             ("issue", job.get("issueId")),
@@ -160,6 +162,12 @@ def say_job(out: Output, job: Mapping[str, Any], artifacts: list[dict[str, Any]]
         out.say(f"  {visible(artifact['name'])}  {size} bytes  sha256 {artifact['sha256']}")
     for log in job.get("logs", ()):
         out.say(f"{clock_time(log['time'])}  {visible(log['message'])}")
+
+
+def _ahead(job: Mapping[str, Any]) -> str | None:
+    """How many jobs have their turn before a queued one, where that was looked at."""
+    count = job.get("ahead")
+    return None if count is None else f"{plural(count, 'job')} of its organization"
 
 
 def _attempt(job: Mapping[str, Any]) -> str:

@@ -211,7 +211,9 @@ def _now(subject: Record, material: Material, now: datetime) -> str:
     since = age(subject.get("updatedAt") or subject.get("queuedAt"), now)
     for_long = f", for {since} now" if since else ""
     if code:
-        return f"It is {subject['status']}{for_long}: {reason(code)}."
+        before = material.jobs[-1].get("ahead") if material.jobs else None
+        ahead = f"; {plural(before, 'job')} of its organization before it" if before else ""
+        return f"It is {subject['status']}{for_long}: {reason(code)}{ahead}."
     job = material.jobs[-1] if material.jobs else None
     step = ""
     if job and job["status"] == "running" and job.get("currentStep"):
@@ -224,7 +226,7 @@ def _now(subject: Record, material: Material, now: datetime) -> str:
 def _reason(subject: Record, material: Material) -> str | None:
     """Why it waits or has failed: its own reason, else that of the job it waits for."""
     last = material.jobs[-1] if material.jobs else None
-    if last and last["status"] in ("waiting", "paused") and last.get("reason"):
+    if last and last["status"] in ("pending", "waiting", "paused") and last.get("reason"):
         return str(last["reason"])
     if subject.get("reason"):
         return str(subject["reason"])

@@ -76,6 +76,27 @@ REASONS: Final[Mapping[str, tuple[str, str | None]]] = {
         "two jobs of its agent in a row have failed, so the agent gets no more",
         "Look why with: troupe agents show {agent}  and then: troupe agents resume {agent}",
     ),
+    "scheduler_down": (
+        "no scheduler is at work, so no job starts; it is started again by itself",
+        "If it stays so: troupe status, and the log that docs/operations.md names",
+    ),
+    "agent_full": ("its agent does one job at a time, and another one runs", None),
+    "repository_full": (
+        "as many jobs work in its repository as may at once",
+        "See them with: troupe jobs list --status running  (limit: TROUPE_MAX_PER_REPOSITORY)",
+    ),
+    "limit_key_full": (
+        "as many jobs with its limit key run as may at once",
+        "See them with: troupe jobs list --status running  (limit: TROUPE_MAX_PER_KEY)",
+    ),
+    "organization_full": (
+        "as many jobs of its organization run as may at once",
+        "See them with: troupe jobs list --status running  (limit: TROUPE_MAX_PER_ORGANIZATION)",
+    ),
+    "slots_full": (
+        "as many jobs run as may at once",
+        "See how many with: troupe scheduler  (limit: SCHEDULER_MAX_CONCURRENT)",
+    ),
     "agent_paused": (
         "its agent is paused",
         "Let it go on with: troupe agents resume {agent}",

@@ -82,7 +82,8 @@ class AgentView(WireModel):
     capabilities: tuple[str, ...] = ()
     organization_id: str
     status: AgentStatus
-    """That of its newest job; `idle` without one that is open; `paused` also while it is held."""
+    """`running` while a job of it runs, else that of its newest one; `idle` without one that is
+    open; `paused` also while it is held."""
     job_id: str | None = None
     """Its newest job."""
     hold: HoldView | None = None
@@ -171,9 +172,13 @@ async def _with_status(
 async def _view(caller: Caller, document: Document) -> AgentView:
     record = json.loads(document.body)
     known = {name: value for name, value in record.items() if name in _AGENT_FIELDS}
-    newest = await caller.client.list("job", {"agent": record["agentId"]}, limit=1)
+    agent = {"agent": record["agentId"]}
+    newest = await caller.client.list("job", agent, limit=1)
     job = AgentJob.from_json(newest[0].body) if newest else None
     status = _STATUS.get(job.status, "idle") if job else "idle"
+    if job is not None and job.agent_id is not None and status != "running":  # it has others, too
+        runs = {**agent, "status": JobStatus.RUNNING.value}
+        status = "running" if await caller.client.list("job", runs, limit=1) else status
     hold = await _hold(caller, document.key)
     if hold is not None and status != "running":
         status = "paused"

@@ -27,8 +27,8 @@ VERBS: Final = frozenset({"pause", "resume", "drain"})
 HOLDING: Final = frozenset({"agent.pause", "agent.resume"})
 TELL_EVERY_S: Final = 5.0
 """Between two events that only say how the queue stands."""
-PRIVATE: Final = ("changedBy", "reason", "owner", "epoch")
-"""What of the status is not everybody's business."""
+UNTOLD: Final = ("changedBy", "reason", "owner", "epoch", "limits")
+"""What of the status is not everybody's business, or never news."""
 
 
 class Controls:
@@ -109,7 +109,7 @@ class Controls:
 
     def _stands(self) -> FeedEvent:
         # of the system, so that every organization is told; so nobody's name is in it
-        stats = {name: value for name, value in self.status().items() if name not in PRIVATE}
+        stats = {name: value for name, value in self.status().items() if name not in UNTOLD}
         told, now_ms = {"stats": stats}, self._clock.now_ms()
         return feed_event(SYSTEM, "scheduler:status", told, ("scheduler",), now_ms)
 

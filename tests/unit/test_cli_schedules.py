@@ -195,6 +195,17 @@ def test_a_run_under_way_is_told_with_what_can_be_done(here: Desk) -> None:
         CliRunner().invoke(main, ["jobs", "show", job], env=here.env).stdout.count("running") == 0
     ):
         pass
+    typed(here, "set", agent, "--name", "next", "--event", "never", "--payload", payload)
+    behind = json.loads(typed(here, "trigger", agent, "--name", "next", "--json"))["jobId"]
+    for args in (("jobs", "show", behind), ("explain", behind)):
+        told = CliRunner().invoke(main, args, env=here.env).stdout
+        assert "its agent does one job at a time, and another one runs" in told
+    about = ["agents", "show", agent, "--json"]
+    while (shown := CliRunner().invoke(main, about, env=here.env)).exit_code:
+        pass  # an agent that has never run is entered with what its run writes first
+    found = json.loads(shown.stdout)
+    assert (found["status"], found["jobId"]) == ("running", behind)
+    CliRunner().invoke(main, ["cancel", behind], env=here.env)
     assert f"troupe schedule pause {agent} --drain" in typed(here, "pause", agent, code=4)
     assert "--drain" not in typed(here, "trigger", agent, code=4)
     assert "paused" in typed(here, "pause", agent, "--drain")

@@ -169,16 +169,16 @@ async def test_agents_are_listed_by_kind_role_and_status(living: Living) -> None
             assert (query, [agent["agentId"] for agent in page["items"]]) == (query, names)
 
 
-async def test_an_agents_status_is_that_of_its_newest_job(living: Living) -> None:
+async def test_an_agents_status_is_that_of_its_newest_job_while_none_runs(living: Living) -> None:
     """Would show an agent idle that works, or failing after it was put right."""
     door = living.api.door()
     await door.ask("counter:w", {"by": 1}, wait_s=5)
     for number, (status, shown) in enumerate(
         [
-            (JobStatus.PENDING, "queued"), (JobStatus.RUNNING, "running"),
-            (JobStatus.WAITING, "waiting"), (JobStatus.PAUSED, "paused"),
-            (JobStatus.FAILED, "error"), (JobStatus.COMPLETED, "idle"),
-            (JobStatus.CANCELLED, "idle"),
+            (JobStatus.PENDING, "queued"), (JobStatus.WAITING, "waiting"),
+            (JobStatus.PAUSED, "paused"), (JobStatus.FAILED, "error"),
+            (JobStatus.COMPLETED, "idle"), (JobStatus.CANCELLED, "idle"),
+            (JobStatus.RUNNING, "running"), (JobStatus.PENDING, "running"),
         ]
     ):  # fmt: skip
         job = AgentJob.new(
@@ -320,6 +320,7 @@ async def test_looking_at_the_scheduler_costs_it_nothing(living: Living) -> None
         assert (await living.api.store.health()).commits == before
     assert {"ok": True, **known} == said, "it is what the scheduler itself says"
     assert (known["state"], known["waiting"], known["maxConcurrent"]) == ("IDLE", 1, 5)
+    assert known["limits"] == {"organization": 5, "repository": 0, "agent": 1, "key": 1}
 
 
 async def test_who_stopped_the_scheduler_is_told_at_home_only(living: Living) -> None:

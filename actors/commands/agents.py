@@ -6,7 +6,7 @@ import json
 import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, get_args
 
 import click
 
@@ -14,7 +14,8 @@ from actors.commands.base import Session, TroupeGroup
 from actors.commands.failures import WrongUsageError
 from actors.commands.output import status_text, visible
 from actors.commands.stalled import FAILED_TWICE
-from actors.commands.words import age, clock_time, moment
+from actors.commands.words import age, clock_time, cost, duration, moment, plural
+from runtime.sessions import Status
 
 STATUSES = ("idle", "queued", "running", "waiting", "paused", "error")
 LIMIT_MAX = 1_000
@@ -25,7 +26,7 @@ WAIT_S_MAX = 30.0
 
 @click.group(cls=TroupeGroup, default="list")
 def agents() -> None:
-    """List agents, show one, pause and resume its jobs, read its messages, or send it one.
+    """List agents, show one, pause and resume its jobs, see its runs and messages, or send one.
 
     Without a command: list.
     """
@@ -100,6 +101,43 @@ def _verb(verb: str, summary: str) -> None:
 
 _verb("pause", "Start no more of its jobs; what runs goes on.")
 _verb("resume", "Let a paused agent's jobs start, also after two in a row have failed.")
+
+
+@agents.command(
+    "sessions",
+    examples=[
+        "troupe agents sessions backend:acme.api",
+        "troupe agents sessions backend:acme.api --status failed",
+    ],
+)
+@click.argument("id")
+@click.option("--status", type=click.Choice(get_args(Status)), help="Only those that ended so.")
+@click.option("--limit", type=click.IntRange(1, LIMIT_MAX), default=20, show_default=True)
+async def sessions(session: Session, id: str, status: str | None, limit: int) -> None:
+    """List what an agent has executed, the newest first: each run of each of its jobs."""
+    async with session.api() as api:
+        found = await api.items(f"/api/agents/{id}/sessions", limit, status=status)
+    if session.out.as_json:
+        return session.out.result(found)
+    rows = [
+        [
+            moment(one["startedAt"]),
+            one["status"],
+            duration(one["durationMs"] / 1000) if one.get("durationMs") is not None else "",
+            cost(one),
+            one["jobId"],
+            _ended(one),
+        ]
+        for one in found
+    ]
+    columns = ["STARTED", "STATUS", "TOOK", "COST", "JOB", "ERROR"]
+    session.out.table(columns, rows, "It has executed nothing.")
+
+
+def _ended(run: Mapping[str, Any]) -> str:
+    cuts = len(run.get("interrupted") or ())
+    told = f"({plural(cuts, 'host')} died meanwhile)" if cuts else ""
+    return f"{run.get('error') or ''} {told}".strip()
 
 
 @agents.command("messages", examples=["troupe agents messages issue:issue_01JD4W9GZ3N5"])

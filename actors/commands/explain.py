@@ -93,15 +93,18 @@ async def gather(api: Api, id: str) -> Material:
         id = (await api.get(f"/api/reviews/{id}"))["issueId"]
     if id.startswith("job_"):
         job = await _job(api, id)
-        return Material(jobs=[job], steps={id: await _items(api, f"/api/jobs/{id}/journal")})
+        steps = {id: await _items(api, f"/api/jobs/{id}/journal")}
+        return Material(jobs=[job], steps=steps, sessions={id: await _sessions(api, job)})
     issue = await api.get(f"/api/issues/{id}")
     ids: list[str] = list(issue.get("jobIds", ()))
     jobs = order(await asyncio.gather(*(_job(api, one) for one in ids)))
     steps = await asyncio.gather(*(_items(api, f"/api/jobs/{one}/journal") for one in ids))
+    sessions = await asyncio.gather(*(_sessions(api, job) for job in jobs))
     return Material(
         issue=issue,
         jobs=jobs,
         steps=dict(zip(ids, steps, strict=True)),
+        sessions=dict(zip((job["id"] for job in jobs), sessions, strict=True)),
         reviews=await _items(api, "/api/reviews", issue=id),
         history=await _items(api, f"/api/agents/issue:{id}/history"),
         messages=await _items(api, f"/api/agents/issue:{id}/messages"),
@@ -110,6 +113,13 @@ async def gather(api: Api, id: str) -> Material:
 
 async def _job(api: Api, id: str) -> dict[str, Any]:
     return await stalled(api, await api.get(f"/api/jobs/{id}"))
+
+
+async def _sessions(api: Api, job: dict[str, Any]) -> list[Any]:
+    """The job's runs, as far as they are among the newest of its agent."""
+    agent = job.get("agentId") or f"{job['agentType']}:{job['id']}"
+    found = await _items(api, f"/api/agents/{agent}/sessions")
+    return [one for one in found if one["jobId"] == job["id"]]
 
 
 async def _items(api: Api, path: str, **params: Any) -> list[Any]:

@@ -12,6 +12,8 @@ import click
 
 from actors.commands.base import Session, TroupeCommand
 from actors.commands.deployment import deployment, environment, ignored, slips
+from actors.commands.failures import RefusedError
+from actors.commands.http import Api
 from actors.commands.output import Output, status_text
 from actors.commands.settings import CommandSettings
 from actors.commands.words import scheduler_state
@@ -24,6 +26,10 @@ SCRIPTED_NOTICE: Final = (
     "No model is configured: the scripted one answers, and only for the shipped sample.\n"
     "Everything else waits until there is a model: ANTHROPIC_API_KEY=... or ANTHROPIC_BASE_URL=..."
 )
+STORE_OUT: Final = (
+    "does not answer: nothing is accepted until it does, and nothing that was is lost"
+)
+REVIEWS_MAX: Final = 100
 PORT_MAX: Final = 65_535
 HOSTS_MAX: Final = 64
 
@@ -122,24 +128,32 @@ async def status(session: Session) -> int:
     and how many changes wait for a person. Exit code 1 when it answers but is degraded.
     """
     async with session.api() as api:
-        health = await api.get("/api/health")
-        scheduler = await api.get("/api/scheduler/status")
-        reviews = await api.items("/api/reviews", 100, status="pending")
-        url = api.url
+        seen, url = await _look(api), api.url
     found = None if session.settings.url else running(session.data)
     if session.out.as_json:
         here: dict[str, Any] = wire(found) if found else {"url": url}
         if found:
             here["ports"] = [asdict(one) for one in _ports(found)]
-        session.out.result(
-            {**here, "health": health, "scheduler": scheduler, "reviewsPending": len(reviews)}
-        )
+        session.out.result({**here, **seen})
     else:
         if found:
             say_running(session.out, found)
             await _say_ports(session.out, found)
-        _say_health(session.out, url, health, scheduler, len(reviews))
-    return 0 if health["status"] == "ok" else 1
+        _say_health(session.out, url, seen)
+    return 0 if seen["health"]["status"] == "ok" else 1
+
+
+async def _look(api: Api) -> dict[str, Any]:
+    """How it is; without its store a Troupe can say no more than that."""
+    try:
+        health = await api.get("/api/health")
+        scheduler = await api.get("/api/scheduler/status")
+        reviews = await api.items("/api/reviews", REVIEWS_MAX, status="pending")
+    except RefusedError as error:
+        if (error.problem or {}).get("code") != "store_unavailable":
+            raise
+        return {"health": {"status": "degraded"}, "scheduler": None, "reviewsPending": None}
+    return {"health": health, "scheduler": scheduler, "reviewsPending": len(reviews)}
 
 
 def _ports(found: Running) -> list[Listener]:
@@ -209,15 +223,16 @@ def say_others(
         out.remark("To change it: troupe down, then the same command again. No work is lost.")
 
 
-def _say_health(
-    out: Output, url: str, health: Mapping[str, Any], scheduler: Mapping[str, Any], reviews: int
-) -> None:
+def _say_health(out: Output, url: str, seen: Mapping[str, Any]) -> None:
+    health, scheduler, reviews = seen["health"], seen["scheduler"], seen["reviewsPending"]
+    asked = [("health", status_text(health["status"])), ("at", url)]
+    if scheduler is None:
+        return out.pairs([*asked, ("store", STORE_OUT)])
     store: Mapping[str, Any] = health.get("store") or {}
     refused: Mapping[str, int] = store.get("refused") or {}
-    out.pairs(
+    return out.pairs(
         [
-            ("health", status_text(health["status"])),
-            ("at", url),
+            *asked,
             ("store", f"{store['backend']}, survives {store['durability']}" if store else None),
             ("commits", f"{store['commits']}, {sum(refused.values())} refused" if store else None),
             ("scheduler", scheduler_state(scheduler)),

@@ -40,6 +40,8 @@ class Material:
     jobs: Sequence[Record] = ()
     steps: Mapping[str, Sequence[Record]] = field(default_factory=dict)
     """By job id."""
+    sessions: Mapping[str, Sequence[Record]] = field(default_factory=dict)
+    """Runs of each job, by its id."""
     reviews: Sequence[Record] = ()
     history: Sequence[Record] = ()
     """The issue agent's journal."""
@@ -74,6 +76,7 @@ def tell(material: Material, now: datetime) -> Story:
         *(_issue(material.issue) if material.issue else ()),
         *_moves(material.history),
         *(sentence for job in material.jobs for sentence in _job(job, material.steps)),
+        *(sentence for job in material.jobs for sentence in _runs(job, material.sessions)),
         *(sentence for review in material.reviews for sentence in _review(review)),
         *_messages(material.messages),
     ]
@@ -150,6 +153,22 @@ def _job(job: Record, steps: Mapping[str, Sequence[Record]]) -> Iterator[Sentenc
         said = f": {_short(result['summary'])}" if result.get("summary") else ""
         text = f"The {name} {job['status']}{took} ({_short(outcome)}){said}."
         yield Sentence(job.get("completedAt") or job["queuedAt"], text)
+
+
+def _runs(job: Record, sessions: Mapping[str, Sequence[Record]]) -> Iterator[Sentence]:
+    """What the job's record does not know any more: failed attempts, and hosts that have died."""
+    name = f"{job['agentType']} job {job['id']}"
+    for number, run in enumerate(sessions.get(job["id"], ())):  # the newest first
+        for cut in run.get("interrupted") or ():
+            text = f"The host of the {name} had died, and another one went on with it."
+            yield Sentence(cut["endedAt"], text)
+        if run["status"] != "failed" or not run.get("endedAt"):
+            continue
+        if job["status"] == "failed" and not number:
+            continue  # how the job ended is told of the job
+        took = duration(run.get("durationMs", 0) / 1000)
+        error = _short(run.get("error") or "no error was told")
+        yield Sentence(run["endedAt"], f"An attempt of the {name} failed after {took} ({error}).")
 
 
 def _work(name: str, job: Record, steps: Sequence[Record]) -> str:

@@ -8,12 +8,14 @@ from typing import Any
 
 import httpx2
 import pytest
+from click.testing import CliRunner
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
+from actors.cli import main
 from actors.commands.failures import RefusedError, UnreachableError
 from actors.commands.http import Api, connect
 from tests.served import served
@@ -199,3 +201,19 @@ async def test_a_proxy_is_never_asked_for_this_machine(monkeypatch: pytest.Monke
         async with connect(url, None, local=False) as http:
             with pytest.raises(httpx2.ConnectError):
                 await http.get("/api/ready")
+
+
+def test_the_status_of_a_troupe_without_its_store_is_that_it_is_degraded() -> None:
+    """The command that says how it is would fail, and name itself as the way to find out."""
+
+    async def out(request: Request) -> Response:
+        problem = {"status": 503, "code": "store_unavailable", "title": "Service Unavailable"}
+        return JSONResponse(problem, 503, {"Retry-After": "60"}, PROBLEM)
+
+    with served(Starlette(routes=[Route("/{path:path}", out)])) as url:
+        said = CliRunner().invoke(main, ["status", "--url", url])
+        told = CliRunner().invoke(main, ["status", "--url", url, "--json"])
+    assert (said.exit_code, told.exit_code) == (1, 1)
+    assert "degraded" in said.stdout
+    assert "nothing that was is lost" in said.stdout
+    assert json.loads(told.stdout)["health"] == {"status": "degraded"}

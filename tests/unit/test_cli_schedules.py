@@ -156,6 +156,10 @@ def test_why_a_job_waits_for_its_agent_is_said_and_what_to_do(here: Desk) -> Non
     for said in (troupe("jobs", "show", job), troupe("explain", job)):
         assert "two jobs of its agent in a row have failed" in said
         assert f"troupe agents resume {agent}" in said
+    failed = json.loads(troupe("agents", "sessions", agent, "--status", "failed", "--json"))
+    assert len(failed) == 2
+    assert all("the work can't be done" in one["error"] for one in failed)
+    assert failed[0]["jobId"] in troupe("agents", "sessions", agent)
     assert agent in troupe("jobs", "list")
     assert "resume is accepted" in troupe("agents", "resume", agent, "--reason", "mended")
     assert "what to do" not in troupe("agents", "show", agent)

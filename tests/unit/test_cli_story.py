@@ -241,3 +241,24 @@ def test_an_attempt_that_failed_is_told_with_when_the_next_one_is() -> None:
     assert "an attempt failed (TimeoutError: no answer), the next is not before 1970" in told
     fresh = job(status=JobStatus.PENDING, attempts=0, not_before_ms=1)
     assert "the next is" not in text(Material(jobs=[fresh]))
+
+
+def test_attempts_that_failed_and_hosts_that_died_are_told() -> None:
+    """The record knows the last error only, and nothing of a host."""
+    runs = [
+        {"id": "run:job_1:3", "jobId": "job_1", "status": "completed", "startedAt": at(30),
+         "endedAt": at(40), "durationMs": 10_000,
+         "interrupted": [{"attempt": 1, "startedAt": at(30), "endedAt": at(35)}]},
+        {"id": "run:job_1:2", "jobId": "job_1", "status": "failed", "startedAt": at(20),
+         "endedAt": at(22), "durationMs": 2_000, "error": "TimeoutError: no answer"},
+    ]  # fmt: skip
+    done = {"id": "job_1", "agentType": "code", "priority": "high", "queuedAt": at(19),
+            "startedAt": at(20), "completedAt": at(40), "status": "completed"}  # fmt: skip
+    told = [one.text for one in tell(Material(jobs=[done], sessions={"job_1": runs}), NOW).happened]
+    assert told[2:4] == [
+        "An attempt of the code job job_1 failed after 2.0 s (TimeoutError: no answer).",
+        "The host of the code job job_1 had died, and another one went on with it.",
+    ]
+    failed = {**done, "status": "failed", "completedAt": at(23), "error": "TimeoutError"}
+    story = tell(Material(jobs=[failed], sessions={"job_1": runs[1:]}), NOW)
+    assert sum("TimeoutError" in one.text for one in story.happened) == 1

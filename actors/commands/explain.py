@@ -15,7 +15,7 @@ from actors.commands.failures import RefusedError
 from actors.commands.http import Api
 from actors.commands.output import Output, visible
 from actors.commands.stalled import stalled
-from actors.commands.story import Material, Story, order, tell
+from actors.commands.story import Material, Record, Story, order, tell
 from actors.commands.words import moment, plural
 
 HISTORY_MAX: Final = 2_000
@@ -93,8 +93,11 @@ async def gather(api: Api, id: str) -> Material:
         id = (await api.get(f"/api/reviews/{id}"))["issueId"]
     if id.startswith("job_"):
         job = await _job(api, id)
-        steps = {id: await _items(api, f"/api/jobs/{id}/journal")}
-        return Material(jobs=[job], steps=steps, sessions={id: await _sessions(api, job)})
+        return Material(
+            jobs=[job],
+            steps={id: await _items(api, f"/api/jobs/{id}/journal")},
+            sessions={id: await _sessions(api, job)},
+        )
     issue = await api.get(f"/api/issues/{id}")
     ids: list[str] = list(issue.get("jobIds", ()))
     jobs = order(await asyncio.gather(*(_job(api, one) for one in ids)))
@@ -115,7 +118,7 @@ async def _job(api: Api, id: str) -> dict[str, Any]:
     return await stalled(api, await api.get(f"/api/jobs/{id}"))
 
 
-async def _sessions(api: Api, job: dict[str, Any]) -> list[Any]:
+async def _sessions(api: Api, job: Record) -> list[Any]:
     """The job's runs, as far as they are among the newest of its agent."""
     agent = job.get("agentId") or f"{job['agentType']}:{job['id']}"
     found = await _items(api, f"/api/agents/{agent}/sessions")

@@ -9,6 +9,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import click
+from rich.text import Text
 
 from actors.commands.base import Session, TroupeCommand
 from actors.commands.deployment import deployment, environment, ignored, slips
@@ -225,7 +226,10 @@ def say_others(
 
 def _say_health(out: Output, url: str, seen: Mapping[str, Any]) -> None:
     health, scheduler, reviews = seen["health"], seen["scheduler"], seen["reviewsPending"]
-    asked = [("health", status_text(health["status"])), ("at", url)]
+    asked: list[tuple[str, str | Text | None]] = [
+        ("health", status_text(health["status"])),
+        ("at", url),
+    ]
     if scheduler is None:
         return out.pairs([*asked, ("store", STORE_OUT)])
     store: Mapping[str, Any] = health.get("store") or {}

@@ -23,7 +23,7 @@ from actors.commands.failures import CommandError, UnreachableError, WrongUsageE
 from actors.commands.http import PATIENCE_S, Api, connect
 from actors.commands.output import Output
 from actors.commands.settings import CommandSettings, is_loopback, local_key
-from runtime.cluster import running
+from runtime.cluster import running, starting
 from runtime.errors import NotRunningError, SettingsError, TroupeError
 
 _EXPECTED = (CommandError, TroupeError, PermissionError, FileNotFoundError, NotADirectoryError)
@@ -83,6 +83,11 @@ def _checked_url(url: str) -> str:
 def local_url(data: Path) -> str:
     """Where the Troupe of a data directory listens."""
     found = running(data)
+    if found is None and starting(data):
+        raise UnreachableError(
+            f"Troupe is just starting here (data directory {data}).",
+            "Wait until it answers with: troupe up",
+        )
     if found is None:
         raise UnreachableError(
             f"Troupe is not running here (data directory {data}).",

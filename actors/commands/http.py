@@ -55,7 +55,8 @@ _HINTS_BY_CODE: Final = {
     ),
     "agent_failed": "Its error is in: troupe agents messages AGENT",
     "too_many_issues": (
-        "None was accepted. Hand it in again when some are done (troupe issues --status queued)."
+        "It was not accepted. Hand it in again when some are done: "
+        "troupe issues list --status queued"
     ),
     "belongs_to_issue": "Say it to the issue (troupe issues tell ID TEXT), or leave --payload out.",
     "inbox_full": "Its messages wait for their turn; send this again later.",

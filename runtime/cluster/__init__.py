@@ -9,7 +9,7 @@ time: the store alone is enough to go on.
 
 from __future__ import annotations
 
-from runtime.cluster.control import Running, down, local_store, running, started_with, up
+from runtime.cluster.control import Running, down, local_store, running, started_with, starting, up
 from runtime.cluster.settings import ClusterError, ClusterSettings, Companion
 
 __all__ = [
@@ -21,5 +21,6 @@ __all__ = [
     "local_store",
     "running",
     "started_with",
+    "starting",
     "up",
 ]

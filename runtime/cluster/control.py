@@ -60,6 +60,13 @@ def running(data: Path) -> Running | None:
     return _running(data, state)
 
 
+def starting(data: Path) -> bool:
+    """Whether the deployment over `data` is coming up just now."""
+    directory = DataDir(data)
+    state = State.read(directory.state)
+    return is_held(directory.lock) and (state is None or state.phase == "starting")
+
+
 def up(
     settings: ClusterSettings,
     *,

@@ -217,3 +217,13 @@ def test_the_status_of_a_troupe_without_its_store_is_that_it_is_degraded() -> No
     assert "degraded" in said.stdout
     assert "nothing that was is lost" in said.stdout
     assert json.loads(told.stdout)["health"] == {"status": "degraded"}
+
+
+async def test_what_is_sent_away_for_want_of_room_says_what_to_do(flaky: Flaky) -> None:
+    """A program would hand it in again at once, and a person not know when."""
+    problem = {"status": 429, "code": "too_many_issues", "detail": "1000 issues are waiting."}
+    flaky.answers = [JSONResponse(problem, 429, {"Retry-After": "30"}, PROBLEM)]
+    with served(flaky.app) as url, pytest.raises(RefusedError) as refused:
+        async with connect(url, None, local=True) as http:
+            await Api(http).post("/api/issues", {}, "k")
+    assert "troupe issues list --status queued" in (refused.value.hint or "")

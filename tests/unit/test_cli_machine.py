@@ -18,7 +18,8 @@ from actors.commands.lifecycle import say_others, start_here
 from actors.commands.output import Output
 from actors.commands.settings import CommandSettings
 from runtime.cluster import Running, running
-from runtime.cluster.settings import ClusterSettings, DataDir, data_root
+from runtime.cluster.processes import held
+from runtime.cluster.settings import ClusterSettings, DataDir, State, data_root
 from tests.desk import Desk, desk
 
 NOBODY = {"TROUPE_URL": "", "TROUPE_TOKEN": "", "TROUPE_GITHUB_SECRETS": "", "REDIS_URL": ""}
@@ -100,6 +101,15 @@ def test_a_key_for_an_impossible_name_is_a_usage_error(
 def test_keys_need_a_running_troupe(tmp_path: Path) -> None:
     """The user would get a missing socket."""
     assert "troupe up" in typed(tmp_path, "keys", code=3).stderr
+
+
+def test_a_troupe_that_is_starting_is_not_said_to_be_none(tmp_path: Path) -> None:
+    """Whoever looks from another terminal would start it a second time, or think that it failed."""
+    directory = DataDir(tmp_path.resolve())
+    State("starting", "Starting Ray", 1, "http://127.0.0.1:1").write(directory.state)
+    with held(directory.lock):
+        assert "is just starting here" in typed(tmp_path, "status", code=3).stderr
+    assert "is not running here" in typed(tmp_path, "status", code=3).stderr
 
 
 def test_repositories_are_allowed_below_home_and_data_unless_said_otherwise(tmp_path: Path) -> None:

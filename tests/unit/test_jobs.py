@@ -9,6 +9,7 @@ import pytest
 
 from runtime.agent import AgentState, BaseAgent, job_terms
 from runtime.client import Client, Write
+from runtime.clock import ManualClock
 from runtime.errors import JobWaiting
 from runtime.ids import HOME
 from runtime.job import AgentJob, JobResult
@@ -192,8 +193,9 @@ async def test_a_failed_attempt_is_tried_again_from_its_last_step(troupe, world)
     assert len(world.calls) == STEPS + 2
 
 
-async def test_a_job_between_two_attempts_is_queued_and_holds_no_slot(troupe, world) -> None:
+async def test_a_job_between_two_attempts_is_queued_and_holds_no_slot(world) -> None:
     """The status would count it as waiting for something, where its record says pending."""
+    troupe = await LocalTroupe({"worker": worker(world)}, clock=ManualClock()).start()
     troupe._random.random = lambda: 1.0
     world.fail = 1
     client = troupe.client()
@@ -209,6 +211,10 @@ async def test_a_job_between_two_attempts_is_queued_and_holds_no_slot(troupe, wo
     troupe.start_scheduler()  # it reads the same from the record
     status = await client.ask("scheduler:main", {}, "scheduler.status")
     assert (status["queued"], status["waiting"], status["running"]) == (1, 0, 0)
+    await start(client, "job_2")
+    await until(client, "job_2", "completed")
+    assert (await until(client, "job_1", "pending")).attempts == 1, "its time has not come"
+    await troupe.stop()
 
 
 async def test_a_job_that_keeps_failing_ends_as_a_dead_letter(troupe, world) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
 
 from runtime.agent import AgentState, BaseAgent
-from runtime.clock import SystemClock
+from runtime.clock import Clock, SystemClock
 from runtime.errors import DeadLetterError, StoreError, StoreUnavailableError
 from runtime.group import GroupCommitter
 from runtime.job import AgentJob, JobResult
@@ -155,26 +156,28 @@ async def test_a_reason_that_is_no_text_is_told_as_well_as_can_be(troupe) -> Non
 
 
 class AwayNowAndThen(MemoryStore):
-    """Does not answer every other read."""
+    """Does not answer every other read of each kind, the first one to begin with."""
 
-    reads = 0
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(clock)
+        self.reads: Counter[str] = Counter()
 
-    def _read(self) -> None:
-        self.reads += 1
-        if self.reads % 2:
+    def _read(self, kind: str) -> None:
+        self.reads[kind] += 1
+        if self.reads[kind] % 2:
             raise StoreUnavailableError("away")
 
     async def get(self, collection, key):
-        self._read()
+        self._read(collection)
         return await super().get(collection, key)
 
     async def journal(self, agent, after, limit):
-        self._read()
+        self._read("journal")
         return await super().journal(agent, after, limit)
 
-    async def list_documents(self, *arguments, **options):
-        self._read()
-        return await super().list_documents(*arguments, **options)
+    async def list_documents(self, collection, *arguments, **options):
+        self._read(f"list of {collection}")
+        return await super().list_documents(collection, *arguments, **options)
 
 
 async def test_a_store_that_is_away_is_not_the_messages_fault() -> None:

@@ -38,11 +38,13 @@ def burial(
     return {
         "buries": (Bury(stored.message_id, error),),
         "puts": (Put(DEAD_LETTERS, key, organization, to_json(letter), terms),),
-        "sends": _run_failed(agent, stored, error, now_ms),
+        "sends": _run_failed(agent, stored, error, now_ms, reason),
     }
 
 
-def _run_failed(agent: str, stored: StoredMessage, error: str, now_ms: int) -> tuple[Send, ...]:
+def _run_failed(
+    agent: str, stored: StoredMessage, error: str, now_ms: int, reason: str
+) -> tuple[Send, ...]:
     if stored.sender != SCHEDULER:
         return ()
     try:
@@ -52,12 +54,13 @@ def _run_failed(agent: str, stored: StoredMessage, error: str, now_ms: int) -> t
     if message.message_type != "job.run":
         return ()
     job_id = message.content["jobId"]
+    content = {"jobId": job_id, "outcome": "failed", "final": True, "error": error}
     ended = Message(
         message_id=f"job.ended:{job_id}:{stored.seq}",
         sender=split(agent)[1],
         recipient=SCHEDULER_AGENT,
         message_type="job.ended",
-        content={"jobId": job_id, "outcome": "failed", "final": True, "error": error},
+        content=content if reason == FAILED else {**content, "reason": reason},
         timestamp=iso(now_ms),
     )
     return (Send(ended.message_id, agent, SCHEDULER, ended.to_json()),)

@@ -102,7 +102,7 @@ def first_in_line(inbox: Iterable[StoredMessage]) -> frozenset[int]:
     """Seqs of what a holder can have been at: the first message, and a run that goes before it."""
     found: list[int] = []
     for stored in inbox:
-        runs = _is_run(stored)
+        runs = job_of(stored) is not None
         if not (runs and found):
             found.append(stored.seq)
         if not runs:
@@ -110,13 +110,15 @@ def first_in_line(inbox: Iterable[StoredMessage]) -> frozenset[int]:
     return frozenset(found)
 
 
-def _is_run(stored: StoredMessage) -> bool:
+def job_of(stored: StoredMessage) -> str | None:
+    """Id of the job whose run a message is; None: it is no run."""
     if stored.sender != SCHEDULER:
-        return False
+        return None
     try:
-        return Message.from_json(stored.body).message_type == "job.run"
+        message = Message.from_json(stored.body)
     except InvalidMessageError:
-        return False
+        return None
+    return str(message.content["jobId"]) if message.message_type == "job.run" else None
 
 
 class Suspects:

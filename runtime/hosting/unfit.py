@@ -16,7 +16,7 @@ from runtime.deadletters import burial
 from runtime.hosting.activation import DELIVERIES_MAX
 from runtime.hosting.claims import Claims
 from runtime.hosting.services import HostServices
-from runtime.hosting.suspects import REASON, Mark, quarantined
+from runtime.hosting.suspects import REASON, Mark, job_of, quarantined
 from runtime.ids import split
 from runtime.store.contract import Activation, Commit, Fence, Put, Retry, StoredMessage
 
@@ -77,7 +77,8 @@ class Unfit:
         organization, _ = split(agent)
         for message in waiting:
             parts = burial(agent, message, mark.error, now_ms, REASON)
-            parts["feed"] = (quarantined(agent, message.message_id, mark, now_ms),)
+            told = quarantined(agent, message.message_id, mark, now_ms, job_of(message))
+            parts["feed"] = (told,)
             await host.group.commit(Commit(organization, agent, fence, **parts))
             host.quarantined += 1
             host.answers.dead(agent, message.message_id, mark.error)

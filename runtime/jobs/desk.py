@@ -101,8 +101,8 @@ class JobDesk:
     def ended(self, job: AgentJob, revision: int, message: Message, asked: str | None) -> Decision:
         """A run has let go.
 
-        The message is `job.ended {jobId, outcome, final?, error?, resumeAtMs?, still?}`, of
-        one that is over with `agentType` and, if it has completed, `tookMs`.
+        The message is `job.ended {jobId, outcome, final?, error?, reason?, resumeAtMs?,
+        still?}`, of one that is over with `agentType` and, if it has completed, `tookMs`.
 
         Args:
             asked: `cancel` or `pause`, if its host was asked to and may not have heard.
@@ -111,7 +111,8 @@ class JobDesk:
         match message.content["outcome"]:
             case "failed":
                 error = message.content.get("error") or job.error
-                job = replace(job, error=error)
+                why = message.content.get("reason")
+                job = replace(job, error=error, reason=str(why) if why else job.reason)
                 return self._failed(job, revision, bool(message.content.get("final")), asked)
             case "waiting" | "paused" as outcome:
                 if job.status.value != outcome:

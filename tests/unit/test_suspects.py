@@ -47,7 +47,7 @@ class Fatal(BaseAgent):
                         id=message.content["jobId"],
                         organization_id=self.context.organization,
                         agent_type="fatal",
-                        agent_id=self.agent_id,
+                        agent_id=message.content.get("agent", self.agent_id),
                         now_ms=self.context.now_ms(),
                         payload=message.content,
                     )
@@ -286,6 +286,24 @@ async def test_an_agent_that_kills_three_hosts_with_its_birth_is_given_up(troupe
     assert await _marks(troupe) == {}
     Unborn.deadly = False
     assert await client.ask("unborn:a", {}, "hello") == "here"
+
+
+async def test_a_job_of_an_agent_that_kills_three_hosts_with_its_birth_fails_for_good(
+    troupe,
+) -> None:
+    """It would stay running for ever, and hold its slot."""
+    client, store = troupe.client(), troupe.store
+    content = {"jobId": "job_1", "agent": "unborn:b", "steps": 0, "lives": 0}
+    await client.ask("fatal:a", content, "start")
+    for death in range(3):
+        await _born(death + 1)
+        await _again(troupe)
+    record = await until(store, "job_1", "failed")
+    assert record.error is not None and record.error.startswith("killed_its_host: 3 hosts")
+    assert record.reason == "killed_its_host"
+    assert record.attempts == 1
+    [told] = await _feed(troupe, "agent:quarantined")
+    assert told["jobId"] == "job_1"
 
 
 async def test_what_comes_while_an_agent_is_held_back_from_its_birth_is_handled(

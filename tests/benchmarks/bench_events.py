@@ -36,7 +36,7 @@ from runtime.store.remote import RemoteStore
 from runtime.turn import feed_event
 from tests.api_process import ApiProcess, listening
 from tests.benchmarks.bench_messages import latency
-from tests.benchmarks.listeners import Listener, listen
+from tests.benchmarks.listeners import Listener, listen, uncollected
 from tests.store_process import StoreProcess
 
 CLIENTS = (1, 100)
@@ -62,9 +62,10 @@ async def measure(
     """
     began_s, own_s = cpu_s(), time.process_time()
     done: dict[int, float] = {}
-    for number in range(events + WARM_UP):
-        done[number] = await publish(number)
-        await asyncio.sleep(BETWEEN_S)
+    with uncollected():
+        for number in range(events + WARM_UP):
+            done[number] = await publish(number)
+            await asyncio.sleep(BETWEEN_S)
     server_s, clients_s = cpu_s() - began_s, time.process_time() - own_s
     took: dict[int, list[float]] = {}
     async with asyncio.timeout(60):

@@ -25,7 +25,7 @@ import benchlib  # noqa: E402 - the peers', in the folder this is started in
 import p5_app  # noqa: E402
 import ray  # noqa: E402
 import uvloop  # noqa: E402
-from listeners import listen  # noqa: E402
+from listeners import listen, uncollected  # noqa: E402
 from ray import serve  # noqa: E402
 
 EVENTS = int(os.environ.get("EVENTS", "60"))
@@ -40,9 +40,10 @@ async def told(port: int, hub: Any, clients: int) -> dict[str, Any]:
         listening = [await listen(f"ws://127.0.0.1:{port}/ws") for _ in range(clients)]
         for one in listening:
             await one.heard_text(1)
-        for _ in range(EVENTS):
-            await asyncio.sleep(EVENT_EVERY_S)
-            await hub.publish.remote({"t": time.perf_counter(), "x": "event"})
+        with uncollected():
+            for _ in range(EVENTS):
+                await asyncio.sleep(EVENT_EVERY_S)
+                await hub.publish.remote({"t": time.perf_counter(), "x": "event"})
         heard = [await one.heard(EVENTS) for one in listening]
     for one in listening:
         one.close()

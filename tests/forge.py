@@ -7,7 +7,6 @@ host could do wrong is a switch here.
 from __future__ import annotations
 
 import base64
-import contextlib
 import getpass
 import http.server
 import os
@@ -26,11 +25,11 @@ from typing import Any
 
 from actors.git import ENVIRONMENT
 from actors.mirror import RepositorySource
+from runtime.cluster.port import free_port
 from tests.workshop import GIT_ENVIRONMENT, processes_with
 
 SSHD = shutil.which("sshd", path="/usr/sbin:/usr/bin")
 READY_WITHIN_S = 30.0
-PORTS_MAX = 5
 
 
 @dataclass
@@ -209,31 +208,10 @@ def ssh_door(folder: Path) -> Iterator[SshDoor]:
     for name in ("host", "user", "stranger"):
         made = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)]
         subprocess.run(made, check=True)
+    port = free_port()
     (folder / "authorized_keys").write_bytes((folder / "user.pub").read_bytes())
-    server, port = _sshd(folder)
     host = (folder / "host.pub").read_text()
     (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {host}")
-    try:
-        yield SshDoor(folder, port)
-    finally:
-        server.terminate()
-        server.wait()
-
-
-def _sshd(folder: Path) -> tuple[subprocess.Popen[bytes], int]:
-    """A server that listens, and where; a port that another has taken meanwhile is not waited for.
-
-    sshd can't be given a port that is bound already, nor be asked for any.
-    """
-    for _ in range(PORTS_MAX):
-        port = _free_port()
-        server = _started(folder, port)
-        if _listens(port, server):
-            return server, port
-    raise AssertionError("sshd is not up: " + (folder / "sshd.log").read_text())
-
-
-def _started(folder: Path, port: int) -> subprocess.Popen[bytes]:
     settings = {
         "Port": port, "ListenAddress": "127.0.0.1", "HostKey": folder / "host",
         "AuthorizedKeysFile": folder / "authorized_keys", "PidFile": "none", "UsePAM": "no",
@@ -244,24 +222,23 @@ def _started(folder: Path, port: int) -> subprocess.Popen[bytes]:
     (folder / "sshd_config").write_text(text)
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(exist_ok=True)  # its own condition for running at all
-    return subprocess.Popen(
+    server = subprocess.Popen(
         [SSHD, "-D", "-e", "-f", str(folder / "sshd_config")],
         stderr=(folder / "sshd.log").open("wb"),
     )
+    try:
+        _wait_for(port, server)
+        yield SshDoor(folder, port)
+    finally:
+        server.terminate()
+        server.wait()
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as door:
-        return int(door.getsockname()[1])
-
-
-def _listens(port: int, server: subprocess.Popen[bytes]) -> bool:
-    """Wait until it does; False: it has ended instead."""
+def _wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
     until = time.monotonic() + READY_WITHIN_S
-    while server.poll() is None:
-        with contextlib.suppress(OSError):
-            socket.create_connection(("127.0.0.1", port), 1.0).close()
-            return server.poll() is None
-        assert time.monotonic() < until, "sshd is not up"
-        time.sleep(0.02)
-    return False
+    while True:
+        try:
+            return socket.create_connection(("127.0.0.1", port), 1.0).close()
+        except OSError:
+            assert time.monotonic() < until and server.poll() is None, "sshd is not up"
+            time.sleep(0.02)

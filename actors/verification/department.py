@@ -29,11 +29,11 @@ from actors.verification.department_work import JOB_USD, NAMES, Case, files, scr
 from actors.verification.sandboxes import SandboxWatch
 from runtime.client import Client
 from runtime.clock import SystemClock
+from runtime.cluster.port import free_port
 from runtime.ids import HOME, Ids
 from runtime.store.contract import Store
 from runtime.verify.chaos.live import Live
 from runtime.verify.chaos.part import Request
-from runtime.verify.chaos.ports import free_port
 
 PEOPLE: Final = 3
 """Each has one issue at a time."""

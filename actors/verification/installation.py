@@ -27,8 +27,8 @@ from actors.commands.demo import SAMPLE_ISSUE, make_repository
 from actors.commands.deployment import deployment, environment
 from actors.commands.output import Output
 from runtime.cluster import ClusterSettings, Running, down, up
+from runtime.cluster.port import free_port
 from runtime.cluster.processes import end_all
-from runtime.verify.chaos.ports import free_port
 from runtime.verify.report import TooLittleError
 
 WALK_S: Final = 240.0

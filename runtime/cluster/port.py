@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import secrets
 import socket
 import threading
 from collections.abc import AsyncIterator
@@ -24,7 +25,7 @@ from typing import Any, Final
 
 import uvicorn
 
-from runtime.cluster.settings import ClusterError
+from runtime.cluster.settings import RAYS_PORTS, ClusterError
 from runtime.console.door import SERVED
 
 logger = logging.getLogger(__name__)
@@ -39,6 +40,27 @@ ASK_EVERY_S: Final = 0.2
 ANSWER_S: Final = 5.0
 END_S: Final = 5
 """How long requests may go on in a replica that is to end."""
+UNCLAIMED: Final = range(RAYS_PORTS.stop, 32_768)
+"""Above Ray's ports and below Linux's own: the kernel gives none of them to who asks for any."""
+TRIES_MAX: Final = 100
+
+
+def free_port(preferred: int | None = None) -> int:
+    """A TCP port that is free on loopback now, `preferred` if it is.
+
+    It can be bound some seconds later: whoever connects or asks for any port
+    meanwhile, as a Ray that starts does a hundred times, is given another one.
+
+    Raises:
+        ClusterError: none was found.
+    """
+    drawn = (secrets.choice(UNCLAIMED) for _ in range(TRIES_MAX))
+    for port in drawn if preferred is None else (preferred, *drawn):
+        with socket.socket() as probe, suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((ADDRESS, port))
+            return port
+    raise ClusterError("no free TCP port")
 
 
 class PortTakenError(ClusterError):

@@ -18,7 +18,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -27,7 +26,7 @@ from typing import Any, NoReturn
 
 from runtime import logs
 from runtime.cluster.operator import ensure_admin_key
-from runtime.cluster.port import Port, PortTakenError
+from runtime.cluster.port import Port, PortTakenError, free_port
 from runtime.cluster.processes import end_all, held
 from runtime.cluster.settings import (
     MARKER,
@@ -190,13 +189,13 @@ class Supervisor:
 
     async def _start_head(self) -> None:
         cpus = self._settings.cpus or max(2, os.cpu_count() or 2)
-        dashboard_port = _free_port(8265)
+        dashboard_port = free_port(8265)
         argv = [
             str(Path(sys.executable).parent / "ray"), "start", "--head", "--block",
             "--port=0",
-            f"--ray-client-server-port={_free_port()}",
+            f"--ray-client-server-port={free_port()}",
             f"--dashboard-port={dashboard_port}",
-            f"--dashboard-agent-listen-port={_free_port()}",
+            f"--dashboard-agent-listen-port={free_port()}",
             f"--temp-dir={self._directory.ray_temp}",
             f"--num-cpus={cpus}",
             f"--object-store-memory={OBJECT_STORE_BYTES}",
@@ -321,20 +320,6 @@ class Supervisor:
 def _content(file: Path) -> str:
     """What a small file says; empty while it is not there."""
     return file.read_text().strip() if file.exists() else ""
-
-
-def _free_port(preferred: int = 0) -> int:
-    """A TCP port that is free on loopback now, `preferred` if it is."""
-    for port in (preferred, 0):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            free: int = probe.getsockname()[1]
-            return free
-    raise ClusterError("no free TCP port")
 
 
 def begin_anew(restarts: int) -> NoReturn:

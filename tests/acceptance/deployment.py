@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from typing import Any
 
 from runtime.cluster import Running, down, running
 from runtime.cluster.control import processes
+from runtime.cluster.port import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 TROUPE = [sys.executable, "-m", "actors.cli"]
@@ -242,10 +242,3 @@ def git(path: Path, *arguments: str) -> str:
     return subprocess.run(
         ["git", "-C", str(path), *arguments], check=True, capture_output=True, text=True
     ).stdout
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -17,9 +17,10 @@ from typing import Any
 
 import pytest
 
+from runtime.cluster.port import free_port
 from runtime.cluster.processes import marked
 from runtime.cluster.settings import MARKER, DataDir, State
-from tests.acceptance.deployment import Deployment, deployed, free_port, kill_all
+from tests.acceptance.deployment import Deployment, deployed, kill_all
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

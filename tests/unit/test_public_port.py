@@ -10,9 +10,8 @@ import sys
 import pytest
 
 from runtime.cluster.control import _await_ready
-from runtime.cluster.port import ADDRESS, Port, PortTakenError, answered
+from runtime.cluster.port import ADDRESS, Port, PortTakenError, answered, free_port
 from runtime.cluster.settings import ClusterError, DataDir, State
-from runtime.verify.chaos.ports import free_port
 from tests.troupe import soon
 
 

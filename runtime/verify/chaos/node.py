@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from runtime.cluster.port import free_port
 from runtime.cluster.processes import end_all
 from runtime.cluster.settings import MARKER, DataDir, State
-from runtime.verify.chaos.ports import free_port
 
 LOOK_S: Final = 1.0
 OBJECT_STORE_BYTES: Final = 80_000_000

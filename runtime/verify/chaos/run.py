@@ -23,6 +23,7 @@ from typing import Any, Final
 from runtime.client import Client
 from runtime.clock import SystemClock
 from runtime.cluster import ClusterSettings, Running, down, up
+from runtime.cluster.port import free_port
 from runtime.cluster.processes import end_all
 from runtime.cluster.stores import local_client
 from runtime.ids import HOME, Ids, split
@@ -41,7 +42,6 @@ from runtime.verify.chaos.notes import read_notes
 from runtime.verify.chaos.outside import OutsideServer
 from runtime.verify.chaos.part import Part
 from runtime.verify.chaos.plan import Plan
-from runtime.verify.chaos.ports import free_port
 from runtime.verify.chaos.reading import is_settled, marks
 from runtime.verify.chaos.redis import RedisProcess
 from runtime.verify.chaos.report import report

@@ -34,6 +34,7 @@ from runtime.client import AskTimeoutError, Client
 from runtime.clock import SystemClock
 from runtime.cluster import ClusterSettings, down, up
 from runtime.cluster.connect import connect
+from runtime.cluster.port import free_port
 from runtime.cluster.processes import end_all, marked
 from runtime.cluster.stores import local_client
 from runtime.errors import StoreUnavailableError
@@ -41,7 +42,6 @@ from runtime.ids import HOME, Ids
 from runtime.keys import Keys, Role
 from runtime.store.contract import FeedEvent
 from runtime.verify.chaos.node import Node
-from runtime.verify.chaos.ports import free_port
 from runtime.verify.chaos.strikes import title
 from tests.benchmarks.bench_messages import closed_loop
 from tests.benchmarks.cases import latency, result, size

@@ -10,7 +10,7 @@ from runtime.store import redis_link
 STANDSTILL_S = 20.0
 """A test run may be stopped for some seconds at any place, as on a machine that others share."""
 
-# The examples are the same in every run; what else there is to find is `make verify`'s business.
+# The examples are the same in every run: no change fails for what others have not met by chance.
 settings.register_profile(
     "tests", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )

@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PYTEST = timeout --foreground --signal=INT --kill-after=20 540 $(BIN)/python -m pytest
+PYTEST = timeout --foreground --signal=INT --kill-after=20 780 $(BIN)/python -m pytest
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .PHONY: help install run stop test check verify bench python packages

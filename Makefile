@@ -19,7 +19,7 @@ run: install ## start Troupe here and walk a sample issue from intake to deliver
 stop: ## stop what `make run` started
 	@if [ -x $(BIN)/troupe ]; then $(BIN)/troupe down; else echo "Troupe is not installed here, so nothing runs."; fi
 
-test: packages $(VENV)/.tests ## everything a change must pass; about ten minutes
+test: packages $(VENV)/.tests ## everything a change must pass; ten to fifteen minutes
 	$(PYTEST) -n 2 -m "not ray and not slow and not live"
 	$(PYTEST) -m "ray and not slow and not live"
 

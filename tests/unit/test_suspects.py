@@ -306,23 +306,29 @@ async def test_a_job_of_an_agent_that_kills_three_hosts_with_its_birth_fails_for
     assert told["jobId"] == "job_1"
 
 
-async def test_what_comes_while_an_agent_is_held_back_from_its_birth_is_handled(
-    troupe, monkeypatch
-) -> None:
-    """It was passed over by the host that held the agent, and no poll would bring it again."""
+async def _held_back(troupe, monkeypatch, hold_s: float):
+    """Two hosts have died of the birth of `unborn:a`; the third holds it back so long."""
     client = troupe.client()
     await client.send("unborn:a", {}, "hello", message_id="first")
     for death in range(2):
         await _born(death + 1)
         if death:
-            monkeypatch.setattr(suspects, "HOLD_S", 0.2)
+            monkeypatch.setattr(suspects, "HOLD_S", hold_s)
         await _again(troupe)
-    Unborn.deadly = False
 
     async def held() -> bool:
         return "acme/unborn:a" in troupe.hosts["host-0"]._unfit
 
     await eventually(held)
+    return client
+
+
+async def test_what_comes_while_an_agent_is_held_back_from_its_birth_is_handled(
+    troupe, monkeypatch
+) -> None:
+    """It was passed over by the host that held the agent, and no poll would bring it again."""
+    client = await _held_back(troupe, monkeypatch, 0.2)
+    Unborn.deadly = False
     assert await client.ask("unborn:a", {}, "hello", message_id="later") == "here"
     assert await client.ask("unborn:a", {}, "hello", message_id="first") == "here"
     assert Unborn.births == 3
@@ -331,18 +337,7 @@ async def test_what_comes_while_an_agent_is_held_back_from_its_birth_is_handled(
 
 async def test_a_host_that_is_let_go_gives_a_held_birth_back(troupe, monkeypatch) -> None:
     """A drain would wait for half a minute, and the next host for the lease."""
-    client = troupe.client()
-    await client.send("unborn:a", {}, "hello", message_id="first")
-    for death in range(2):
-        await _born(death + 1)
-        if death:
-            monkeypatch.setattr(suspects, "HOLD_S", 600.0)
-        await _again(troupe)
-
-    async def held() -> bool:
-        return "acme/unborn:a" in troupe.hosts["host-0"]._unfit
-
-    await eventually(held)
+    client = await _held_back(troupe, monkeypatch, 600.0)
     Unborn.deadly = False
     await troupe.hosts.pop("host-0").drain()
     await troupe.start_host("host-0")

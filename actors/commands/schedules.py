@@ -235,7 +235,7 @@ async def _ask(session: Session, agent: str, name: str, verb: str, body: dict[st
     if "id" in answer or session.out.as_json:
         return _answer(session, answer)
     job = answer.get("jobId")
-    session.out.say(f"Started: {job}. See: troupe jobs show {job}" if job else "It is accepted.")
+    session.out.say(f"Queued: {job}. See: troupe jobs show {job}" if job else "It is accepted.")
     return None
 
 

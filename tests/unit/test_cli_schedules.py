@@ -37,7 +37,7 @@ def test_a_schedule_is_set_shown_paused_triggered_audited_and_deleted(here: Desk
     view = json.loads(typed(here, "show", AGENT, "--json"))
     assert (view["cron"], len(view["next"])) == ("0 9 * * 1-5", 5)
     assert AGENT in typed(here, "list")
-    assert "Started: job_" in typed(here, "trigger", AGENT, "--reason", "look")
+    assert "Queued: job_" in typed(here, "trigger", AGENT, "--reason", "look")
     assert "paused" in typed(here, "pause", AGENT, "--drain", "--reason", "release")
     assert "release" in typed(here, "show", AGENT)
     assert typed(here, "resume", AGENT)

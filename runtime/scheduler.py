@@ -217,10 +217,11 @@ class Scheduler:
 
 
 async def _together(*works: Any) -> None:
-    """Until one of them ends; the others end with it."""
+    """Until one of them ends; the others have ended with it."""
     tasks = [asyncio.ensure_future(work) for work in works]
     try:
         await asyncio.gather(*tasks)
     finally:
         for task in tasks:
             task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -153,7 +153,16 @@ class Activation:
             message = self.inbox.take()
             if message.not_before_ms:
                 await self._not_before(message.not_before_ms)
-            await self._handle(message)
+            try:
+                await self._handle(message)
+            except Exception as error:  # what the author's code raises is caught where it runs
+                logger.exception(
+                    "a message of %s can't be handled",
+                    self.address,
+                    extra={"action": "message.broken", "agent": self.address},
+                )
+                self.folded.restore()
+                await self._bury(message, told(error))
         self.used = True
         self.task = None
 

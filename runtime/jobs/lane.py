@@ -22,7 +22,7 @@ from runtime.deadletters import burial
 from runtime.errors import told
 from runtime.ids import SCHEDULER, SCHEDULER_AGENT
 from runtime.jobs.run import JobRun
-from runtime.jobs.writer import UNWRITABLE, LostError
+from runtime.jobs.writer import LostError
 from runtime.message import Message
 from runtime.store.contract import Ack, Parts, Put, Refused, Send, StoredMessage
 from runtime.turn import to_json
@@ -141,7 +141,12 @@ class JobLane:
                 )
                 self._activation.host.lost(self._activation)
                 return
-            except UNWRITABLE as error:
+            except Exception as error:  # what the author's code raises is caught where it runs
+                logger.exception(
+                    "a run of %s can't go on",
+                    self._activation.address,
+                    extra={"action": "job.broken", "agent": self._activation.address},
+                )
                 await self._give_up(stored, error)
             finally:
                 self._current = None
@@ -160,7 +165,7 @@ class JobLane:
                 self._activation.host.quarantined += 1
 
     async def _give_up(self, stored: StoredMessage, error: Exception) -> None:
-        """Not even the run's failure can be written: it ends as a message that was given up."""
+        """It can't begin, or not even its failure can be written: it ends as a message given up."""
         now_ms = self._activation.host.clock.now_ms()
         parts = burial(self._activation.address, stored, told(error), now_ms)
         if self._activation.suspects is not None:

@@ -14,6 +14,7 @@ from runtime.clock import Clock, SystemClock
 from runtime.errors import DeadLetterError, StoreError, StoreUnavailableError
 from runtime.group import GroupCommitter
 from runtime.job import AgentJob, JobResult
+from runtime.jobs.decisions import CARRIED_BYTES_MAX
 from runtime.message import Message
 from runtime.store.contract import Committed
 from runtime.store.memory import MemoryStore
@@ -146,6 +147,54 @@ async def test_one_bad_commit_of_a_group_fails_alone() -> None:
         )
         assert [type(one) for one in answers] == [Committed, StoreError, Committed]
         assert isinstance(await group.commit(accept(send("m3"))), Committed)
+
+
+class Broken(MemoryStore):
+    """Answers what nobody expects: to steps of jobs, or to commits that put a message off."""
+
+    def __init__(self, clock: Clock, what: str) -> None:
+        super().__init__(clock)
+        self._what = what
+
+    async def steps(self, job_id):
+        if self._what == "steps":
+            raise TypeError("a list of steps, and not this")
+        return await super().steps(job_id)
+
+    async def commit(self, commits):
+        if self._what == "retries" and any(commit.retries for commit in commits):
+            raise StoreError("nobody is put off here")
+        return await super().commit(commits)
+
+
+async def test_a_run_that_cannot_begin_fails_and_its_agent_goes_on() -> None:
+    """It would hold its slot for ever, and nobody would be told."""
+    store = Broken(SystemClock(), "steps")
+    troupe = await LocalTroupe({"careless": Careless}, store).start()
+    client = troupe.client()
+    try:
+        async with asyncio.timeout(20):
+            long = {"jobId": "job_1", "how": "x" * CARRIED_BYTES_MAX}  # its record is read
+            await client.ask("careless:boss", long, "start")
+            assert "and not this" in (await until(client, "job_1", "failed")).error
+            await client.ask("careless:boss", {"jobId": "job_2", "how": "nothing"}, "start")
+            await until(client, "job_2", "completed")
+    finally:
+        await troupe.stop()
+
+
+async def test_a_failure_that_cannot_be_put_off_ends_as_a_dead_letter() -> None:
+    """Its agent would never handle a message again, nor leave memory."""
+    store = Broken(SystemClock(), "retries")
+    troupe = await LocalTroupe({"careless": Careless}, store).start()
+    client = troupe.client()
+    try:
+        async with asyncio.timeout(20):
+            with pytest.raises(DeadLetterError, match="nobody is put off"):
+                await client.ask("careless:a", {}, "unspeakable")
+            assert await client.ask("careless:a", {}, "add") == 1
+    finally:
+        await troupe.stop()
 
 
 async def test_a_reason_that_is_no_text_is_told_as_well_as_can_be(troupe) -> None:

@@ -155,6 +155,27 @@ async def test_a_claim_whose_answer_was_lost_is_of_who_let_the_agent_go(scene: S
     assert owners == [("host-0/1", 1), ("host-0/1", 2), ("host-0/1", 3)]
 
 
+async def test_a_claim_whose_answer_was_lost_is_of_a_host_that_is_gone(scene: Scene) -> None:
+    """Another host's claim that was lost later would seem to hold the agent."""
+    await scene.watches[0].release("host-0/1", [A])
+    await scene.watches[1].register("host-1/1", "host-1", LEASE_S)
+    for who, agent in ((0, A), (1, B)):
+        scene.clock.advance(0.1)
+        scene.deaf[who].lose = True
+        with pytest.raises(StoreUnavailableError):
+            await scene.watches[who].claim(f"host-{who}/1", 1, [agent])
+    scene.clock.advance(LEASE_S / 2)
+    await scene.watches[1].renew("host-1/1", LEASE_S)
+    scene.clock.advance(LEASE_S / 2)  # host 0 has not renewed its own
+    third = Watch(Through(scene.store), scene.notes())
+    await third.register("host-2/1", "host-2", LEASE_S)
+    await third.claim("host-2/1", 1, [A])
+    facts = await scene.history()
+    assert rules(facts) == set()
+    owners = [(fact.key, fact.epoch) for fact in facts if fact.f == "claim" and fact.agent == A]
+    assert owners == [("host-0/1", 1), ("host-0/1", 2), ("host-2/1", 3)]
+
+
 async def test_a_release_whose_answer_was_lost_gives_the_agent_up(scene: Scene) -> None:
     """Whoever takes the agent next would seem to have taken it from a holder with a lease."""
     scene.deaf[0].lose = True

@@ -9,7 +9,7 @@ after the last commit of the epoch it ended.
 
     commit     as `runtime.verify.history` says; `fail`: it was refused
     claim      an epoch nobody knows the claim of is one whose answer was lost: of who released
-               the agent since, else the latest
+               the agent since, else of who was gone before the next claim, else the latest
     release    holds from when it was asked for: its answer, too, may have been lost
 """
 
@@ -108,6 +108,12 @@ class _Merge:
                 if note.type == "ok":
                     self.claims.append(_Claim(proc, note))
         self.lost = [(proc, one) for proc, left in open_claims.items() for one in left]
+        self.lapses: dict[str, int] = defaultdict(int)
+        """When each owner's lease lapsed, at the earliest, if nothing else had ended it."""
+        for _, did in self.others:
+            if did.f in ("register", "renew") and did.type == "ok":
+                lapse_ns = did.began_ns + round(did.value[1] * 1_000 * MS)
+                self.lapses[did.key] = max(self.lapses[did.key], lapse_ns)
 
     def go(self, marks: Sequence[tuple[int, str]], live: Sequence[tuple[int, Fact]]) -> list[Fact]:
         landed = self._landed(marks)
@@ -275,7 +281,8 @@ class _Merge:
     ) -> _Claim | None:
         """The unanswered claim that can have been of this epoch.
 
-        Who released the agent since had it; if nobody did, it is the latest.
+        Who released the agent since had it; if nobody did, somebody whose lease was over
+        when the next one claimed it; if there is nobody, it is the latest.
         """
         fitting = [
             (proc, did)
@@ -289,7 +296,8 @@ class _Merge:
             for proc, did in fitting
             if any(did.began_ns <= at <= until_ns for at in releases.get((agent, did.key), ()))
         ]
-        proc, did = max(had_it or fitting, key=lambda one: one[1].began_ns)
+        gone = [(proc, did) for proc, did in fitting if self.lapses[did.key] <= until_ns]
+        proc, did = max(had_it or gone or fitting, key=lambda one: one[1].began_ns)
         made = replace(did, type="ok", agent=agent, epoch=epoch, ended_ns=until_ns)
         return _Claim(proc, made, lost=True)
 

@@ -70,6 +70,21 @@ class Scene:
         [one] = await self.watches[who].claim(owner, 1, [agent])
         self.fence = Fence(incarnation, one.epoch)
 
+    async def lose_claim(self, who: int, agent: str) -> None:
+        """One that nobody answers."""
+        owner = f"host-{who}/1"
+        self.clock.advance(0.1)
+        self.deaf[who].lose = True
+        with pytest.raises(StoreUnavailableError):
+            await self.watches[who].claim(owner, 1, [agent])
+
+    async def lose_two_claims(self) -> None:
+        """Host 0 gives A up and takes it again, and then host 1 takes B; neither is answered."""
+        await self.watches[0].release("host-0/1", [A])
+        await self.watches[1].register("host-1/1", "host-1", LEASE_S)
+        for who, agent in ((0, A), (1, B)):
+            await self.lose_claim(who, agent)
+
     async def send(self, id: str) -> None:
         await self.watches[0].commit([Commit("acme", sends=(Send(id, "acme/client:x", A, b"{}"),))])
 
@@ -138,13 +153,7 @@ async def test_a_claim_whose_answer_was_lost_explains_the_epoch_it_took(scene: S
 
 async def test_a_claim_whose_answer_was_lost_is_of_who_let_the_agent_go(scene: Scene) -> None:
     """Another host's claim that was lost a moment later would seem to have taken the agent."""
-    await scene.watches[0].release("host-0/1", [A])
-    await scene.watches[1].register("host-1/1", "host-1", LEASE_S)
-    for who, agent in ((0, A), (1, B)):
-        scene.clock.advance(0.1)
-        scene.deaf[who].lose = True
-        with pytest.raises(StoreUnavailableError):
-            await scene.watches[who].claim(f"host-{who}/1", 1, [agent])
+    await scene.lose_two_claims()
     scene.clock.advance(0.1)
     await scene.watches[0].release("host-0/1", [A])
     scene.clock.advance(0.1)
@@ -157,13 +166,7 @@ async def test_a_claim_whose_answer_was_lost_is_of_who_let_the_agent_go(scene: S
 
 async def test_a_claim_whose_answer_was_lost_is_of_a_host_that_is_gone(scene: Scene) -> None:
     """Another host's claim that was lost later would seem to hold the agent."""
-    await scene.watches[0].release("host-0/1", [A])
-    await scene.watches[1].register("host-1/1", "host-1", LEASE_S)
-    for who, agent in ((0, A), (1, B)):
-        scene.clock.advance(0.1)
-        scene.deaf[who].lose = True
-        with pytest.raises(StoreUnavailableError):
-            await scene.watches[who].claim(f"host-{who}/1", 1, [agent])
+    await scene.lose_two_claims()
     scene.clock.advance(LEASE_S / 2)
     await scene.watches[1].renew("host-1/1", LEASE_S)
     scene.clock.advance(LEASE_S / 2)  # host 0 has not renewed its own
@@ -174,6 +177,28 @@ async def test_a_claim_whose_answer_was_lost_is_of_a_host_that_is_gone(scene: Sc
     assert rules(facts) == set()
     owners = [(fact.key, fact.epoch) for fact in facts if fact.f == "claim" and fact.agent == A]
     assert owners == [("host-0/1", 1), ("host-0/1", 2), ("host-2/1", 3)]
+
+
+async def test_a_host_that_was_gone_before_cannot_have_had_the_agent(scene: Scene) -> None:
+    """Its lost claim would hide that the agent was taken from a holder with a lease."""
+    await scene.watches[0].release("host-0/1", [A])
+    await scene.watches[1].register("host-1/1", "host-1", LEASE_S)
+    await scene.lose_claim(1, B)
+    scene.clock.advance(LEASE_S)
+    await scene.claimed(0)
+    scene.clock.advance(0.1)
+    await scene.watches[0].release("host-0/1", [A])
+    scene.clock.advance(0.1)
+    deaf = Deaf(scene.store)
+    deaf.lose = True
+    third = Watch(deaf, scene.notes())
+    await third.register("host-2/1", "host-2", LEASE_S)
+    with pytest.raises(StoreUnavailableError):
+        await third.claim("host-2/1", 1, [A])
+    scene.clock.advance(0.1)
+    await scene.store.release("host-2/1", [A])  # a store that lets go by itself
+    await scene.claimed(0)
+    assert rules(await scene.history()) == {"I4"}
 
 
 async def test_a_release_whose_answer_was_lost_gives_the_agent_up(scene: Scene) -> None:

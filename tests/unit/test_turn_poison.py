@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 
 import pytest
 
 from runtime.agent import AgentState, BaseAgent
+from runtime.client import Client
 from runtime.clock import Clock, SystemClock
 from runtime.errors import DeadLetterError, StoreError, StoreUnavailableError
 from runtime.group import GroupCommitter
@@ -167,34 +169,33 @@ class Broken(MemoryStore):
         return await super().commit(commits)
 
 
-async def test_a_run_that_cannot_begin_fails_and_its_agent_goes_on() -> None:
-    """It would hold its slot for ever, and nobody would be told."""
-    store = Broken(SystemClock(), "steps")
-    troupe = await LocalTroupe({"careless": Careless}, store).start()
-    client = troupe.client()
+@asynccontextmanager
+async def broken(what: str) -> AsyncIterator[Client]:
+    """A client of a troupe over such a store."""
+    troupe = await LocalTroupe({"careless": Careless}, Broken(SystemClock(), what)).start()
     try:
         async with asyncio.timeout(20):
-            long = {"jobId": "job_1", "how": "x" * CARRIED_BYTES_MAX}  # its record is read
-            await client.ask("careless:boss", long, "start")
-            assert "and not this" in (await until(client, "job_1", "failed")).error
-            await client.ask("careless:boss", {"jobId": "job_2", "how": "nothing"}, "start")
-            await until(client, "job_2", "completed")
+            yield troupe.client()
     finally:
         await troupe.stop()
+
+
+async def test_a_run_that_cannot_begin_fails_and_its_agent_goes_on() -> None:
+    """It would hold its slot for ever, and nobody would be told."""
+    async with broken("steps") as client:
+        long = {"jobId": "job_1", "how": "x" * CARRIED_BYTES_MAX}  # its record is read
+        await client.ask("careless:boss", long, "start")
+        assert "and not this" in (await until(client, "job_1", "failed")).error
+        await client.ask("careless:boss", {"jobId": "job_2", "how": "nothing"}, "start")
+        await until(client, "job_2", "completed")
 
 
 async def test_a_failure_that_cannot_be_put_off_ends_as_a_dead_letter() -> None:
     """Its agent would never handle a message again, nor leave memory."""
-    store = Broken(SystemClock(), "retries")
-    troupe = await LocalTroupe({"careless": Careless}, store).start()
-    client = troupe.client()
-    try:
-        async with asyncio.timeout(20):
-            with pytest.raises(DeadLetterError, match="nobody is put off"):
-                await client.ask("careless:a", {}, "unspeakable")
-            assert await client.ask("careless:a", {}, "add") == 1
-    finally:
-        await troupe.stop()
+    async with broken("retries") as client:
+        with pytest.raises(DeadLetterError, match="nobody is put off"):
+            await client.ask("careless:a", {}, "unspeakable")
+        assert await client.ask("careless:a", {}, "add") == 1
 
 
 async def test_a_reason_that_is_no_text_is_told_as_well_as_can_be(troupe) -> None:

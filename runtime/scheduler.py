@@ -122,15 +122,7 @@ class Scheduler:
 
     async def _serve(self) -> None:
         while True:
-            await self._heard(await self._seat.next(self._wait_s()))
-
-    def _wait_s(self) -> float:
-        due_ms = self._jobs.next_due_ms()
-        if self._dispatcher.must_look_again():
-            return 0.0
-        if due_ms is None:
-            return self._check_s
-        return min(self._check_s, max(0.0, (due_ms - self._clock.now_ms()) / 1000))
+            await self._heard(await self._seat.next(self._check_s))
 
     async def _heard(self, messages: tuple[StoredMessage, ...]) -> None:
         """What is about jobs makes a round; what is about schedules is the planner's."""

@@ -187,7 +187,7 @@ class JobDesk:
             return self._paused(job, revision)
         wait_s = self._backoff.wait_s(job.attempts, self._random)
         not_before_ms = now_ms + round(wait_s * 1000)
-        self._jobs.retry_at(job.id, not_before_ms)
+        self._jobs.queued_at(job, not_before_ms)
         _, decision = decisions.change(
             job, revision, status=JobStatus.PENDING, not_before_ms=not_before_ms
         )

@@ -57,30 +57,31 @@ class Dispatcher:
         self._records = JobRecords(store)
         self._deciding = asyncio.Lock()
         """Held while something is decided about jobs and written."""
-        self._put_back = False
-        self._admitted = asyncio.Event()
+        self._news = asyncio.Event()
+        """There may be something to start, or something is due sooner than was known."""
+        self._until_ms: int | None = None
+        """What `work` sleeps until; None: until there is news."""
 
     async def work(self) -> None:
-        """Start what `admit` has queued, until cancelled."""
+        """Start what nobody asks for: what was admitted, put back, or is due; until cancelled."""
         while True:
-            await self._admitted.wait()
-            self._admitted.clear()
+            self._until_ms = self._jobs.next_due_ms()
+            wait_s = None
+            if self._until_ms is not None:
+                wait_s = max(0.0, (self._until_ms - self._clock.now_ms()) / 1000)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._news.wait()
+            self._news.clear()
             async with self._deciding:
-                await self._write(await self._starts())
-            if self.must_look_again():
-                self._admitted.set()
+                await self._round(())
 
     def admit(self, jobs: Sequence[AgentJob]) -> None:
-        """Queue jobs whose records were just written."""
+        """Queue jobs whose records were just written, or let them wait for their time."""
         now_ms = self._clock.now_ms()
         for job in jobs:
             self._jobs.admit(job, now_ms)
-        self._admitted.set()
-
-    def must_look_again(self) -> bool:
-        """Whether a job was put back into the queue after the last look at it; says so once."""
-        put_back, self._put_back = self._put_back, False
-        return put_back
+        self._news.set()
 
     async def heard(self, heard: Sequence[Heard]) -> None:
         """Decide on all that has come and is due, start what may start, write it together."""
@@ -90,6 +91,9 @@ class Dispatcher:
                 await self._round(part)
                 if part:
                     self._meter.observe("troupe_round_seconds", _now_s() - began_s)
+        due_ms = self._jobs.next_due_ms()
+        if due_ms is not None and (self._until_ms is None or due_ms < self._until_ms):
+            self._news.set()
 
     async def _round(self, heard: Sequence[Heard]) -> None:
         await self._records.read(one.job_id for one in heard if one.job_id and not one.over)
@@ -160,14 +164,10 @@ class Dispatcher:
         return self._desk.retry(job, revision, message, letter)
 
     def _release(self, job_id: str) -> None:
-        """Queue a job whose time has come."""
+        """Queue a job whose wait is over; its record goes on saying for what: it may wait again."""
         known = self._records.get(job_id)
-        if known is None:
-            return
-        if known.job.status is JobStatus.PENDING:
-            self._jobs.admit(known.job, self._clock.now_ms())
-        elif known.job.status is JobStatus.WAITING:
-            self._jobs.queued(known.job)  # its record goes on saying what it waits for: it may yet
+        if known is not None and known.job.status is JobStatus.WAITING:
+            self._jobs.queued(known.job)
 
     # Starting
 
@@ -184,13 +184,17 @@ class Dispatcher:
         return [unit for unit in started if unit is not None]
 
     def _start(self, job_id: str) -> Unit | None:
-        known = self._records.get(job_id)
+        known, now_ms = self._records.get(job_id), self._clock.now_ms()
         if known is None or known.job.status not in (JobStatus.PENDING, JobStatus.WAITING):
             self._jobs.ended(job_id)
             return None
+        if known.job.not_before_ms > now_ms:  # a refused decision has left another time in memory
+            self._jobs.ended(job_id)
+            self._jobs.admit(known.job, now_ms)
+            return None
         self._records.forget(job_id)  # from here on its host writes it
         job = self._desk.limited(known.job)
-        decision = decisions.start(job, known.revision, self._clock.now_ms())
+        decision = decisions.start(job, known.revision, now_ms)
         return Unit(decision, starts=job_id)
 
     async def _check(self, job_id: str) -> None:
@@ -201,7 +205,7 @@ class Dispatcher:
         elif known.job.status is not JobStatus.RUNNING:
             self._jobs.ended(job_id)
             self._jobs.admit(known.job, self._clock.now_ms())
-            self._put_back = True
+            self._news.set()
         self._records.forget(job_id)
 
     # Writing

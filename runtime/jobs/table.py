@@ -18,12 +18,14 @@ class JobTable:
 
     def __init__(self, limits: Limits) -> None:
         self._queue = JobQueue(limits)
-        self._due: list[tuple[int, str]] = []
-        """(time, job id); an entry that `_waiting` does not confirm is stale."""
+        self._due: dict[int, list[str]] = {}
+        """Time -> jobs; one that `_waiting` does not confirm is stale."""
+        self._moments: list[int] = []
+        """A heap of the times in `_due`."""
         self._waiting: dict[str, int | None] = {}
         """Jobs without a slot -> when they are due; None: only a message makes them ready."""
-        self._retrying: set[str] = set()
-        """Those of `_waiting` that are pending: a failed attempt is tried again."""
+        self._later: dict[str, Place] = {}
+        """Those of `_waiting` that are pending, and the places that they will have."""
         self._paused: set[str] = set()
 
     def admit(self, job: AgentJob, now_ms: int) -> None:
@@ -37,14 +39,14 @@ class JobTable:
         elif job.status is JobStatus.WAITING:
             self.wait_until(job.id, job.not_before_ms or None)
         elif job.not_before_ms > now_ms:
-            self.retry_at(job.id, job.not_before_ms)
+            self.queued_at(job, job.not_before_ms)
         else:
             self.queued(job)
 
     def queued(self, job: AgentJob) -> None:
         """It may run as soon as there is a slot, at its own place."""
         self._waiting.pop(job.id, None)
-        self._retrying.discard(job.id)
+        self._later.pop(job.id, None)
         self._paused.discard(job.id)
         self._queue.add(place_of(job))
 
@@ -67,20 +69,26 @@ class JobTable:
     def wait_until(self, job_id: str, at_ms: int | None) -> None:
         """It waits without a slot; None: only a message makes it ready."""
         self._waiting[job_id] = at_ms
-        self._retrying.discard(job_id)
-        if at_ms is not None:
-            heapq.heappush(self._due, (at_ms, job_id))
+        self._later.pop(job_id, None)
+        if at_ms is None:
+            return
+        jobs = self._due.get(at_ms)
+        if jobs is None:
+            self._due[at_ms] = [job_id]
+            heapq.heappush(self._moments, at_ms)
+        else:
+            jobs.append(job_id)
 
-    def retry_at(self, job_id: str, at_ms: int) -> None:
-        """An attempt has failed: it is pending, but not before its time."""
-        self.wait_until(job_id, at_ms)
-        self._retrying.add(job_id)
+    def queued_at(self, job: AgentJob, at_ms: int) -> None:
+        """It is pending, but not before its time: an attempt has failed, or a due time is ahead."""
+        self.wait_until(job.id, at_ms)
+        self._later[job.id] = place_of(job)
 
     def forget(self, job_id: str) -> None:
         """It is neither queued nor waiting nor paused any more."""
         self._queue.remove(job_id)
         self._waiting.pop(job_id, None)
-        self._retrying.discard(job_id)
+        self._later.pop(job_id, None)
         self._paused.discard(job_id)
 
     def hold(self, organization: str, agent: str) -> None:
@@ -107,17 +115,22 @@ class JobTable:
 
     def next_due_ms(self) -> int | None:
         """When the next timed wait ends; it may be stale, never late."""
-        return self._due[0][0] if self._due else None
+        return self._moments[0] if self._moments else None
 
     def take_due(self, now_ms: int) -> list[str]:
-        """Take the jobs whose wait has ended."""
+        """Queue the pending jobs whose time has come, and take the others whose wait has ended."""
         found = []
-        while self._due and self._due[0][0] <= now_ms:
-            at_ms, job_id = heapq.heappop(self._due)
-            if self._waiting.get(job_id, -1) == at_ms:
+        while self._moments and self._moments[0] <= now_ms:
+            at_ms = heapq.heappop(self._moments)
+            for job_id in self._due.pop(at_ms):
+                if self._waiting.get(job_id, -1) != at_ms:
+                    continue
                 del self._waiting[job_id]
-                self._retrying.discard(job_id)
-                found.append(job_id)
+                place = self._later.pop(job_id, None)
+                if place is None:
+                    found.append(job_id)
+                else:
+                    self._queue.add(place)
         return found
 
     def oldest_ms(self) -> int | None:
@@ -128,7 +141,7 @@ class JobTable:
         """How many jobs are where; `queued` as the records say `pending`."""
         return {
             "running": self._queue.running,
-            "queued": len(self._queue) + len(self._retrying),
-            "waiting": len(self._waiting) - len(self._retrying),
+            "queued": len(self._queue) + len(self._later),
+            "waiting": len(self._waiting) - len(self._later),
             "paused": len(self._paused),
         }

@@ -216,6 +216,9 @@ class PlanDesk:
         until_ms = max(record.accounted_ms, now_ms)
         change.puts.append(revision_put(record, await self._since_ms(record), until_ms))
         change.record = None
+        jobs = (await self._planner.book.jobs(record.active)).values()
+        early = [job.id for job in jobs if not job.attempts and job.not_before_ms > now_ms]
+        change.sends += commands("cancel", entry, early, now_ms)
         change.publish("schedule:deleted", {"by": by}, now_ms)
         return [change.finish()], [], {"ok": True, "id": record.id}
 

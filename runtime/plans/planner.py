@@ -2,7 +2,10 @@
 
 A plain object beside the queue, in the scheduler's process and under its fence.
 It sleeps until the next due time or news, never longer than LOOK_S, because
-somebody may set the clock.  What is due together is written in a few group
+somebody may set the clock.  A due time that meets nothing is decided EARLY_MS
+before it comes: its job is durable by then, waits for its time, and a thousand
+that are due together begin with the second.  Whatever has to be looked at is
+decided when it is due.  What is decided together is written in a few group
 commits, the first of them small, so that the store has work while the rest is
 decided; what was missed is settled by policy at once and caught up slowly, so
 an outage is never followed by a storm.
@@ -37,6 +40,8 @@ LOOK_S: Final = 1.0
 """Longest sleep: after it the clock is compared with what it should show."""
 AHEAD_S: Final = 2.0
 """What is due within so long is prepared."""
+EARLY_MS: Final = 500
+"""A due time that will start whatever happens is decided, and written, so long before."""
 PREPARED_MAX: Final = 4_096
 """Schedules prepared between two rounds."""
 FIRST: Final = 16
@@ -97,7 +102,9 @@ class Planner:
             return
         async with self.lock:
             await self._settle_ended()
-            due = self.book.table.take_due(self.clock.now_ms())
+            now_ms, table = self.clock.now_ms(), self.book.table
+            due = table.take_due(now_ms)
+            due += (one for one in table.prepared(now_ms + EARLY_MS) if one.ready is not NOTHING)
             if due:
                 await self.settle_due(due)
             await self._catch_up()
@@ -109,9 +116,10 @@ class Planner:
         if self.book.ended:
             return 0.0
         waits = [self._look_s]
-        wake_ms = self.book.table.next_wake_ms()
-        if wake_ms is not None:
-            waits.append((wake_ms - self.clock.now_ms()) / 1000)
+        now_ms = self.clock.now_ms()
+        look_ms = self.book.table.next_look_ms(now_ms + EARLY_MS, EARLY_MS)
+        if look_ms is not None:
+            waits.append((look_ms - now_ms) / 1000)
         organizations = self.book.table.late_organizations()
         if organizations and not self._queue.paused():
             waits.append(self._pace.wait_s(organizations, self._now_s()))
@@ -123,7 +131,7 @@ class Planner:
     # Due times
 
     async def settle_due(self, due: Sequence[Entry]) -> None:
-        """Settle every due time that has come; what takes long is done in slices."""
+        """Settle every due time that has come, or is prepared and near; in slices if it is long."""
         while due:
             writes = []
             rest: list[Entry] = []
@@ -177,7 +185,7 @@ class Planner:
             dues, next_ms = self._dues(entry)
         except InvalidScheduleError as error:
             return meaningless(entry, error, self.clock.now_ms()), False
-        if not dues:  # the clock has gone back since
+        if not dues:  # it is not time: the clock has gone back, or what was prepared is not so
             self.book.table.put(entry)
             return None, False
         moment, more = self.moment(entry), len(dues) > SLICE
@@ -201,11 +209,11 @@ class Planner:
         return change.finish(), more
 
     def _holds(self, entry: Entry, ready: Ready) -> bool:
-        """Whether what was prepared is what is to happen: it is time, and all is as it was."""
+        """Whether what was prepared is what is to happen: it is near, and all is as it was."""
         next_ms, now_ms = ready.record.next_ms, self.clock.now_ms()
         return (
             ready.of is entry.record
-            and 0 <= now_ms - ready.run.occurrence.at_ms <= GRACE_MS
+            and -EARLY_MS <= now_ms - ready.run.occurrence.at_ms <= GRACE_MS
             and (next_ms is None or next_ms > now_ms)
             and ready.head == self.book.head(entry)
             and not self._queue.paused()
@@ -214,18 +222,16 @@ class Planner:
     async def _prepare(self) -> None:
         """Make beforehand what is due within the next sleep, as long as there is time."""
         until_ms = self.clock.now_ms() + round(AHEAD_S * 1000)
-        for _ in range(PREPARED_MAX // CHUNK):
+        soon = self.book.table.soon(until_ms, PREPARED_MAX)
+        for at in range(0, len(soon), CHUNK):
             wake_ms = self.book.table.next_wake_ms()
             if self.book.news.is_set() or wake_ms is None or wake_ms <= self.clock.now_ms():
                 return
-            soon = self.book.table.soon(until_ms, CHUNK)
-            for entry in soon:
+            for entry in soon[at : at + CHUNK]:
                 try:
                     entry.ready = prepared(entry, self.book.head(entry)) or NOTHING
                 except InvalidScheduleError:  # it is told of when it is due
                     entry.ready = NOTHING
-            if not soon:
-                return
             await asyncio.sleep(0)
 
     def _dues(self, entry: Entry) -> tuple[list[int], int | None]:

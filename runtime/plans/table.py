@@ -10,15 +10,12 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Iterator
-from typing import Final
+from itertools import islice
 
 from runtime.schedule.jitter import jitter_ms
 from runtime.schedule.plan import Plan
 from runtime.schedule.record import Schedule, Spec, decode_spec
 from runtime.schedule.spec import plan_of
-
-MOMENTS_AHEAD: Final = 8
-"""Moments that are looked at for what can be prepared."""
 
 
 class Entry:
@@ -89,7 +86,7 @@ class PlanTable:
 
     def __init__(self) -> None:
         self._entries: dict[str, Entry] = {}
-        self._buckets: dict[int, list[Entry]] = {}
+        self._buckets: dict[int, dict[str, Entry]] = {}
         self._moments: list[int] = []
         self._jobs: dict[str, Entry] = {}
         self._late: dict[str, dict[str, Entry]] = {}
@@ -117,10 +114,10 @@ class PlanTable:
             entry.filed_ms = record.wake_ms
             bucket = self._buckets.get(record.wake_ms)
             if bucket is None:
-                self._buckets[record.wake_ms] = [entry]
+                self._buckets[record.wake_ms] = {entry.key: entry}
                 heapq.heappush(self._moments, record.wake_ms)
             else:
-                bucket.append(entry)
+                bucket[entry.key] = entry
         self._file_late(entry)
         if record.next_ms is None and entry.spec.kind == "event":
             self._on_event.setdefault((record.organization_id, entry.spec.expression), {})[
@@ -168,12 +165,35 @@ class PlanTable:
         """When the next schedule wakes; it may be stale, never late."""
         return self._moments[0] if self._moments else None
 
+    def next_look_ms(self, near_ms: int, early_ms: int) -> int | None:
+        """When the next schedule wakes, or is `early_ms` before it if it wakes after `near_ms`."""
+        near, then_ms = self._near(near_ms)
+        looks = near[:1] if then_ms is None else [*near[:1], then_ms - early_ms]
+        return min(looks, default=None)
+
+    def _near(self, until_ms: int) -> tuple[list[int], int | None]:
+        """The moments up to a time, in order, and the first after them; looks at no others."""
+        near: list[int] = []
+        then_ms: int | None = None
+        places = [0]
+        while places:
+            place = places.pop()
+            if place >= len(self._moments):
+                continue
+            at_ms = self._moments[place]
+            if at_ms <= until_ms:
+                near.append(at_ms)
+                places += (2 * place + 1, 2 * place + 2)  # in a heap what is later is below
+            elif then_ms is None or at_ms < then_ms:
+                then_ms = at_ms
+        return sorted(near), then_ms
+
     def take_due(self, now_ms: int) -> list[Entry]:
         """Take the schedules that wake up to now, those due first first."""
         found: list[Entry] = []
         while self._moments and self._moments[0] <= now_ms:
             at_ms = heapq.heappop(self._moments)
-            for entry in self._buckets.pop(at_ms):
+            for entry in self._buckets.pop(at_ms).values():
                 if entry.filed_ms == at_ms:
                     entry.filed_ms = None
                     found.append(entry)
@@ -181,14 +201,17 @@ class PlanTable:
 
     def soon(self, until_ms: int, limit: int) -> list[Entry]:
         """Some of the schedules that wake next, up to a time, that are not prepared."""
-        found: list[Entry] = []
-        for at_ms in heapq.nsmallest(MOMENTS_AHEAD, self._moments):
-            if at_ms > until_ms or len(found) >= limit:
-                break
-            for entry in self._buckets[at_ms]:
-                if entry.filed_ms == at_ms and entry.ready is None and len(found) < limit:
-                    found.append(entry)
-        return found
+        return list(islice((one for one in self._waking(until_ms) if one.ready is None), limit))
+
+    def prepared(self, until_ms: int) -> list[Entry]:
+        """The schedules that wake next, up to a time, and are prepared; those due first first."""
+        return [entry for entry in self._waking(until_ms) if entry.ready is not None]
+
+    def _waking(self, until_ms: int) -> Iterator[Entry]:
+        for at_ms in self._near(until_ms)[0]:
+            for entry in self._buckets[at_ms].values():
+                if entry.filed_ms == at_ms:
+                    yield entry
 
     def late_organizations(self) -> list[str]:
         """Those with something to catch up."""

@@ -230,7 +230,7 @@ def prepared(entry: Entry, head: str | None) -> Ready | None:
         return None
     next_ms = plan.next_after(due_ms)
     start_ms = record.wake_ms if record.wake_ms is not None else due_ms
-    run = _run(record, entry.spec, Waiting(due_ms, False), Facts(start_ms))
+    run = _run(record, entry.spec, Waiting(due_ms, False), Facts(start_ms), not_before_ms=start_ms)
     then = msgspec.structs.replace(
         record,
         accounted_ms=due_ms,
@@ -259,7 +259,7 @@ def _is_plain(record: Schedule, spec: Spec) -> bool:
 
 
 def fired(entry: Entry, ready: Ready, now_ms: int) -> Change:
-    """The change of a due time that starts at its time and meets nothing; as `settled` makes it."""
+    """The change of a due time that meets nothing, as `settled` makes it; its job waits for it."""
     run = ready.run
     start_ms = run.occurrence.at_ms
     occurrence = msgspec.structs.replace(
@@ -281,7 +281,7 @@ def _fire(change: Change, record: Schedule, spec: Spec, one: Waiting, facts: Fac
     return run.job.id
 
 
-def _run(record: Schedule, spec: Spec, one: Waiting, facts: Facts) -> Run:
+def _run(record: Schedule, spec: Spec, one: Waiting, facts: Facts, not_before_ms: int = 0) -> Run:
     mark = facts.event_id or "" if facts.cause == "manual" else ""
     id = occurrence_id(record.id, record.revision, one.due_ms, mark)
     payload = spec.payload if facts.content is None else {**spec.payload, **facts.content}
@@ -291,6 +291,7 @@ def _run(record: Schedule, spec: Spec, one: Waiting, facts: Facts) -> Run:
         agent_type=kind_of(record.agent_id),
         agent_id=record.agent_id,
         now_ms=facts.now_ms,
+        not_before_ms=not_before_ms,
         priority=spec.priority,
         payload=payload,
         repository=spec.repository,

@@ -218,6 +218,7 @@ class Month:
                 self._held.pop(job).set()
 
     async def _work(self, job: AgentJob) -> None:
+        await asyncio.sleep(max(0, job.not_before_ms - self.clock.now_ms()) / 1000)
         drawn = random.Random(job.id)  # noqa: S311 - the same in every run
         await asyncio.sleep(drawn.choice((2, 20, 20, 90, 400, 4_000)) * drawn.uniform(0.5, 1.5))
         if job.id in self._held:

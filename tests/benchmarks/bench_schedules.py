@@ -7,9 +7,10 @@ uvloop, as in production; there is no host, so jobs stay in the queue.  All
 schedules are daily, spread over the day, but for a thousand that fire each
 minute.  Measured in the scheduler: `startup_s` from the first read to the plan
 (`startup_cpu_s`: of that in the scheduler);
-`select_1000_us` to take the due ones; `burst_cpu_ms` of the scheduler's process from there
-until the last of their jobs is queued, in each minute; `late_*` from the due time until the
-commit with the job is durable (`minutes`: its p99 in each of them, the first
+`select_1000_us` to find those that are near; `burst_cpu_ms` of the scheduler's process from there
+until the last of their jobs is durable, in each minute; `ready_ms` how long before the due time
+that is; `late_*` from the due time until the job is durable and in the queue, for which the next
+slot is (`minutes`: its p99 in each of them, the first
 one cold); `loop_*` how late a task that wakes each 2 ms
 is, in the two seconds from each due minute on (`idle_loop_*`: else).
 `dropped` is counted afterwards in the ledger by this process.
@@ -82,13 +83,19 @@ class Measured:
         self.late_s: dict[int, list[float]] = {}
         self.selected_us: list[float] = []
         self.burst_cpu_ms: list[float] = []
+        self.ready_ms: list[int] = []
         self._burst_s = 0.0
+        self._near: dict[str, int] = {}
+        """Jobs that wait for their time -> when that is."""
         self.lags: list[tuple[float, float]] = []
         self.startup_s = self.startup_cpu_s = self.planned_s = 0.0
-        self._load, self._take = self.planner.load, self.planner.book.table.take_due
+        self._jobs = self.scheduler._jobs
+        self._load, self._prepared = self.planner.load, self.planner.book.table.prepared
+        self._release = self._jobs.take_due
         self._admit = self.planner.book._queue.admit
         self.planner.load = self._loaded  # type: ignore[method-assign]
-        self.planner.book.table.take_due = self._taken  # type: ignore[method-assign]
+        self.planner.book.table.prepared = self._selected  # type: ignore[method-assign]
+        self._jobs.take_due = self._released  # type: ignore[method-assign]
         self.planner.book._queue = replace(self.planner.book._queue, admit=self._admitted)
 
     async def _loaded(self) -> None:
@@ -100,23 +107,36 @@ class Measured:
         sys.stdout.write("planned\n")
         sys.stdout.flush()
 
-    def _taken(self, now_ms: int) -> Any:
+    def _selected(self, until_ms: int) -> Any:
         began = time.perf_counter()
-        found = self._take(now_ms)
+        found = self._prepared(until_ms)
         if len(found) >= AT_ONCE:
             self.selected_us.append((time.perf_counter() - began) * 1e6)
             self._burst_s = time.process_time()
         return found
 
     def _admitted(self, jobs: Sequence[AgentJob]) -> None:
-        now_s, due_ms = self._now_s(), 0
+        now_s = self._now_s()
         for job in jobs:
             assert job.occurrence_id is not None
             due_ms = int(job.occurrence_id.split("_")[1])
-            self.late_s.setdefault(due_ms, []).append(now_s - due_ms / 1000)
+            if job.not_before_ms > now_s * 1000:
+                self._near[job.id] = due_ms
+            else:
+                self._late(due_ms, now_s)
         self._admit(jobs)
-        if len(self.late_s.get(due_ms, ())) == AT_ONCE:
+        if len(self._near) == AT_ONCE:
             self.burst_cpu_ms.append(round((time.process_time() - self._burst_s) * 1e3, 1))
+            self.ready_ms.append(round(due_ms - now_s * 1000))
+
+    def _released(self, now_ms: int) -> Any:
+        found, now_s = self._release(now_ms), self._now_s()
+        for job in [one for one, due_ms in self._near.items() if due_ms <= now_ms]:
+            self._late(self._near.pop(job), now_s)
+        return found
+
+    def _late(self, due_ms: int, now_s: float) -> None:
+        self.late_s.setdefault(due_ms, []).append(now_s - due_ms / 1000)
 
     async def beat(self) -> None:
         while True:
@@ -138,6 +158,7 @@ class Measured:
             "startup_cpu_s": round(self.startup_cpu_s, 3),
             "select_1000_us": round(sorted(self.selected_us)[len(self.selected_us) // 2], 1),
             "burst_cpu_ms": self.burst_cpu_ms,
+            "ready_ms": self.ready_ms,
             "minutes": [latency(self.late_s[due_ms])["p99_ms"] for due_ms in dues],
             **latency(late, "late_"),
             **latency(near, "loop_"),

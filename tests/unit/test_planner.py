@@ -18,7 +18,7 @@ from runtime.client import Write
 from runtime.errors import JobFailedError
 from runtime.hosting.host import HostSettings
 from runtime.job import AgentJob, Job, JobResult, JobStatus
-from runtime.plans.planner import AHEAD_S
+from runtime.plans.planner import AHEAD_S, EARLY_MS
 from runtime.plans.writer import Facts, Ready, fired, settled
 from runtime.schedule.policy import Moment, settle
 from runtime.schedule.record import (
@@ -443,6 +443,91 @@ async def _made_beforehand(plans: Plans) -> None:
     entry = next(iter(plans.troupe.scheduler._planner.book.table))
     while not isinstance(entry.ready, Ready):
         await asyncio.sleep(0.1)
+
+
+async def _decided_early(plans: Plans, **schedule: Any) -> AgentJob:
+    """Set a schedule and wait until its first due time is in the ledger; the job of it."""
+    await plans.set(**{"cron": "*/10 * * * *", **schedule})
+    while not (jobs := await plans.jobs()):
+        await asyncio.sleep(0.05)
+    [job], [one] = jobs, await plans.ledger()
+    assert (one.outcome, one.job_id, one.late_ms) == ("fired", job.id, 0)
+    assert one.at_ms < one.due_ms == job.not_before_ms <= one.at_ms + EARLY_MS
+    return job
+
+
+def _ms(text: str | None) -> int:
+    assert text is not None
+    return round(datetime.fromisoformat(text).timestamp() * 1000)
+
+
+@planned
+async def test_a_run_is_durable_before_it_is_due_and_starts_on_time(plans: Plans) -> None:
+    """A thousand that are due together would wait until the store has written them all."""
+    await asyncio.sleep(15)  # whoever waits for messages has just begun to
+    job = await _decided_early(plans)
+    assert (job.status, job.attempts) == (JobStatus.PENDING, 0)
+    await asyncio.sleep(EARLY_MS / 1000 + 0.1)
+    [then] = await plans.jobs()
+    assert 0 <= _ms(then.started_at) - job.not_before_ms <= 20
+    assert _ms(then.queued_at) == job.not_before_ms
+
+
+@planned
+async def test_what_was_decided_early_runs_once_whoever_dies(plans: Plans) -> None:
+    """A scheduler that dies in the last half second would take a run along, or make two of it."""
+    job = await _decided_early(plans)
+    await plans.troupe.kill_scheduler()
+    plans.troupe.start_scheduler()
+    await asyncio.sleep(60)
+    [then] = await plans.jobs()
+    assert (then.id, then.status) == (job.id, JobStatus.COMPLETED)
+    assert 0 <= _ms(then.started_at) - job.not_before_ms <= 50
+    assert (await plans.outcomes()) == {"fired": 1}
+
+
+@planned
+async def test_what_was_decided_early_is_held_by_a_pause(plans: Plans) -> None:
+    """A schedule that is paused in the last half second would start all the same."""
+    job = await _decided_early(plans)
+    assert (await plans.ask("pause", reason="release"))["ok"]
+    await asyncio.sleep(300)
+    assert [one.status for one in await plans.jobs()] == [JobStatus.PAUSED]
+    assert (await plans.ask("resume"))["ok"]
+    await asyncio.sleep(1)
+    assert [(one.id, one.status) for one in await plans.jobs()] == [(job.id, JobStatus.COMPLETED)]
+
+
+@planned
+async def test_what_was_decided_early_does_not_outlive_its_schedule(plans: Plans) -> None:
+    """A schedule that was deleted would start once more."""
+    await _decided_early(plans)
+    assert (await plans.ask("delete", name="default"))["ok"]
+    await asyncio.sleep(2)
+    assert [one.status for one in await plans.jobs()] == [JobStatus.CANCELLED]
+
+
+@planned
+async def test_a_change_after_the_decision_is_for_the_next_due_time(plans: Plans) -> None:
+    """A change in the last half second would run a due time twice, or drop it."""
+    job = await _decided_early(plans, payload={"version": 1})
+    await plans.set(cron="*/10 * * * *", payload={"version": 2})
+    await asyncio.sleep(605)
+    first, second = await plans.jobs()
+    assert (first.id, first.payload) == (job.id, {"version": 1})
+    assert second.payload == {"version": 2}
+    dues = [one.due_ms for one in await plans.ledger()]
+    assert dues == [job.not_before_ms, job.not_before_ms + 10 * MINUTE_MS]
+
+
+@planned
+async def test_a_due_time_that_depends_on_the_moment_is_decided_when_it_comes(plans: Plans) -> None:
+    """What could still be another commit's, or too dear, would be decided too early."""
+    await plans.set(cron="*/10 * * * *", repository="https://git/x", onlyIfChanged=True)
+    await plans.set(name="dear", cron="*/10 * * * *", budgetUsdPerDay=1.0)
+    while not await plans.jobs():
+        await asyncio.sleep(0.05)
+    assert all(one.at_ms >= one.due_ms for one in await plans.ledger())
 
 
 @planned

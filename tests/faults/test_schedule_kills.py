@@ -103,6 +103,8 @@ def judge(database: Path) -> dict[str, int]:
     for collection, body in found:
         documents[collection].append(json.loads(body))
     outcomes: dict[str, Counter[int]] = defaultdict(Counter)
+    deleted_ms = {one["scheduleId"]: one.get("toMs") for one in documents["schedule_revision"]}
+    called_off = set()
     other = 0
     for one in documents["occurrence"]:
         first, last = one["dueMs"], one.get("toMs", one["dueMs"])
@@ -110,6 +112,8 @@ def judge(database: Path) -> dict[str, int]:
         assert len(times) == one.get("count", 1)
         outcomes[one["scheduleId"]].update(times)
         other += 0 if one["outcome"] == "fired" else len(times)
+        if one["atMs"] < first == deleted_ms[one["scheduleId"]]:  # deleted just before it was due
+            called_off.add(one["jobId"])
     due = missed = double = strange = 0
     for revision in documents["schedule_revision"]:
         anchor, seen = revision["spec"]["anchorMs"], outcomes.pop(revision["scheduleId"])
@@ -130,7 +134,11 @@ def judge(database: Path) -> dict[str, int]:
         "missed": missed,
         "double": double,
         "strange": strange + len(outcomes) + len(jobs ^ set(fired)),
-        "jobsNotDone": sum(job["status"] not in ("completed",) for job in documents["job"]),
+        "jobsNotDone": sum(
+            job["status"] != "completed"
+            and not (job["status"] == "cancelled" and job["id"] in called_off)
+            for job in documents["job"]
+        ),
         "atOnce": _at_once(rows),
         "schedulers": rows.execute(
             "SELECT epoch FROM agent WHERE address = 'system/scheduler:main'"

@@ -54,8 +54,8 @@ METRICS: Final = (
         "troupe_selection_seconds", "histogram", "Choosing which jobs may start", bounds=QUICK_S
     ),
     Metric(
-        "troupe_schedule_late_seconds", "histogram", "From due time to durable job of a schedule",
-        bounds=QUICK_S,
+        "troupe_schedule_late_seconds", "histogram",
+        "From due time until its job is durable and queued", bounds=QUICK_S,
     ),
     Metric("troupe_agents", "gauge", "Agents in memory of a host", "host"),
     Metric("troupe_host_jobs", "gauge", "Jobs that run in a host", "host"),

@@ -105,10 +105,7 @@ class Dispatcher:
                 units = []
             units.append(await self._unit(one))
             decided_on.add(one.job_id)
-        due = self._jobs.take_due(self._clock.now_ms())
-        await self._records.read(due)
-        for job_id in due:
-            self._release(job_id)
+        await self._take_due()
         units += await self._starts()
         if (news := self._controls.news(_now_s())) is not None:
             units.append(Unit(news))
@@ -163,11 +160,19 @@ class Dispatcher:
         letter = await patiently(self._store.get, DEAD_LETTERS, key)
         return self._desk.retry(job, revision, message, letter)
 
-    def _release(self, job_id: str) -> None:
-        """Queue a job whose wait is over; its record goes on saying for what: it may wait again."""
-        known = self._records.get(job_id)
-        if known is not None and known.job.status is JobStatus.WAITING:
-            self._jobs.queued(known.job)
+    async def _take_due(self) -> None:
+        """Queue the jobs whose time has come."""
+        now_ms = self._clock.now_ms()
+        waited, dues = self._jobs.take_due(now_ms)
+        for due_ms in dues:
+            self._meter.observe("troupe_schedule_late_seconds", (now_ms - due_ms) / 1000)
+        await self._records.read(waited)
+        for job_id in waited:
+            known = self._records.get(job_id)
+            if known is not None and known.job.status is JobStatus.WAITING:
+                self._jobs.queued(
+                    known.job
+                )  # its record goes on saying for what: it may wait again
 
     # Starting
 

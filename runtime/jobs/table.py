@@ -24,8 +24,8 @@ class JobTable:
         """A heap of the times in `_due`."""
         self._waiting: dict[str, int | None] = {}
         """Jobs without a slot -> when they are due; None: only a message makes them ready."""
-        self._later: dict[str, Place] = {}
-        """Those of `_waiting` that are pending, and the places that they will have."""
+        self._later: dict[str, tuple[Place, bool]] = {}
+        """Those of `_waiting` that are pending: their place, and whether it is for a due time."""
         self._paused: set[str] = set()
 
     def admit(self, job: AgentJob, now_ms: int) -> None:
@@ -82,7 +82,7 @@ class JobTable:
     def queued_at(self, job: AgentJob, at_ms: int) -> None:
         """It is pending, but not before its time: an attempt has failed, or a due time is ahead."""
         self.wait_until(job.id, at_ms)
-        self._later[job.id] = place_of(job)
+        self._later[job.id] = (place_of(job), job.occurrence_id is not None and not job.attempts)
 
     def forget(self, job_id: str) -> None:
         """It is neither queued nor waiting nor paused any more."""
@@ -117,21 +117,29 @@ class JobTable:
         """When the next timed wait ends; it may be stale, never late."""
         return self._moments[0] if self._moments else None
 
-    def take_due(self, now_ms: int) -> list[str]:
-        """Queue the pending jobs whose time has come, and take the others whose wait has ended."""
-        found = []
+    def take_due(self, now_ms: int) -> tuple[list[str], list[int]]:
+        """Queue the pending jobs whose time has come, and take the others whose wait has ended.
+
+        Returns:
+            Those others, and the due times of schedules whose jobs were queued.
+        """
+        waited: list[str] = []
+        dues: list[int] = []
         while self._moments and self._moments[0] <= now_ms:
             at_ms = heapq.heappop(self._moments)
             for job_id in self._due.pop(at_ms):
                 if self._waiting.get(job_id, -1) != at_ms:
                     continue
                 del self._waiting[job_id]
-                place = self._later.pop(job_id, None)
-                if place is None:
-                    found.append(job_id)
-                else:
-                    self._queue.add(place)
-        return found
+                later = self._later.pop(job_id, None)
+                if later is None:
+                    waited.append(job_id)
+                    continue
+                place, for_due_time = later
+                self._queue.add(place)
+                if for_due_time:
+                    dues.append(at_ms)
+        return waited, dues
 
     def oldest_ms(self) -> int | None:
         """When the job was queued that has been in the queue for longest."""

@@ -62,7 +62,7 @@ class Queue:
     paused: Callable[[], bool]
     """Whether the scheduler as a whole is paused."""
     fired: Callable[[int], None] = lambda late_ms: None
-    """A due time was fired, and is durable, so many milliseconds after it."""
+    """A due time was fired, and is durable, so many milliseconds after it; not of early ones."""
 
 
 class PlanBook:
@@ -228,7 +228,8 @@ class PlanBook:
             self._apply(change)
             jobs += change.jobs
             for start_ms in change.fired_ms:
-                self._queue.fired(max(0, now_ms - start_ms))
+                if start_ms <= now_ms:  # else its job is not in the queue before
+                    self._queue.fired(now_ms - start_ms)
         if jobs:
             self._queue.admit(jobs)
         decided(changes)

@@ -30,6 +30,7 @@ from runtime.schedule.record import (
     encode,
     schedule_key,
 )
+from runtime.scheduler import Scheduler
 from runtime.store.contract import Commit, Committed, Refused
 from runtime.store.memory import MemoryStore
 from runtime.verify.loop import LoopClock, run
@@ -471,6 +472,31 @@ async def test_a_run_is_durable_before_it_is_due_and_starts_on_time(plans: Plans
     [then] = await plans.jobs()
     assert 0 <= _ms(then.started_at) - job.not_before_ms <= 20
     assert _ms(then.queued_at) == job.not_before_ms
+
+
+@planned
+async def test_the_lateness_of_a_schedule_is_that_of_its_start(plans: Plans) -> None:
+    """The metric would say that all is well while what was decided early waits in vain."""
+    scheduler = plans.troupe.scheduler
+    assert scheduler is not None
+    await _decided_early(plans)
+    assert _late(scheduler) == {}
+    async with scheduler._dispatcher._deciding:  # a round that takes its time
+        await asyncio.sleep(EARLY_MS / 1000 + 0.4)
+    await asyncio.sleep(0.1)
+    late = _late(scheduler)
+    assert late["_count"] == 1
+    assert 0.4 <= late["_sum"] <= 0.46
+
+
+def _late(scheduler: Scheduler) -> dict[str, float]:
+    """What the lateness of schedules has come to since the last look."""
+    samples = scheduler._meter.drain()
+    return {
+        one.suffix: one.value
+        for one in samples
+        if one.metric.name == "troupe_schedule_late_seconds" and one.suffix != "_bucket"
+    }
 
 
 @planned

@@ -1,16 +1,16 @@
 """Which schedule is next: all schedules in memory, by the time they wake.  In memory only.
 
 Schedules that wake at the same millisecond share a bucket, so the heap has one
-entry a moment and a thousand that are due together are taken at once.  An entry
-of a bucket counts only while its schedule still wakes then.  What is here is
-read from the documents at every start of the scheduler.
+entry a moment and a thousand that are due together are taken at once, without a
+look at each.  What is here is read from the documents at every start of the
+scheduler.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import chain, islice
 
 from runtime.schedule.jitter import jitter_ms
 from runtime.schedule.plan import Plan
@@ -21,12 +21,12 @@ from runtime.schedule.spec import plan_of
 class Entry:
     """One schedule: its document as it was last written or read."""
 
-    __slots__ = ("_plan", "_spec", "doc_revision", "filed_ms", "key", "ready", "record")
+    __slots__ = ("_plan", "_spec", "bucket", "doc_revision", "key", "ready", "record")
 
     def __init__(self, key: str, doc_revision: int, record: Schedule) -> None:
         self.key = key
-        self.filed_ms: int | None = None
-        """The bucket it is in."""
+        self.bucket: dict[str, Entry] | None = None
+        """Those that wake when it does, by their keys."""
         self.ready: object | None = None
         """What `writer.prepared` has made of its next due time."""
         self.set(record, doc_revision)
@@ -106,23 +106,30 @@ class PlanTable:
         """Add a schedule, or file it anew after it has changed."""
         record = entry.record
         self._entries[entry.key] = entry
-        if record.wake_ms is None:
-            entry.filed_ms = None
         for job in record.active:
             self._jobs[job] = entry
-        if record.wake_ms is not None and record.wake_ms != entry.filed_ms:
-            entry.filed_ms = record.wake_ms
-            bucket = self._buckets.get(record.wake_ms)
-            if bucket is None:
-                self._buckets[record.wake_ms] = {entry.key: entry}
-                heapq.heappush(self._moments, record.wake_ms)
-            else:
-                bucket[entry.key] = entry
+        self._file(entry, record.wake_ms)
         self._file_late(entry)
         if record.next_ms is None and entry.spec.kind == "event":
             self._on_event.setdefault((record.organization_id, entry.spec.expression), {})[
                 entry.key
             ] = entry
+
+    def _file(self, entry: Entry, wake_ms: int | None) -> None:
+        """Into the bucket of a time, out of the one that it was in."""
+        bucket = None
+        if wake_ms is not None:
+            bucket = self._buckets.get(wake_ms)
+            if bucket is None:
+                bucket = self._buckets[wake_ms] = {}
+                heapq.heappush(self._moments, wake_ms)
+        if bucket is entry.bucket:
+            return
+        if entry.bucket is not None:
+            entry.bucket.pop(entry.key, None)
+        entry.bucket = bucket
+        if bucket is not None:
+            bucket[entry.key] = entry
 
     def _file_late(self, entry: Entry) -> None:
         if entry.can_catch_up:
@@ -141,7 +148,7 @@ class PlanTable:
         entry = self._entries.pop(key, None)
         if entry is None:
             return
-        entry.filed_ms = None
+        self._file(entry, None)
         self.not_late(entry)
         for job in entry.record.active:
             self._jobs.pop(job, None)
@@ -192,11 +199,7 @@ class PlanTable:
         """Take the schedules that wake up to now, those due first first."""
         found: list[Entry] = []
         while self._moments and self._moments[0] <= now_ms:
-            at_ms = heapq.heappop(self._moments)
-            for entry in self._buckets.pop(at_ms).values():
-                if entry.filed_ms == at_ms:
-                    entry.filed_ms = None
-                    found.append(entry)
+            found += self._buckets.pop(heapq.heappop(self._moments)).values()
         return found
 
     def soon(self, until_ms: int, limit: int) -> list[Entry]:
@@ -208,10 +211,9 @@ class PlanTable:
         return [entry for entry in self._waking(until_ms) if entry.ready is not None]
 
     def _waking(self, until_ms: int) -> Iterator[Entry]:
-        for at_ms in self._near(until_ms)[0]:
-            for entry in self._buckets[at_ms].values():
-                if entry.filed_ms == at_ms:
-                    yield entry
+        return chain.from_iterable(
+            self._buckets[at_ms].values() for at_ms in self._near(until_ms)[0]
+        )
 
     def late_organizations(self) -> list[str]:
         """Those with something to catch up."""

@@ -157,6 +157,7 @@ class Measured:
             "startup_s": round(self.startup_s, 3),
             "startup_cpu_s": round(self.startup_cpu_s, 3),
             "select_1000_us": round(sorted(self.selected_us)[len(self.selected_us) // 2], 1),
+            "selected_us": [round(x) for x in self.selected_us],
             "burst_cpu_ms": self.burst_cpu_ms,
             "ready_ms": self.ready_ms,
             "minutes": [latency(self.late_s[due_ms])["p99_ms"] for due_ms in dues],

@@ -23,7 +23,7 @@ from typing import Final
 from runtime.clock import Clock, iso
 from runtime.errors import InvalidScheduleError
 from runtime.ids import SCHEDULER, SCHEDULER_AGENT
-from runtime.job import AgentJob
+from runtime.job import AgentJob, JobStatus
 from runtime.message import Message
 from runtime.plans.book import CHUNK, PlanBook, Queue
 from runtime.plans.clock import ClockWatch
@@ -249,13 +249,21 @@ class Planner:
     # Runs that ended
 
     async def _settle_ended(self) -> None:
-        """Look at the jobs that may have ended; what waited for them may start."""
+        """Look at the jobs that may have ended, or that the queue does not know of yet.
+
+        What waited for those that have ended may start.
+        """
         jobs = list(self.book.ended)[:BATCH_MAX]
         if not jobs:
             return
         for job in jobs:
             del self.book.ended[job]
+        known = {job for job in jobs if self._queue.is_open(job)}
         found = await self.book.jobs(jobs)
+        # the answer to their commit was lost, or a scheduler's life between it and the queue
+        unknown = [found[job] for job in found if job not in known]
+        if pending := [job for job in unknown if job.status is JobStatus.PENDING]:
+            self._queue.admit(pending)
         ended: dict[str, dict[str, AgentJob | None]] = {}
         for job in jobs:
             record = found.get(job)

@@ -38,6 +38,8 @@ class Books:
     digest: str
     jobs_strange: int
     """Jobs without a fired outcome, or fired outcomes without a job."""
+    jobs_lost: int
+    """Jobs that have not ended and that the queue was never given."""
     fired: int = 0
     ranges: int = 0
     virtual_days: float = 0.0
@@ -64,6 +66,7 @@ def close(month: Month) -> Books:
         month.counts,
         digest.hexdigest()[:32],
         len(strange) + len(jobs) - len({job.id for job in jobs}),
+        sum(not job.status.final and not month.is_open(job.id) for job in jobs),
         len(fired),
         sum(one.count > 1 for one in ledger),
         (month.clock.now_ms() - month.began_ms) / (DAY_S * 1000),
@@ -100,13 +103,14 @@ def verify(seed: int = 1, size: Size | None = None, twice: bool = True) -> Outco
         "fired": books.fired,
         "ranges": books.ranges,
         "jobsStrange": books.jobs_strange,
+        "jobsLost": books.jobs_lost,
         **{name: counts[name] for name in _COUNTED},
         "admittedTwice": counts["admittedTwice"],
         "sameTwice": same,
         "historyHash": books.digest,
         "seconds": round(took_s, 1),
     }
-    good = tally.good and not books.jobs_strange and same and enough
+    good = tally.good and not books.jobs_strange and not books.jobs_lost and same and enough
     good = good and not counts["admittedTwice"]
     sentence = (
         f"{size.schedules} schedules in {len(ZONES)} zones over {size.days} days, "

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from runtime.plans.book import PlanBook
 from runtime.schedule import policy
 from runtime.schedule.audit import Present, audit
 from runtime.schedule.record import Occurrence, Outcome, Revision, Spec, encode
@@ -36,6 +37,12 @@ def test_a_due_time_that_is_forgotten_is_found(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(policy.Fates, "end", forgetful)
     assert one_month(3, SMALL).tally.unaccounted
+
+
+def test_a_job_that_the_queue_was_never_given_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A due time would have its outcome and its job, and nobody to do it."""
+    monkeypatch.setattr(PlanBook, "_look_at", lambda *_: None)
+    assert one_month(3, SMALL).jobs_lost
 
 
 def _ledger(*dues: int, **more: Any) -> list[Occurrence]:

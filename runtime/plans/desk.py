@@ -1,7 +1,8 @@
 """What each message about a schedule leads to, by message type.
 
     schedule.set      {agentId, schedule, by, ifRevision?}     made, or changed
-    schedule.delete   {agentId, name, by, reason?}             gone; what waited is superseded
+    schedule.delete   {agentId, name, by, reason?}             gone; what waited is superseded,
+                                                               what was decided early cancelled
     schedule.pause    {agentId, name, by, reason?, drain?}     nothing starts any more
     schedule.resume   {agentId, name, by, reason?}             from PAUSED or ERROR
     schedule.trigger  {agentId, name, by, reason?}             one run now

@@ -124,7 +124,7 @@ def _schedules(
         Row(f"{count} cron schedules: start-up, s", case, "startup_s", startup, {}, True),
         Row("1,000 due: selection, us", case, "select_1000_us", select, {}, True),
         Row("the same: loop, p99 ms", case, "loop_p99_ms", loop, {}, True),
-        Row("1,000 in one second: late until durable and queued, p50 ms", case, "late_p50_ms", middle, {}, True),
+        Row("1,000 in one second: lateness, p50 ms", case, "late_p50_ms", middle, {}, True),
         Row("the same, p99 ms", case, "late_p99_ms", late, beside[0], True),
         Row("the same: dropped", case, "dropped", dropped, beside[1], True),
     )

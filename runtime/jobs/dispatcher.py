@@ -169,10 +169,9 @@ class Dispatcher:
         await self._records.read(waited)
         for job_id in waited:
             known = self._records.get(job_id)
+            # its record goes on saying what it waits for: it may wait again
             if known is not None and known.job.status is JobStatus.WAITING:
-                self._jobs.queued(
-                    known.job
-                )  # its record goes on saying for what: it may wait again
+                self._jobs.queued(known.job)
 
     # Starting
 

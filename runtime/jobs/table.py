@@ -18,10 +18,8 @@ class JobTable:
 
     def __init__(self, limits: Limits) -> None:
         self._queue = JobQueue(limits)
-        self._due: dict[int, list[str]] = {}
-        """Time -> jobs; one that `_waiting` does not confirm is stale."""
-        self._moments: list[int] = []
-        """A heap of the times in `_due`."""
+        self._due: list[tuple[int, str]] = []
+        """(time, job id); an entry that `_waiting` does not confirm is stale."""
         self._waiting: dict[str, int | None] = {}
         """Jobs without a slot -> when they are due; None: only a message makes them ready."""
         self._later: dict[str, tuple[Place, bool]] = {}
@@ -70,14 +68,8 @@ class JobTable:
         """It waits without a slot; None: only a message makes it ready."""
         self._waiting[job_id] = at_ms
         self._later.pop(job_id, None)
-        if at_ms is None:
-            return
-        jobs = self._due.get(at_ms)
-        if jobs is None:
-            self._due[at_ms] = [job_id]
-            heapq.heappush(self._moments, at_ms)
-        else:
-            jobs.append(job_id)
+        if at_ms is not None:
+            heapq.heappush(self._due, (at_ms, job_id))
 
     def queued_at(self, job: AgentJob, at_ms: int) -> None:
         """It is pending, but not before its time: an attempt has failed, or a due time is ahead."""
@@ -115,7 +107,7 @@ class JobTable:
 
     def next_due_ms(self) -> int | None:
         """When the next timed wait ends; it may be stale, never late."""
-        return self._moments[0] if self._moments else None
+        return self._due[0][0] if self._due else None
 
     def take_due(self, now_ms: int) -> tuple[list[str], list[int]]:
         """Queue the pending jobs whose time has come, and take the others whose wait has ended.
@@ -125,20 +117,19 @@ class JobTable:
         """
         waited: list[str] = []
         dues: list[int] = []
-        while self._moments and self._moments[0] <= now_ms:
-            at_ms = heapq.heappop(self._moments)
-            for job_id in self._due.pop(at_ms):
-                if self._waiting.get(job_id, -1) != at_ms:
-                    continue
-                del self._waiting[job_id]
-                later = self._later.pop(job_id, None)
-                if later is None:
-                    waited.append(job_id)
-                    continue
-                place, for_due_time = later
-                self._queue.add(place)
-                if for_due_time:
-                    dues.append(at_ms)
+        while self._due and self._due[0][0] <= now_ms:
+            at_ms, job_id = heapq.heappop(self._due)
+            if self._waiting.get(job_id, -1) != at_ms:
+                continue
+            del self._waiting[job_id]
+            later = self._later.pop(job_id, None)
+            if later is None:
+                waited.append(job_id)
+                continue
+            place, for_due_time = later
+            self._queue.add(place)
+            if for_due_time:
+                dues.append(at_ms)
         return waited, dues
 
     def oldest_ms(self) -> int | None:

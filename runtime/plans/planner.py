@@ -260,10 +260,9 @@ class Planner:
             del self.book.ended[job]
         known = {job for job in jobs if self._queue.is_open(job)}
         found = await self.book.jobs(jobs)
-        # the answer to their commit was lost, or a scheduler's life between it and the queue
-        unknown = [found[job] for job in found if job not in known]
-        if pending := [job for job in unknown if job.status is JobStatus.PENDING]:
-            self._queue.admit(pending)
+        pending = (job for job in found.values() if job.status is JobStatus.PENDING)
+        if unknown := [job for job in pending if job.id not in known]:
+            self._queue.admit(unknown)  # written, but the answer was lost
         ended: dict[str, dict[str, AgentJob | None]] = {}
         for job in jobs:
             record = found.get(job)

@@ -57,7 +57,7 @@ class Parking:
                 await asyncio.wait((ticket,), timeout=left_s)
 
     def is_awaited(self, key: Hashable) -> bool:
-        """Whether ringing would reach anybody; may be asked from any thread.
+        """Whether ringing would reach anybody.
 
         Who takes a ticket later looks later, and sees what has happened by then.
         """

@@ -1,10 +1,12 @@
 """The embedded store: the whole contract on one SQLite file.
 
-    file      sqlite_file    one locked connection, its durability, the incarnation
-    thread    sqlite_worker  group commit, failures
-    calls     sqlite_calls   what the thread has to do, and who waits there for what
-    book      sqlite_book    tables and memory, judged by `rules`, held by `roster`
-    here                     the contract's methods
+    file          sqlite_file          one locked connection, its durability, the incarnation
+    transactions  sqlite_transactions  group commit, failures
+    book          sqlite_book          tables and memory, judged by `rules`, held by `roster`
+    here                               the contract's methods, and who waits
+
+Everything happens on the event loop, so nothing happens while a transaction is
+being written.
 
 Invariant: nothing is answered, and nobody is woken, before the transaction
 that it rests on is durable.
@@ -14,14 +16,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, TypeVar
 
 from runtime.clock import Clock
-from runtime.errors import StoreError, StoreUnavailableError
+from runtime.errors import StoreError
 from runtime.store.contract import (
     Activation,
     Commit,
@@ -37,7 +38,7 @@ from runtime.store.contract import (
     Swept,
 )
 from runtime.store.copies import Copied
-from runtime.store.parking import Alarm
+from runtime.store.parking import Alarm, Parking
 from runtime.store.rules import (
     check_call,
     check_limit,
@@ -47,13 +48,12 @@ from runtime.store.rules import (
     page_limit,
 )
 from runtime.store.sqlite_book import Book
-from runtime.store.sqlite_calls import Call
 from runtime.store.sqlite_copy import Copy
 from runtime.store.sqlite_file import Durability, StoreFile, machine_boot_id, open_file
-from runtime.store.sqlite_worker import Worker
+from runtime.store.sqlite_transactions import Transactions
 
-COPY_LOOK_S: Final = 0.02
-"""How often a call that waits for a copy looks whether it has ended."""
+T = TypeVar("T")
+
 EXIT_FATAL: Final = 70
 """Exit code of a process whose store failed: EX_SOFTWARE."""
 
@@ -65,19 +65,20 @@ def _end_process() -> None:
 class SqliteStore:
     """Open it with `SqliteStore.open`."""
 
-    def __init__(self, worker: Worker, clock: Clock) -> None:
-        self._worker = worker
-        self._alarm = Alarm(clock, self._go_off)
-        self._waking: asyncio.Task[None] | None = None
-        self._closed = False
+    def __init__(self, file: StoreFile, clock: Clock, on_fatal: Callable[[], None]) -> None:
         self._clock = clock
-        self._next_due_ms: int | None = None
-        self._next_event_ms: int | None = None
+        self._parking = Parking()
+        self._alarm = Alarm(clock, self._go_off)
+        self._transactions = Transactions(
+            file, clock, self._parking, on_fatal, on_end=self._set_alarm
+        )
+        self._waking: asyncio.Task[None] | None = None
+        self._event_ms: int | None = None
         """What the alarm was last set for."""
-        self._accepted = 0
-        self._refused: Counter[str] = Counter()
         self._copy: Copy | None = None
         """The latest copy that was asked for."""
+        self._copying: asyncio.Task[None] | None = None
+        self._set_alarm()
 
     @classmethod
     async def open(
@@ -91,48 +92,37 @@ class SqliteStore:
         random_bytes: Callable[[int], bytes] = os.urandom,
         on_fatal: Callable[[], None] = _end_process,
     ) -> SqliteStore:
-        """Open the store at `path`, creating it if need be.
+        """Open the store at `path`, creating it if need be, on the running loop.
 
         Args:
             durability: what is never lost; `process kill` saves the fsync of each commit.
             boot_id: names the machine's present boot; the machine's own by default.
             restored: the file is a backup: fence everybody, void all cursors.
-            on_fatal: called from the store's thread after an I/O error; must not return.
+            on_fatal: called after an I/O error; must not return.
 
         Raises:
             StoreLockedError: another process has it open.
             StoreError: it can't be opened, or not as durably as was asked.
         """
         boot = machine_boot_id() if boot_id is None else boot_id
+        file = open_file(path, durability, boot, restored, random_bytes)
+        try:
+            return cls(file, clock, on_fatal)
+        except BaseException:
+            file.close()
+            raise
 
-        def open_here() -> StoreFile:
-            return open_file(path, durability, boot, restored, random_bytes)
-
-        worker = Worker(open_here, clock, on_fatal)
-        store = cls(worker, clock)
-        await worker.start(store._deliver)
-        store._next_due_ms = worker.book.agents.next_due_ms
-        return store
-
-    def _deliver(
-        self, calls: list[Call], next_due_ms: int | None, next_event_ms: int | None
-    ) -> None:
-        """After a transaction or reads: count, set the alarm."""
-        self._next_due_ms = next_due_ms
-        for call in calls:
-            for answer in call.result if call.commits and call.error is None else ():
-                if isinstance(answer, Refused):
-                    self._refused[answer.reason] += 1
-                else:
-                    self._accepted += 1
-        if next_event_ms != self._next_event_ms and not self._closed:
-            self._next_event_ms = next_event_ms
-            self._alarm.set(next_event_ms)
+    def _set_alarm(self) -> None:
+        """Let it go off when something changes by itself; once, even if nothing comes of it."""
+        event_ms = self._transactions.book.next_event_ms()
+        if event_ms != self._event_ms and not self._parking.closed:
+            self._event_ms = event_ms
+            self._alarm.set(event_ms)
 
     def _go_off(self) -> None:
         """Something may have changed by itself: whoever waits for it looks again."""
-        if self._next_event_ms is not None and self._clock.now_ms() < self._next_event_ms:
-            self._alarm.set(self._next_event_ms)
+        if self._event_ms is not None and self._clock.now_ms() < self._event_ms:
+            self._alarm.set(self._event_ms)
         else:
             self._waking = asyncio.create_task(self._wake())
 
@@ -140,45 +130,40 @@ class SqliteStore:
         with suppress(StoreError):  # the log says so, and the next poll tries it again
             await self._write(Book.wake)
 
-    def _check_open(self) -> None:
-        if self._closed:
-            raise StoreUnavailableError("closed")
+    async def _write(self, run: Callable[[Book], T]) -> T:
+        self._parking.check_open()
+        return await self._transactions.write(run)
 
-    async def _write(self, run: Callable[[Book], Any]) -> Any:
-        self._check_open()
-        return await self._worker.call(run)
-
-    async def _read(self, run: Callable[[Book], Any]) -> Any:
-        self._check_open()
-        return await self._worker.call(run, reads=True)
+    def _read(self, look: Callable[[Book], T]) -> T:
+        self._parking.check_open()
+        return self._transactions.read(look)
 
     async def _watch(
-        self, keys: tuple[Hashable, ...], look: Callable[[Book], tuple[Any, bool]], wait_s: float
-    ) -> Any:
-        self._check_open()
-        return await self._worker.watch(keys, look, wait_s)
+        self, keys: tuple[Hashable, ...], look: Callable[[Book], tuple[T, bool]], wait_s: float
+    ) -> T:
+        async def again() -> tuple[T, bool]:
+            return self._transactions.read(look)
+
+        return await self._parking.until(keys, wait_s, again)
 
     # writing
 
     async def commit(self, commits: Sequence[Commit]) -> list[Committed | Refused]:
-        self._check_open()
+        self._parking.check_open()
         check_call(commits)
-        check_room(commits, self._worker.book.roster.pending)
-        return await self._worker.commit(commits)
+        check_room(commits, self._transactions.book.roster.pending)
+        return await self._transactions.commit(commits)
 
     async def register(self, owner: str, name: str, lease_s: float) -> str:
-        found: str = await self._write(lambda book: book.register(owner, name, lease_s))
-        return found
+        return await self._write(lambda book: book.register(owner, name, lease_s))
 
     async def renew(self, owner: str, lease_s: float) -> bool:
-        known: bool = await self._write(lambda book: book.renew(owner, lease_s))
-        return known
+        return await self._write(lambda book: book.renew(owner, lease_s))
 
     async def claim(
         self, owner: str, limit: int, agents: Sequence[str] | None = None
     ) -> list[Activation]:
-        found: list[Activation] = await self._write(lambda book: book.claim(owner, limit, agents))
-        return found
+        return await self._write(lambda book: book.claim(owner, limit, agents))
 
     async def release(self, owner: str, agents: Sequence[str]) -> None:
         await self._write(lambda book: book.release(owner, agents))
@@ -187,11 +172,11 @@ class SqliteStore:
 
     async def poll(self, owner: str, after: int, limit: int, wait_s: float) -> Poll:
         limit = page_limit(limit)
-        if self._next_due_ms is not None and self._next_due_ms <= self._clock.now_ms():
+        due_ms = self._transactions.book.agents.next_due_ms
+        if due_ms is not None and due_ms <= self._clock.now_ms():
             await self._write(Book.fire_due)
         keys = ("poll", ("poll", owner))
-        found: Poll = await self._watch(keys, lambda book: book.look(owner, after, limit), wait_s)
-        return found
+        return await self._watch(keys, lambda book: book.look(owner, after, limit), wait_s)
 
     async def outcome(self, agent: str, message_id: str, wait_s: float) -> StoredMessage | None:
         def look(book: Book) -> tuple[StoredMessage | None, bool]:
@@ -200,8 +185,7 @@ class SqliteStore:
             return message, message is None or message.status != "pending"
 
         keys = (("outcome", agent, message_id),)
-        found: StoredMessage | None = await self._watch(keys, look, wait_s)
-        return found
+        return await self._watch(keys, look, wait_s)
 
     async def tail(
         self,
@@ -217,52 +201,41 @@ class SqliteStore:
         def look(book: Book) -> tuple[Feed, bool]:
             nonlocal start
             if start is None:
-                start = book.feed.start(after, incarnation, self._worker.file.incarnation)
+                start = book.feed.start(after, incarnation, book.incarnation)
             first, reset = start
             feed = book.feed.look(first, limit, organization, reset)
             return feed, bool(feed.entries) or reset
 
-        found: Feed = await self._watch(("feed",), look, wait_s)
-        return found
+        return await self._watch(("feed",), look, wait_s)
 
     # reading
 
     async def inbox(self, agent: str, after: int, limit: int) -> list[StoredMessage]:
-        found: list[StoredMessage] = await self._read(
-            lambda book: book.waiting(agent, after, page_limit(limit))
-        )
-        return found
+        return self._read(lambda book: book.waiting(agent, after, page_limit(limit)))
 
     async def history(self, agent: str, after: int, limit: int) -> list[StoredMessage]:
         def read(book: Book) -> list[StoredMessage]:
             known = book.known(agent)
             return book.inbox.history(known.row, after, page_limit(limit)) if known else []
 
-        found: list[StoredMessage] = await self._read(read)
-        return found
+        return self._read(read)
 
     async def journal(self, agent: str, after: int, limit: int) -> list[JournalEvent]:
         def read(book: Book) -> list[JournalEvent]:
             known = book.known(agent)
             return book.journals.page(known.row, after, page_limit(limit)) if known else []
 
-        found: list[JournalEvent] = await self._read(read)
-        return found
+        return self._read(read)
 
     async def steps(self, job: str) -> list[Step]:
-        found: list[Step] = await self._read(lambda book: book.steps.of_job(job))
-        return found
+        return self._read(lambda book: book.steps.of_job(job))
 
     async def get(self, collection: str, key: str) -> Document | None:
-        found: Document | None = await self._read(lambda book: book.documents.get(collection, key))
-        return found
+        return self._read(lambda book: book.documents.get(collection, key))
 
     async def get_many(self, collection: str, keys: Sequence[str]) -> list[Document]:
         check_many(keys)
-        found: list[Document] = await self._read(
-            lambda book: book.documents.get_many(collection, keys)
-        )
-        return found
+        return self._read(lambda book: book.documents.get_many(collection, keys))
 
     async def list_documents(
         self,
@@ -274,69 +247,62 @@ class SqliteStore:
         descending: bool = True,
     ) -> list[Document]:
         limit = page_limit(limit)
-        found: list[Document] = await self._read(
+        return self._read(
             lambda book: book.documents.page(
                 collection, organization, terms, after, limit, descending
             )
         )
-        return found
 
     async def count(
         self, collection: str, organization: str | None = None, terms: Sequence[str] = ()
     ) -> int:
-        found: int = await self._read(
-            lambda book: book.documents.count(collection, organization, terms)
-        )
-        return found
+        return self._read(lambda book: book.documents.count(collection, organization, terms))
 
     # upkeep
 
     async def prune(self, before_ms: int, limit: int, ended: Sequence[str] = ()) -> Swept:
         check_limit(limit, ended)
-        found: Swept = await self._write(lambda book: book.prune(before_ms, limit, ended))
-        return found
+        return await self._write(lambda book: book.prune(before_ms, limit, ended))
 
     async def purge(self, organization: str, limit: int) -> Swept:
         check_purge(organization, limit)
-        found: Swept = await self._write(lambda book: book.purge(organization, limit))
-        return found
+        return await self._write(lambda book: book.purge(organization, limit))
 
     async def backup(self, token: str, path: str, wait_s: float) -> Copied:
         """See `backup.Copies`."""
-        self._check_open()
+        self._parking.check_open()
         copy = self._copy
         if copy is None or copy.token != token:
             if copy is not None and not copy.ended:
                 raise StoreError(f"a copy to {copy.path} is under way")
             copy = self._copy = Copy(token, Path(path))
-            await self._read(lambda _: self._worker.copy(copy))
-        clock = asyncio.get_running_loop().time
-        deadline_s = clock() + wait_s
-        while not copy.ended and clock() < deadline_s:
-            self._check_open()
-            await asyncio.sleep(COPY_LOOK_S)
+            self._copying = asyncio.create_task(copy.run(self._transactions.file.connection))
+        if self._copying is not None:
+            await asyncio.wait((self._copying,), timeout=wait_s)
+        self._parking.check_open()
         return copy.asked()
 
     async def health(self) -> Health:
-        file = self._worker.file
-        details, owners = await self._read(
-            lambda book: (file.details() | book.details(), book.alive())
-        )
+        transactions, file = self._transactions, self._transactions.file
+        details = self._read(lambda book: file.details() | book.details())
         return Health(
             "sqlite",
             file.durability,
             file.incarnation,
-            self._accepted,
-            dict(self._refused),
+            transactions.accepted,
+            dict(transactions.refused),
             details,
-            owners,
+            self._read(Book.alive),
         )
 
     async def close(self) -> None:
-        if self._closed:
+        if self._parking.closed:
             return
-        self._closed = True
+        self._parking.close()
         self._alarm.cancel()
-        await self._worker.close()
+        if self._copying is not None:
+            self._copying.cancel()
+            await asyncio.wait((self._copying,))
+        self._transactions.close()
         if self._waking is not None:
             await self._waking

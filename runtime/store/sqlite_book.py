@@ -1,6 +1,6 @@
 """The book: the SQLite store's tables and what of them is in memory, as one thing.
 
-It lives in the one thread that has the connection and knows no asyncio.  A
+It knows no asyncio.  A
 group of commits is judged (`rules`) against what `load` brought in, the roster
 and the rows are changed in memory, and `flush` writes them; the caller owns the
 transaction around that.
@@ -69,7 +69,7 @@ class Book:
         )
         self._purger = Purger(self)
         self._is_awaited = is_awaited
-        self.rings: set[Hashable] = set()
+        self.rings: dict[Hashable, None] = {}
         """Who must look again once the transaction is durable."""
         for id, name, until_ms in rows(cursor, "owner_all"):
             self.roster.owners[id] = Owner(name, until_ms)
@@ -146,7 +146,7 @@ class Book:
             self.documents.put(put, now_ms)
         seqs += [self._send(send, now_ms) for send in sends]
         for event in commit.feed:
-            self.rings.add("feed")
+            self.rings["feed"] = None
             self.feed.add(event)
         return Committed(version, tuple(seqs), self.feed.head)
 
@@ -181,7 +181,7 @@ class Book:
         self.inbox.finish(seq, status, now_ms, reply, error)
         ring = ("outcome", agent.address, message_id)
         if self._is_awaited(ring):
-            self.rings.add(ring)
+            self.rings[ring] = None
 
     def _handle(self, agent: Agent, send: Send, ack: Ack, now_ms: int) -> int:
         """A message that is handled at once: nobody can wait for it yet; its seq."""
@@ -198,7 +198,7 @@ class Book:
         self.inbox.keep(send, seq, now_ms)
         self.roster.arrived(agent, send.message_id, seq, now_ms)
         if agent.owner is not None:
-            self.rings.add(("poll", agent.owner))
+            self.rings[("poll", agent.owner)] = None
         return seq
 
     def flush(self) -> None:
@@ -241,7 +241,7 @@ class Book:
             return False
         self.cursor.execute(QUERIES["owner_set"], (owner, self.roster.owners[owner].name, until_ms))
         if not lease_s:  # a lapse that no alarm is set to
-            self.rings.add("poll")
+            self.rings["poll"] = None
         return True
 
     def claim(self, owner: str, limit: int, named: Sequence[str] | None) -> list[Activation]:
@@ -307,11 +307,11 @@ class Book:
         if self._is_awaited("poll"):
             self.fire_due()
             self.roster.lapse(self._clock.now_ms())
-            self.rings.add("poll")
+            self.rings["poll"] = None
 
     def _ring_risen(self, before: int) -> None:
         if self.roster.risen > before:
-            self.rings.add("poll")
+            self.rings["poll"] = None
 
     def _lease_end(self, lease_s: float) -> int:
         return self._clock.now_ms() + round(lease_s * 1000)

@@ -13,9 +13,9 @@ Source: sqlite.org/backup.html.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Final
@@ -36,7 +36,7 @@ class _AbandonedError(Exception):
 
 
 class Copy:
-    """One copy; made and asked on the loop, run in the store's thread."""
+    """One copy: `run` it, and ask how far it is."""
 
     def __init__(self, token: str, path: Path) -> None:
         self.token = token
@@ -56,8 +56,8 @@ class Copy:
     def ended(self) -> bool:
         return self._state != "copying"
 
-    def run(self, connection: Connection, between: Callable[[], None]) -> None:
-        """Copy all of it; `between` is called after each step and may use the connection."""
+    async def run(self, connection: Connection) -> None:
+        """Copy all of it; between two steps the loop has its turn, and may use the connection."""
         try:
             self._create()
             with closing(Connection(str(self.path))) as target:
@@ -69,13 +69,14 @@ class Copy:
                         self._left, self._pages = steps.remaining, steps.page_count
                         if time.monotonic() - self._asked_s > ABANDONED_S:
                             raise _AbandonedError
-                        between()
+                        await asyncio.sleep(0)
                     self._left, self._pages = steps.remaining, steps.page_count
         except (apsw.Error, OSError, _AbandonedError) as error:
             self._error = str(error) or type(error).__name__
             self._state = "failed"
             self.path.unlink(missing_ok=True)
         except BaseException:
+            self._state = "failed"
             self.path.unlink(missing_ok=True)
             raise
         else:

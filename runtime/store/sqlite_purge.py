@@ -55,7 +55,7 @@ class Purger:
         book = self._book
         found = self._agents(organization, limit)
         for agent in found:
-            book.rings.update(("outcome", agent.address, id) for id in agent.pending)
+            book.rings |= {("outcome", agent.address, id): None for id in agent.pending}
             book.roster.purge(agent)
             book.agents.hide(agent)
         book.meta.set("epoch_floor", book.roster.epoch_floor)
@@ -135,7 +135,7 @@ class Purger:
         gone = [row for row in found if row[1].startswith(f"{organization}/")]
         for _, _, message_id in gone:
             if message_id in agent.pending:
-                book.rings.add(("outcome", agent.address, message_id))
+                book.rings["outcome", agent.address, message_id] = None
                 book.roster.finished(agent, message_id)
         book.inbox.drop([seq for seq, _, _ in gone])
         if found:

@@ -5,9 +5,7 @@ timeouts takes as long as the work between them.  Callbacks run in the order
 asyncio gives them, which is a function of the program alone; with seeded
 randomness the same seed makes the same run.
 
-Threads and sockets have no place here.  A store that has a thread may be used
-all the same when it says, through `outside`, that an answer of it is on its
-way: then time stands still and the loop really waits.
+Threads and sockets have no place here.
 """
 
 from __future__ import annotations
@@ -23,12 +21,6 @@ EPOCH_MS: Final = 1_700_000_000_000
 """Wall time at which a simulation begins."""
 
 
-OUTSIDE_S_MAX: Final = 60.0
-"""Longest real wait for an answer from another thread."""
-OUTSIDE_LOOK_S: Final = 0.001
-"""How often it is looked whether that thread has anything left to answer: it may park a call."""
-
-
 class StalledError(Exception):
     """Nothing is ready and no timer is set: what the program waits for can't come."""
 
@@ -36,12 +28,11 @@ class StalledError(Exception):
 class VirtualLoop(asyncio.SelectorEventLoop):
     """An asyncio loop on virtual time, which begins at 0 s."""
 
-    def __init__(self, outside: Callable[[], bool] | None = None) -> None:
-        """Args: outside: whether something in another thread is about to answer."""
+    def __init__(self) -> None:
         self._now_s = 0.0
         self.at_end: list[Callable[[], None]] = []
         """Called when `run` is over: what is left unfinished on purpose is thrown away."""
-        super().__init__(_Jumps(self, outside))
+        super().__init__(_Jumps(self))
 
     def time(self) -> float:
         return self._now_s
@@ -53,22 +44,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 class _Jumps(selectors.DefaultSelector):
     """Instead of waiting, moves the loop's clock."""
 
-    def __init__(self, loop: VirtualLoop, outside: Callable[[], bool] | None) -> None:
+    def __init__(self, loop: VirtualLoop) -> None:
         super().__init__()
         self._loop = loop
-        self._outside = outside
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        if self._outside is not None:
-            waited_s = 0.0
-            while timeout is None or (timeout != 0 and self._outside()):
-                if waited_s > OUTSIDE_S_MAX:
-                    return []
-                if found := super().select(OUTSIDE_LOOK_S):
-                    return found
-                waited_s += OUTSIDE_LOOK_S
-            if found := super().select(0):
-                return found
         if timeout is None:
             raise StalledError
         self._loop.jump(timeout)
@@ -90,9 +70,9 @@ class LoopClock:
         self.offset_ms += round(seconds * 1000)
 
 
-def run(main: Coroutine[Any, Any, T], outside: Callable[[], bool] | None = None) -> T:
+def run(main: Coroutine[Any, Any, T]) -> T:
     """Run `main` on a virtual loop of its own to its end."""
-    loop = VirtualLoop(outside)
+    loop = VirtualLoop()
     try:
         return loop.run_until_complete(main)
     finally:

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from random import Random
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
@@ -157,15 +158,10 @@ def run_seed(
     seed: int,
     plan: Plan = TROUBLE,
     open_store: OpenStore | None = None,
-    outside: Callable[[], bool] | None = None,
 ) -> tuple[Run, float]:
-    """Run one seed; what it came to, and how long it took in virtual seconds.
-
-    Args:
-        outside: see `loop.VirtualLoop`; for a store that has a thread.
-    """
+    """Run one seed; what it came to, and how long it took in virtual seconds."""
     with silenced():
-        return run(_simulated(seed, plan, open_store), outside)
+        return run(_simulated(seed, plan, open_store))
 
 
 @contextmanager
@@ -257,20 +253,14 @@ def _count_commit(fact: Fact) -> Counter[str]:
 
 
 def run_seed_on_sqlite(seed: int, plan: Plan = TROUBLE) -> tuple[Run, float]:
-    """The same on the SQLite store; its thread takes real time, so no two runs need be equal."""
-    opened: list[SqliteStore] = []
-
-    def outside() -> bool:
-        return not opened or opened[0]._worker.busy > 0
-
+    """The same on the SQLite store."""
     with TemporaryDirectory() as directory:
 
         async def open_store(clock: Clock) -> Store:
-            path = Path(directory) / "store.db"
-            opened.append(await SqliteStore.open(path, clock, boot_id="one"))
-            return opened[0]
+            path, drawn = Path(directory) / "store.db", Random(seed).randbytes  # noqa: S311
+            return await SqliteStore.open(path, clock, boot_id="one", random_bytes=drawn)
 
-        return run_seed(seed, plan, open_store, outside)
+        return run_seed(seed, plan, open_store)
 
 
 def simulate(

@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import sqlite3
-import threading
 from contextlib import closing
 
 import pytest
@@ -68,15 +67,10 @@ async def copied(store, path, token="t"):
     return found
 
 
-def paced(store, monkeypatch):
-    """Each step of a copy is small, and waits for a call to be served before the next.
-
-    Until the event that is returned is set.
-    """
-    monkeypatch.setattr(sqlite_copy, "STEP_PAGES", 4)
-    free, turn = threading.Event(), store._worker._turn
-    monkeypatch.setattr(store._worker, "_turn", lambda wait: turn(wait or not free.is_set()))
-    return free
+@pytest.fixture
+def slow(monkeypatch):
+    """Copies of some hundred steps, each a turn of the loop."""
+    monkeypatch.setattr(sqlite_copy, "STEP_PAGES", 1)
 
 
 async def backed_up(store, path):
@@ -108,10 +102,10 @@ async def test_a_backup_says_what_it_is(path, tmp_path):
     await store.close()
 
 
-async def test_the_store_works_between_two_steps(path, tmp_path, monkeypatch):
+@pytest.mark.usefixtures("slow")
+async def test_the_store_works_between_two_steps(path, tmp_path):
     """All work would stand still for as long as the copying takes."""
     store = await filled(path)
-    paced(store, monkeypatch)
     copying = asyncio.create_task(copied(store, tmp_path / "copy"))
     during = 0
     while not copying.done():
@@ -123,10 +117,10 @@ async def test_the_store_works_between_two_steps(path, tmp_path, monkeypatch):
     await store.close()
 
 
-async def test_what_is_acknowledged_before_the_end_is_in_it(path, tmp_path, monkeypatch):
+@pytest.mark.usefixtures("slow")
+async def test_what_is_acknowledged_before_the_end_is_in_it(path, tmp_path):
     """A backup would lack what was accepted before it began, or hold a half of something."""
     store = await filled(path)
-    paced(store, monkeypatch)
     wanted = [f"m{number}" for number in range(300)]
     acknowledged = []
 
@@ -152,16 +146,14 @@ async def test_what_is_acknowledged_before_the_end_is_in_it(path, tmp_path, monk
     await store.close()
 
 
-async def test_one_copy_at_a_time(path, tmp_path, monkeypatch):
+@pytest.mark.usefixtures("slow")
+async def test_one_copy_at_a_time(path, tmp_path):
     """Two copies would share the time between commits, and a repeated call begin a second one."""
     store = await filled(path)
-    free = paced(store, monkeypatch)
     first = await store.backup("one", str(tmp_path / "1"), 0)
     assert first.state == "copying"
     with pytest.raises(StoreError, match="under way"):
         await store.backup("two", str(tmp_path / "2"), 0)
-    free.set()
-    await store.health()  # wakes a step that waits
     assert (await copied(store, tmp_path / "1", "one")).state == "done"
     assert (await copied(store, tmp_path / "1", "one")).state == "done", "asked again: the same"
     assert (await copied(store, tmp_path / "2", "two")).state == "done"
@@ -189,10 +181,10 @@ async def test_a_copy_that_fails_harms_nobody(path, tmp_path):
     await store.close()
 
 
-async def test_closing_the_store_ends_its_copy(path, tmp_path, monkeypatch):
+@pytest.mark.usefixtures("slow")
+async def test_closing_the_store_ends_its_copy(path, tmp_path):
     """`troupe down` would wait for a backup of any length."""
     store = await filled(path)
-    paced(store, monkeypatch)
     assert (await store.backup("t", str(tmp_path / "copy"), 0)).state == "copying"
     await asyncio.wait_for(store.close(), 5)
     assert not (tmp_path / "copy").exists()

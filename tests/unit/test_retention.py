@@ -130,7 +130,7 @@ async def counts(store):
             for (name,) in tables
         }
 
-    return await store._worker.call(count, reads=True)
+    return store._transactions.read(count)
 
 
 async def test_under_retention_the_store_stays_as_large_as_its_window(store, clock):

@@ -53,7 +53,7 @@ def test_with_next_to_nothing_kept_random_work_agrees_with_the_model(monkeypatch
 async def test_a_document_that_was_just_written_is_judged_without_a_read(store):
     """Each status of a job would cost a walk down the index."""
     await store.commit([put("k", ABSENT)])
-    written = await statements(store)
+    written = statements(store)
     for revision in (1, 2):
         assert isinstance((await store.commit([put("k", revision)]))[0], Committed)
     assert isinstance((await store.commit([put("k", 2)]))[0], Refused)
@@ -74,7 +74,7 @@ async def test_a_new_message_is_answered_without_a_read(store):
     """Each message would be put together again from five tables, right after it was written."""
     await store.register("h", "host", 10)
     await store.commit([send("m1")])
-    written = await statements(store)
+    written = statements(store)
     (activation,) = await store.claim("h", 10)
     await store.commit([send("m2")])
     polled = await store.poll("h", activation.inbox[-1].seq, 10, 0)
@@ -82,7 +82,7 @@ async def test_a_new_message_is_answered_without_a_read(store):
     assert not [sql for sql in written if sql.startswith("WITH wanted (seq)")]
     fence = Fence(await store.register("h", "host", 10), activation.epoch)
     await store.commit([Commit("acme", A, fence, acks=(Ack("m1"), Ack("m2")))])
-    assert not store._worker.book.inbox._kept
+    assert not store._transactions.book.inbox._kept
 
 
 async def test_messages_that_are_kept_have_a_bound(store, monkeypatch):
@@ -91,7 +91,7 @@ async def test_messages_that_are_kept_have_a_bound(store, monkeypatch):
     sent = [f"m{number}" for number in range(40)]
     for id in sent:
         await store.commit([send(id, b"1" * 1_000)])
-        kept = store._worker.book.inbox._kept
+        kept = store._transactions.book.inbox._kept
         assert sum(len(one.body) for one in kept.values()) <= 10_000
     assert [one.message_id for one in await store.inbox(A, 0, 100)] == sent
 
@@ -101,6 +101,6 @@ async def test_documents_that_are_known_have_a_bound(store, monkeypatch):
     monkeypatch.setattr(sqlite_documents, "KNOWN_MAX", 16)
     for number in range(100):
         await store.commit([put(f"k{number}", ABSENT)])
-        assert len(store._worker.book.documents._states) <= 16
+        assert len(store._transactions.book.documents._states) <= 16
     found = await store.commit([put(f"k{number}", 1) for number in range(100)])
     assert all(isinstance(one, Committed) for one in found)

@@ -13,7 +13,7 @@ from runtime.store import sqlite_terms
 from runtime.store.contract import Commit, Put
 from runtime.store.memory import MemoryStore
 from runtime.store.sqlite import SqliteStore
-from tests.unit.test_store_sqlite import in_thread, statements
+from tests.unit.test_store_sqlite import connection_of, statements
 
 ORGANIZATIONS = ("acme", "beta")
 TERMS = ("a=1", "a=2", "b=1", "b=2")
@@ -40,9 +40,8 @@ def bounded(monkeypatch, behind, most, together):
 
 async def noted(store):
     """How many documents are behind the index."""
-    return await in_thread(
-        store, lambda c: c.execute("SELECT count(*) FROM unindexed").fetchall()[0][0]
-    )
+    rows = connection_of(store).execute("SELECT count(*) FROM unindexed").fetchall()
+    return rows[0][0]
 
 
 async def until(true):
@@ -93,7 +92,7 @@ async def test_a_document_enters_the_index_once_however_often_it_moves(path, mon
     """A job's three statuses would be written into the index and two of them out of it again."""
     bounded(monkeypatch, 1_000, 2, 1)
     store = await opened(path)
-    written = await statements(store)
+    written = statements(store)
     for status in ("pending", "running", "completed"):
         await store.commit([put("k", f"status={status}")])
     assert not [sql for sql in written if " term " in sql]
@@ -110,7 +109,7 @@ async def test_only_the_terms_that_changed_are_written(path, monkeypatch):
     bounded(monkeypatch, 1_000, 0, 1)
     store = await opened(path)
     await store.commit([put("k", "a=1", "b=1")])
-    written = await statements(store)
+    written = statements(store)
     await store.commit([put("k", "a=1", "b=2")])
     touched = [sql for sql in written if " term " in sql]
     assert len(touched) == 2 and "'b=1'" in touched[0] and "'b=2'" in touched[1]
@@ -166,9 +165,9 @@ async def test_a_file_of_the_first_schema_becomes_one_of_this(path):
     """An upgrade would refuse the file, or list nothing that was written before it."""
     store = await opened(path)
     await store.commit([put("k", "a=1")])
-    await in_thread(store, lambda _: store._worker.book.documents.terms.catch_up())
+    store._transactions.book.documents.terms.catch_up()
     for statement in ("DROP TABLE unindexed", "PRAGMA user_version = 1"):
-        await in_thread(store, lambda c, statement=statement: c.execute(statement))
+        connection_of(store).execute(statement)
     await store.close()
     store = await opened(path)
     await store.commit([put("k", "a=2")])

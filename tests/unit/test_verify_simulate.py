@@ -46,11 +46,12 @@ def test_the_same_seed_makes_the_same_history_and_another_another() -> None:
     assert first == again != other
 
 
-def test_the_store_with_a_thread_runs_on_virtual_time_too() -> None:
-    """Only the memory store would be held against the rules."""
-    one, _ = on_sqlite(4, SHORT)
+def test_the_store_on_a_file_runs_on_virtual_time_too() -> None:
+    """Only the memory store would be held against the rules, or its failures be seen once."""
+    one, again = (on_sqlite(4, SHORT)[0] for _ in range(2))
     assert one.violations == []
     assert one.counts["turns"] > 50
+    assert one.digest == again.digest
 
 
 def test_a_run_that_did_too_little_fails() -> None:

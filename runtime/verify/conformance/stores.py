@@ -18,7 +18,7 @@ from runtime.store import (
     roster,
     sqlite_agents,
     sqlite_inbox,
-    sqlite_worker,
+    sqlite_transactions,
 )
 from runtime.store.contract import Store
 from runtime.store.memory import MemoryStore
@@ -78,7 +78,7 @@ BOUNDS = (
     (roster, "RECENT_MAX", 8),
     (sqlite_inbox, "SETTLE_EVERY", 4),
     (sqlite_agents, "AGENTS_CACHED_MAX", 2),
-    (sqlite_worker, "GROUP_COMMITS_MAX", 2),
+    (sqlite_transactions, "GROUP_COMMITS_MAX", 2),
     (redis_commits, "SCRIPT_COMMITS_MAX", 2),
     (redis_looks, "POLL_AGENTS_MAX", 1),
     (redis_looks, "FIRE_MAX", 1),

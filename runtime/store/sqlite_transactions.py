@@ -254,8 +254,9 @@ class Transactions:
 
     def _count(self, answers: Answers) -> None:
         refused = [answer.reason for answer in answers if isinstance(answer, Refused)]
-        self.refused.update(refused)
         self.accepted += len(answers) - len(refused)
+        if refused:
+            self.refused.update(refused)
 
     def _one_by_one(self, calls: list[_Call], error: Exception) -> None:
         if len(calls) > 1:

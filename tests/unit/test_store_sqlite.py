@@ -15,6 +15,7 @@ import pytest
 from runtime.clock import ManualClock
 from runtime.errors import StoreError, StoreFullError, StoreLockedError, StoreUnavailableError
 from runtime.store import (
+    parking,
     rules,
     sqlite_agents,
     sqlite_file,
@@ -269,7 +270,8 @@ async def test_nothing_is_told_before_it_is_durable(store):
 
     def look(cursor, text, values):
         if text == "COMMIT":
-            at_commit.extend(call._fut_waiter.done() for call in calls)
+            tickets = store._parking._tickets["feed"]
+            at_commit.extend(one.done() for one in (*tickets, calls[1]._fut_waiter))
         return True
 
     connection_of(store).exec_trace = look
@@ -337,6 +339,16 @@ async def test_who_gives_up_waiting_is_waited_for_no_more(store):
     assert len((await waiting[2]).entries) == 1 and not store._parking._tickets
 
 
+async def test_what_nobody_waits_for_goes_off_once(path):
+    """A store whose hosts are all gone would write for ever, to find that nobody polls."""
+    store = await opened(path)
+    await store.register("o1", "host-1", 0.0)
+    executed = statements(store)
+    await asyncio.sleep(20 * parking.NAP_S_MIN)
+    assert sum(one.startswith("BEGIN") for one in executed) <= 1
+    await store.close()
+
+
 # failures
 
 
@@ -383,6 +395,22 @@ async def test_an_io_error_is_fatal(path):
     assert ended == [True]
     with pytest.raises(StoreUnavailableError, match="has failed"):
         await store.commit([message("m2")])
+    await store.close()
+
+
+async def test_a_defect_leaves_nobody_waiting(path):
+    """Callers would wait for ever for a store that does nothing any more."""
+    ended = []
+    store = await opened(path, on_fatal=lambda: ended.append(True))
+
+    def broken(*_):
+        raise ValueError("a defect")
+
+    store._transactions.book.commit = store._transactions._read_book = broken
+    async with asyncio.timeout(5):
+        with pytest.raises(StoreUnavailableError, match="a defect"):
+            await store.commit([message("m1")])
+    assert ended == [True]
     await store.close()
 
 

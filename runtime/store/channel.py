@@ -82,6 +82,8 @@ class _Channel(Frames):
         self._calls: dict[int, asyncio.Future[msgspec.Raw]] = {}
 
     async def call(self, method: str, payload: bytes, timeout_s: float) -> bytes:
+        if self.transport.is_closing():  # since it was made: nothing more would end this call
+            raise StoreUnavailableError("the connection broke")
         number = next(self._ids)
         future: asyncio.Future[msgspec.Raw] = self._loop.create_future()
         self._calls[number] = future

@@ -383,6 +383,23 @@ async def test_calls_in_flight_end_when_the_connection_breaks(served, remote, mo
         await asyncio.wait_for(waiting, 5)
 
 
+async def test_a_connection_that_breaks_before_its_first_call_holds_nobody(served, path):
+    """A host whose renewal met a store that was just killed would lose its agents to another."""
+
+    class Unlucky(channel.SocketTransport):
+        async def _connected(self):
+            made = await super()._connected()
+            made.transport.abort()
+            await asyncio.sleep(0.01)  # the end of the connection is told, to no call at all
+            return made
+
+    unlucky = Unlucky(path)
+    async with asyncio.timeout(5):
+        with pytest.raises(StoreUnavailableError, match="broke"):
+            await unlucky.call("health", wire.encode(()), 0.0)
+    await unlucky.close()
+
+
 async def test_a_call_waits_for_a_store_that_is_coming_up(memory, path):
     """Processes that start together would fail by the order of their start."""
     remote = RemoteStore(path)

@@ -1,7 +1,7 @@
 """The statements of `queries.sql`, and one statement for many rows.
 
-A statement a row costs several microseconds and gives the interpreter's lock
-away each time; a statement for many rows costs that once.  Only some numbers of
+A statement a row costs several microseconds; a statement for many rows costs
+that once.  Only some numbers of
 rows have a statement, so each text is prepared once and stays in the
 connection's statement cache.
 """

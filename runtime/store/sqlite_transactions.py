@@ -218,10 +218,11 @@ class Transactions:
         except Exception as error:  # whatever it was, the file and memory are as before it
             if _is_fatal(error):
                 self._fatal(error)
+            else:
+                self._undo()
+            if self._broken:
                 self._fail(calls, StoreUnavailableError(str(error)))
-                return
-            self._undo()
-            if _code(error) == apsw.SQLITE_FULL:
+            elif _code(error) == apsw.SQLITE_FULL:
                 logger.error("the disk is full", extra={"action": "store.full"})
                 self._fail(calls, StoreFullError(str(self.file.path)))
             else:
@@ -321,10 +322,11 @@ class Transactions:
     # failures
 
     def _guarded(self, work: Callable[[], object]) -> None:
+        """Do what no caller waits for; a defect in it is as fatal as a file that fails."""
         try:
             work()
-        except apsw.Error as error:
-            if _is_fatal(error):
+        except Exception as error:
+            if not isinstance(error, apsw.Error) or _is_fatal(error):
                 self._fatal(error)
 
     def _fatal(self, error: BaseException) -> None:

@@ -414,6 +414,20 @@ async def test_a_defect_leaves_nobody_waiting(path):
     await store.close()
 
 
+async def test_a_defect_while_nobody_waits_ends_the_store(path):
+    """It would go on inside a transaction that nobody ends, its lists ahead of the file."""
+    ended = []
+    store = await opened(path, on_fatal=lambda: ended.append(True))
+
+    def broken(*_):
+        raise ValueError("a defect")
+
+    store._transactions.book.catch_up = broken
+    store._transactions._when_idle()
+    assert ended == [True]
+    await store.close()
+
+
 async def test_the_process_ends_when_the_disk_fails(path):
     """The supervisor would keep a store that can't write."""
     script = (

@@ -325,7 +325,7 @@ class Transactions:
         """Do what no caller waits for; a defect in it is as fatal as a file that fails."""
         try:
             work()
-        except Exception as error:
+        except Exception as error:  # whatever it was: nobody waits to be told
             if not isinstance(error, apsw.Error) or _is_fatal(error):
                 self._fatal(error)
 

@@ -1,9 +1,8 @@
 """The statements of `queries.sql`, and one statement for many rows.
 
 A statement a row costs several microseconds; a statement for many rows costs
-that once.  Only some numbers of
-rows have a statement, so each text is prepared once and stays in the
-connection's statement cache.
+that once.  Only some numbers of rows have a statement, so each text is prepared
+once and stays in the connection's statement cache.
 """
 
 from __future__ import annotations

@@ -57,6 +57,7 @@ REST_S = 1.0
 TAKES_S = 0.2
 """Of a job in the measurement of fairness, so that there is a queue."""
 TELL_S = 0.005
+"""What has begun meanwhile is told together."""
 PAUSE_S = 0.01
 """Between two jobs of which each is picked up alone."""
 WITHIN_S = 120
@@ -69,7 +70,7 @@ _begun: list[str] = []
 
 
 def tell_begun(job_id: str) -> None:
-    """Say when a job began, a little later: to tell each at once is a tenth of the host's work."""
+    """Say when a job began, a little later: what each is told with would be measured too."""
     if not _begun:
         asyncio.get_running_loop().call_later(TELL_S, _tell)
     _begun.append(f"{job_id} {time.perf_counter()}\n")

@@ -1,4 +1,4 @@
-"""The four Ray actors: thin shells around plain objects.
+"""The three kinds of Ray actor: thin shells around plain objects.
 
 A constructor never fails (Ray would never restart the actor): it starts a
 background task that makes the object, and a task that ends with an error ends
@@ -21,6 +21,7 @@ from runtime import logs
 from runtime.backoff import Backoff
 from runtime.clock import Clock, SystemClock
 from runtime.cluster import metering, nodes, pool, stores
+from runtime.cluster.embedded import Embedded
 from runtime.cluster.settings import ClusterSettings
 from runtime.collector import relax
 from runtime.hosting.host import Host, HostSettings
@@ -30,13 +31,10 @@ from runtime.message import Message
 from runtime.metrics import Meter
 from runtime.registry import COLLECTION as SERVICES
 from runtime.registry import Registry as RegistryCore
-from runtime.retention import Retention, RetentionSettings, UpkeepStore
+from runtime.retention import UpkeepStore
 from runtime.schedule.queue import Limits
 from runtime.scheduler import Scheduler as SchedulerCore
-from runtime.store import wire
 from runtime.store.contract import Store
-from runtime.store.server import StoreServer
-from runtime.store.sqlite import SqliteStore
 
 logger = logging.getLogger(__name__)
 
@@ -57,12 +55,6 @@ def load_factories(path: str) -> dict[str, Factory]:
     return factories
 
 
-def _retention(settings: ClusterSettings, store: UpkeepStore, clock: Clock) -> Retention:
-    """The duty that forgets what is over; one process of a deployment has it."""
-    kept = RetentionSettings(settings.retention_days, settings.ledger_days, settings.retention_rows)
-    return Retention(store, clock, kept)
-
-
 def scheduler_of(
     settings: ClusterSettings, store: Store, clock: Clock, name: str, meter: Meter | None = None
 ) -> SchedulerCore:
@@ -81,7 +73,7 @@ def scheduler_of(
 
 
 class Shell(Generic[Core]):
-    """What the four have in common: an object that is made, and works, in the background."""
+    """What the three have in common: an object that is made, and works, in the background."""
 
     def __init__(self, settings: bytes) -> None:
         self._settings = ClusterSettings.from_json(settings)
@@ -97,7 +89,10 @@ class Shell(Generic[Core]):
         raise NotImplementedError
 
     def made(self, core: Core) -> Core:
+        """Hand it over; one that is made later takes its place."""
         relax()
+        if self._made.done():
+            self._made = asyncio.get_running_loop().create_future()
         self._made.set_result(core)
         return core
 
@@ -118,61 +113,38 @@ class Shell(Generic[Core]):
         return os.getpid()
 
 
-class StoreActor(Shell[SqliteStore]):
-    """The embedded store: the one connection to the database, served on a socket."""
-
-    async def work(self) -> None:
-        directory = self._settings.directory
-        store = self.made(await SqliteStore.open(directory.database, self._clock))
-        async with asyncio.TaskGroup() as duties:
-            leases = stores.watched(self._settings, store)
-            duties.create_task(StoreServer(store, directory.socket, leases).serve())
-            duties.create_task(self._meter(store))
-            duties.create_task(_retention(self._settings, store, self._clock).run())
-
-    async def _meter(self, store: SqliteStore) -> None:
-        meter, commits, refused = Meter(), 0, dict[str, int]()
-
-        async def look() -> None:
-            nonlocal commits, refused
-            health = await store.health()
-            meter.count("troupe_store_commits", health.commits - commits)
-            for reason, count in health.refused.items():
-                meter.count("troupe_store_refused", count - refused.get(reason, 0), reason)
-            commits, refused = health.commits, dict(health.refused)
-
-        await metering.export(meter, look)
-
-    async def answer(self, method: str, payload: bytes) -> bytes:
-        """A call of the contract from another node; see `runtime.store.wire`."""
-        return await wire.answer(await self.core(), method, payload)
-
-    async def health(self) -> dict[str, Any]:
-        """Durability, incarnation and counts."""
-        if not self._made.done():
-            return {"ready": False}
-        return {"ready": True, **msgspec.structs.asdict(await self._made.result().health())}
-
-
 class Scheduler(Shell[SchedulerCore]):
-    """The queue: dispatches jobs by priority under limits. There is one."""
+    """The queue: dispatches jobs by priority under limits; keeps the embedded store."""
+
+    def __init__(self, settings: bytes) -> None:
+        super().__init__(settings)
+        self._embedded = Embedded(self._settings, self._clock)
 
     async def work(self) -> None:
-        settings = self._settings
-        meter = Meter()
-        store, name = stores.client(settings), nodes.owner_name("scheduler")
+        if self._settings.store:
+            await self._schedule(stores.client(self._settings))
+        else:
+            await self._embedded.run(self._schedule)
+
+    async def _schedule(self, store: Store) -> None:
+        settings, meter, name = self._settings, Meter(), nodes.owner_name("scheduler")
         core = self.made(scheduler_of(settings, store, self._clock, name, meter))
 
         async def look() -> None:
             core.measure()
 
-        await asyncio.gather(
-            core.run(), pool.keep(settings, AgentHost, core.status), metering.export(meter, look)
-        )
+        async with asyncio.TaskGroup() as duties:
+            duties.create_task(core.run())
+            duties.create_task(pool.keep(settings, AgentHost, core.status))
+            duties.create_task(metering.export(meter, look))
 
     async def status(self) -> dict[str, Any]:
         """Counts and state: `{"state": "RUNNING", "running": 2, "queued": 7, ...}`."""
         return (await self.core()).status()
+
+    async def answer(self, method: str, payload: bytes) -> bytes:
+        """A call of the embedded store from another node; see `runtime.store.wire`."""
+        return await self._embedded.answer(method, payload)
 
 
 class Registry(Shell[RegistryCore]):
@@ -192,7 +164,7 @@ class Registry(Shell[RegistryCore]):
             duties.create_task(self._sweep(self.made(RegistryCore(store, self._clock))))
             duties.create_task(metering.export(self._meter, look))
             if self._settings.store:  # it has no process of its own, where this would be at home
-                forgetting = _retention(self._settings, cast(UpkeepStore, store), self._clock)
+                forgetting = stores.retention(self._settings, cast(UpkeepStore, store), self._clock)
                 duties.create_task(forgetting.run())
 
     async def _called(self, verb: str) -> RegistryCore:

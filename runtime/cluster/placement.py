@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError
@@ -18,12 +18,14 @@ logger = logging.getLogger(__name__)
 PING_TIMEOUT_S = 10.0
 ATTEMPTS_MAX = 3
 ON_THE_HEAD = {"num_cpus": 0, "resources": {nodes.HEAD: 0.001}}
-"""The singletons: where they are is known, and the embedded store's socket is there."""
+"""Where the singletons are is known, and the embedded store's socket is there."""
+SINGLETONS: Final[dict[str, type]] = {"scheduler": actors.Scheduler, "registry": actors.Registry}
+"""By name; the first keeps the embedded store, so it is started first and ended last."""
 
 
 def ensure(settings: ClusterSettings) -> None:
     """Create the actors that are not there; idempotent, and safe to race with itself."""
-    for name, shell in _singletons(settings).items():
+    for name, shell in SINGLETONS.items():
         _ensure(name, partial(_singleton, shell, name, settings))
     for number in range(settings.hosts):
         create = partial(pool.create, settings, actors.AgentHost, number)
@@ -34,16 +36,11 @@ def stop(settings: ClusterSettings) -> None:
     """Drain the hosts, then end every actor by its name."""
     for number in pool.present():
         pool.end(number)
-    for name in reversed(_singletons(settings)):
+    for name in reversed(SINGLETONS):
         try:
             ray.kill(ray.get_actor(name, namespace=NAMESPACE))
         except ValueError:
             continue
-
-
-def _singletons(settings: ClusterSettings) -> dict[str, type]:
-    embedded = {} if settings.store else {"store": actors.StoreActor}
-    return {**embedded, "scheduler": actors.Scheduler, "registry": actors.Registry}
 
 
 def _singleton(shell: type, name: str, settings: ClusterSettings) -> Any:

@@ -1,15 +1,17 @@
 """Which store a deployment has, and how a process of it gets there.
 
 `redis://` and `rediss://` are reached directly from everywhere.  Without an
-address the store is embedded: SQLite in the StoreActor on the head, over its
-socket from processes beside it, over Ray from other nodes.
+address the store is embedded: SQLite in the scheduler's process on the head, over
+its socket from processes beside it, over Ray from other nodes.
 """
 
 from __future__ import annotations
 
 import importlib
 
+from runtime.clock import Clock
 from runtime.cluster.settings import ClusterSettings
+from runtime.retention import Retention, RetentionSettings, UpkeepStore
 from runtime.store.contract import Store
 from runtime.store.remote import CodedStore, RemoteStore
 
@@ -40,3 +42,9 @@ def watched(settings: ClusterSettings, store: Store) -> Store:
     module, _, name = settings.watch.partition(":")
     seen: Store = getattr(importlib.import_module(module), name)(settings, store)
     return seen
+
+
+def retention(settings: ClusterSettings, store: UpkeepStore, clock: Clock) -> Retention:
+    """The duty that forgets what is over; one process of a deployment has it."""
+    kept = RetentionSettings(settings.retention_days, settings.ledger_days, settings.retention_rows)
+    return Retention(store, clock, kept)

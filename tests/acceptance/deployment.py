@@ -28,7 +28,6 @@ SAMPLE_ISSUE = json.loads((ROOT / "examples" / "sample_issue.json").read_text())
 TITLES = {
     "host": "ray::AgentHost",
     "scheduler": "ray::Scheduler",
-    "store": "ray::StoreActor",
     "replica": "ray::ServeReplica",
 }
 """How the processes that tests kill call themselves."""

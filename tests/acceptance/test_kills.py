@@ -24,7 +24,8 @@ pytestmark = pytest.mark.ray
 
 KILLS = int(os.environ.get("TROUPE_KILLS", "30"))
 SEED = int(os.environ.get("TROUPE_SEED", "7"))
-KINDS = ("host", "host", "host", "scheduler", "scheduler", "store", "store", "replica")
+KINDS = ("host", "host", "host", "scheduler", "scheduler", "scheduler", "scheduler", "replica")
+"""The scheduler has the store in its process."""
 
 
 def model_calls(troupe: Deployment) -> list[Call]:

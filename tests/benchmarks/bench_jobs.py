@@ -2,15 +2,16 @@
 
     python -m tests.benchmarks.bench_jobs [JOBS]
 
-Store (SQLite with `synchronous=FULL`), scheduler (50 at once) and host are processes of
-their own on uvloop; the caller is this one.  `flow` is enqueued while it is worked on,
-`drain` is what a paused scheduler has gathered; both with an agent for each job
-(`own`, as the department's are) and with 1,000 agents that are there before
-(`standing`).  `pickup` is one job on idle processes, from before its enqueuing to the
-first line of its `process_task`.  `fairness` is the wait of one organization's bursts
-alone, and beside 10,000 queued jobs of another.  `cpuUs` is each process's processor
-time for a job: on a busy machine it says more than the wall's.  Prints `RESULT` lines
-as the harness of several projects reads them, then one line of JSON.
+Scheduler (50 at once) and store (SQLite with `synchronous=FULL`) are one process on
+uvloop, the host is another, as in production; the caller is this one.  `flow` is
+enqueued while it is worked on, `drain` is what a paused scheduler has gathered; both
+with an agent for each job (`own`, as the department's are) and with 1,000 agents that
+are there before (`standing`).  `pickup` is one job on idle processes, from before its
+enqueuing to the first line of its `process_task`.  `fairness` is the wait of one
+organization's bursts alone, and beside 10,000 queued jobs of another.  `cpuUs` is each
+process's processor time for a job: on a busy machine it says more than the wall's.
+Prints `RESULT` lines as the harness of several projects reads them, then one line of
+JSON.
 """
 
 from __future__ import annotations
@@ -36,8 +37,6 @@ from runtime.hosting.host import Host, HostSettings
 from runtime.ids import Ids
 from runtime.job import AgentJob, Job, JobResult
 from runtime.kinds import Kinds
-from runtime.schedule.queue import Limits
-from runtime.scheduler import Scheduler
 from runtime.store.contract import Document
 from runtime.store.remote import RemoteStore
 from tests.child import ROOT
@@ -106,20 +105,12 @@ async def serve_host(socket: str) -> None:
     await host.watch()
 
 
-async def serve_scheduler(socket: str) -> None:
-    clock = SystemClock()
-    store, limits = RemoteStore(Path(socket)), Limits(AT_ONCE, AT_ONCE)
-    scheduler = Scheduler(store, clock, Ids(clock), random.random, limits)
-    relax()
-    await scheduler.run()
+class HostProcess:
+    """The host in a process of its own, which says when each job began."""
 
-
-class Part:
-    """The host or the scheduler in a process of its own."""
-
-    async def start(self, name: str, socket: Path) -> Part:
+    async def start(self, socket: Path) -> HostProcess:
         self.process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "tests.benchmarks.bench_jobs", name, str(socket),
+            sys.executable, "-m", "tests.benchmarks.bench_jobs", "host", str(socket),
             cwd=ROOT, stdout=asyncio.subprocess.PIPE,
         )  # fmt: skip
         return self
@@ -135,22 +126,21 @@ class Part:
 
 
 class Rig:
-    """All four processes, and when each job began."""
+    """All three processes, and when each job began."""
 
     def __init__(self, root: Path) -> None:
         self.clock = SystemClock()
         self.ids = Ids(self.clock)
         self.began: dict[str, float] = {}
         self._changed = asyncio.Event()
-        self._store_process = StoreProcess(root)
+        self._scheduler = StoreProcess(root, scheduler=AT_ONCE)
 
     async def start(self) -> Rig:
-        await self._store_process.start()
-        socket = self._store_process.socket
+        await self._scheduler.start()
+        socket = self._scheduler.socket
         self.store = RemoteStore(socket)
         self.client = Client(self.store, self.clock, self.ids, "default", "bench")
-        self._host = await Part().start("host", socket)
-        self._scheduler = await Part().start("scheduler", socket)
+        self._host = await HostProcess().start(socket)
         self._reading = asyncio.create_task(self._read())
         await self.client.ask("scheduler:main", {}, "scheduler.resume")
         return self
@@ -166,7 +156,6 @@ class Rig:
         return {
             "host": self._host.cpu_s(),
             "scheduler": self._scheduler.cpu_s(),
-            "store": self._store_process.cpu_s(),
             "caller": time.process_time(),
         }
 
@@ -224,10 +213,9 @@ class Rig:
 
     async def stop(self) -> None:
         self._reading.cancel()
-        for part in (self._scheduler, self._host):
-            await part.kill()
+        await self._host.kill()
         await self.store.close()
-        await self._store_process.kill()
+        await self._scheduler.kill()
 
 
 def spent(before: dict[str, float], after: dict[str, float], jobs: int) -> Figures:
@@ -365,9 +353,8 @@ def results(found: Figures) -> list[Figures]:
 
 
 if __name__ == "__main__":
-    serving = {"host": serve_host, "scheduler": serve_scheduler}
-    if len(sys.argv) == 3:
-        uvloop.run(serving[sys.argv[1]](sys.argv[2]))
+    if sys.argv[1:2] == ["host"]:
+        uvloop.run(serve_host(sys.argv[2]))
     else:
         figures = uvloop.run(bench(int(sys.argv[1]) if len(sys.argv) > 1 else JOBS))
         for result in results(figures):

@@ -2,12 +2,12 @@
 
     python -m tests.benchmarks.bench_schedules [SCHEDULES ...]
 
-Store (SQLite with `synchronous=FULL`) and scheduler are processes of their own on
-uvloop, as in production; there is no host, so jobs stay in the queue.  All
+Scheduler and store (SQLite with `synchronous=FULL`) are a process on uvloop, as in
+production; there is no host, so jobs stay in the queue.  All
 schedules are daily, spread over the day, but for a thousand that fire each
-minute.  Measured in the scheduler: `startup_s` from the first read to the plan
-(`startup_cpu_s`: of that in the scheduler);
-`select_1000_us` to find those that are near; `burst_cpu_ms` of the scheduler's process from there
+minute.  Measured in that process: `startup_s` from the first read to the plan
+(`startup_cpu_s`: of that at work);
+`select_1000_us` to find those that are near; `burst_cpu_ms` of the process from there
 until the last of their jobs is durable, in each minute; `ready_ms` how long before the due time
 that is; `late_*` from the due time until the job is durable and in the queue, for which the next
 slot is (`minutes`: its p99 in each of them, the first
@@ -43,18 +43,20 @@ from runtime.schedule.record import (
     decode_occurrence,
 )
 from runtime.scheduler import Scheduler
+from runtime.store.beside import Beside
 from runtime.store.contract import Commit, Put, Store
 from runtime.store.remote import RemoteStore
+from runtime.store.server import StoreServer
+from runtime.store.sqlite import SqliteStore
 from tests.benchmarks.cases import latency, result
-from tests.child import ROOT
+from tests.child import ROOT, say
 from tests.planned import planned
-from tests.store_process import StoreProcess
 
 SIZES = (10_000, 100_000)
 AT_ONCE = 1_000
 MINUTES = 2
 LEAD_S = 12.0
-"""From the start of the scheduler to the first minute: Python and the plan fit in."""
+"""From the start of the scheduler to the first minute: the plan fits in."""
 ZONES = ("UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata")
 BEAT_S = 0.002
 AROUND_S = 2.0
@@ -104,8 +106,7 @@ class Measured:
         self.startup_s = time.perf_counter() - began
         self.startup_cpu_s = time.process_time() - cpu_s
         self.planned_s = self._now_s()
-        sys.stdout.write("planned\n")
-        sys.stdout.flush()
+        say("planned")
 
     def _selected(self, until_ms: int) -> Any:
         began = time.perf_counter()
@@ -167,18 +168,22 @@ class Measured:
         }
 
 
-async def serve_scheduler(socket: str, offset_ms: int) -> None:
-    """Work until a line comes in; then tell what was measured."""
+async def serve(directory: Path) -> None:
+    """Serve the store; schedule from the line on that moves the clock; at the next one, tell."""
+    store = await SqliteStore.open(directory / "store.db", SystemClock())
+    await StoreServer(store, directory / "store.sock").start()
+    say("serving")
+    offset_ms = int(await asyncio.to_thread(sys.stdin.readline))
     relax()
-    measured = Measured(RemoteStore(Path(socket)), offset_ms)
+    measured = Measured(Beside(store), offset_ms)
     work = asyncio.create_task(measured.scheduler.run())
     beat = asyncio.create_task(measured.beat())
     await asyncio.to_thread(sys.stdin.readline)
     beat.cancel()
-    sys.stdout.write(json.dumps(measured.figure()) + "\n")
-    sys.stdout.flush()
+    say(json.dumps(measured.figure()))
     work.cancel()
     await asyncio.gather(work, beat, return_exceptions=True)
+    await asyncio.Event().wait()  # the ledger is read now
 
 
 async def make(store: Store, count: int, now_ms: int) -> None:
@@ -218,40 +223,36 @@ async def ledger(store: Store) -> dict[int, int]:
 
 async def measure(count: int) -> None:
     root = Path(tempfile.mkdtemp(prefix="bench-schedules-"))
-    process = StoreProcess(root)
-    await process.start()
-    store = RemoteStore(process.socket)
-    scheduler: asyncio.subprocess.Process | None = None
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.benchmarks.bench_schedules", "serve", str(root),
+        cwd=ROOT, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdout is not None and process.stdin is not None
+    store = RemoteStore(root / "store.sock")
     try:
+        await process.stdout.readline()
         # the scheduler's clock begins LEAD_S before a minute, whatever the machine's shows
         minute_ms = time.time_ns() // 60_000_000_000 * 60_000
         await make(store, count, minute_ms - 1)
         offset_ms = minute_ms - (time.time_ns() // 1_000_000 + round(LEAD_S * 1000))
-        scheduler = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "tests.benchmarks.bench_schedules", "scheduler",
-            str(process.socket), str(offset_ms), cwd=ROOT, stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-        )  # fmt: skip
-        assert scheduler.stdout is not None and scheduler.stdin is not None
-        await scheduler.stdout.readline()
+        process.stdin.write(f"{offset_ms}\n".encode())
+        await process.stdout.readline()
         await asyncio.sleep(LEAD_S + 60 * (MINUTES - 1) + AROUND_S)
-        scheduler.stdin.write(b"\n")
-        figure = json.loads(await scheduler.stdout.readline())
+        process.stdin.write(b"\n")
+        figure = json.loads(await process.stdout.readline())
         fired = await ledger(store)
         dropped = sum(AT_ONCE - fired.get(minute_ms + 60_000 * n, 0) for n in range(MINUTES))
         result(f"P3 troupe {count} schedules", {"schedules": count, **figure, "dropped": dropped})
     finally:
-        if scheduler is not None and scheduler.returncode is None:
-            scheduler.kill()
-            await scheduler.wait()
+        process.kill()
+        await process.wait()
         await store.close()
-        await process.kill()
         shutil.rmtree(root)
 
 
 async def main(arguments: Sequence[str]) -> None:
-    if arguments[:1] == ["scheduler"]:
-        await serve_scheduler(arguments[1], int(arguments[2]))
+    if arguments[:1] == ["serve"]:
+        await serve(Path(arguments[1]))
         return
     for count in [int(one) for one in arguments] or SIZES:
         await measure(count)

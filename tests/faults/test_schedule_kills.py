@@ -1,8 +1,8 @@
 """The scheduler is killed again and again while schedules fire each second.
 
-Store, scheduler and host are processes of their own over SQLite; who judges
-opens the file with `sqlite3` when all of them are gone, and shares no code with
-what wrote it.
+Over SQLite, with the scheduler in the store's process, as it is embedded, and in one of its
+own, as it is with Redis; the host is always another.  Who judges opens the file with
+`sqlite3` when all of them are gone, and shares no code with what wrote it.
 """
 
 from __future__ import annotations
@@ -32,19 +32,21 @@ SECOND_MS = 1_000
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("beside", [True, False], ids=["with the store", "alone"])
 async def test_fifty_kills_of_the_scheduler_miss_no_due_time_and_repeat_none(
-    tmp_path: Path,
+    tmp_path: Path, beside: bool
 ) -> None:
     """A crash of the scheduler would cost runs, or double them, or let too many run at once."""
-    process = StoreProcess(tmp_path)
+    process = StoreProcess(tmp_path, scheduler=CAP if beside else 0)
     await process.start()
     store = RemoteStore(process.socket)
     clock = SystemClock()
     client = Client(store, clock, Ids(clock), "acme", "test")
     host = QueueProcess(process.socket, "host", CAP)
-    scheduler = QueueProcess(process.socket, "scheduler", CAP)
+    scheduler = process if beside else QueueProcess(process.socket, "scheduler", CAP)
     await host.start()
-    await scheduler.start()
+    if not beside:
+        await scheduler.start()
     drawn = random.Random(5)
     for number in range(SCHEDULES):
         await _ask(client, number, "set", schedule={
@@ -61,11 +63,11 @@ async def test_fifty_kills_of_the_scheduler_miss_no_due_time_and_repeat_none(
     await _until_idle(client)
     assert host.alive
     await host.kill()
-    await scheduler.kill()
     await store.close()
+    await scheduler.kill()
     await process.kill()
     judged = judge(tmp_path / "store.db")
-    print(json.dumps({"kills": KILLS, **judged}))
+    print(json.dumps({"kills": KILLS, "beside": beside, **judged}))
     assert judged["missed"] == judged["double"] == judged["strange"] == 0
     assert judged["jobsNotDone"] == 0
     assert judged["atOnce"] <= CAP

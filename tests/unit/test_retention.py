@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from runtime import retention
 from runtime.agent import AgentState, BaseAgent
-from runtime.clock import ManualClock, iso
+from runtime.clock import ManualClock, SystemClock, iso
 from runtime.errors import DeadLetterError, HistoryForgottenError, StoreUnavailableError
 from runtime.hosting.suspects import COLLECTION as SUSPECTS
 from runtime.ids import SYSTEM, Ids
@@ -41,8 +41,10 @@ from runtime.store.contract import (
     Result,
     Send,
     Snapshot,
+    Store,
 )
 from runtime.store.memory import MemoryStore
+from runtime.store.remote import RemoteStore
 from runtime.store.sqlite import SqliteStore
 from tests.http import HttpTroupe
 from tests.troupe import LocalTroupe
@@ -342,22 +344,29 @@ async def test_a_store_of_the_first_release_gets_the_indexes(tmp_path, clock):
 
 async def test_the_process_that_has_the_store_forgets_by_itself(tmp_path, clock):
     """Nobody would begin it, and the disk fill up all the same."""
-    from runtime.cluster.actors import StoreActor
+    from runtime.cluster.embedded import Embedded
     from runtime.cluster.settings import ClusterSettings
 
     settings = ClusterSettings(str(tmp_path), retention_days=7)
     store = await SqliteStore.open(settings.directory.database, clock)
     await (await Work(store, clock).begin()).job()
     await store.close()
-    actor = StoreActor(settings.to_json())
+    asked = RemoteStore(settings.directory.socket)
+
+    async def look(store: Store) -> None:
+        while not (await store.health()).details.get("kept_since"):
+            await asyncio.sleep(0.01)
+        while int((await asked.health()).details["forgotten_rows"]) < 3:
+            await asyncio.sleep(0.01)
+        seen.set()
+
+    seen = asyncio.Event()
+    running = asyncio.create_task(Embedded(settings, SystemClock()).run(look))
     async with asyncio.timeout(20):
-        while not (await actor.health()).get("details", {}).get("kept_since"):
-            await asyncio.sleep(0.01)
-        while int((await actor.health())["details"]["forgotten_rows"]) < 3:
-            await asyncio.sleep(0.01)
-    actor._work.cancel()
-    await asyncio.gather(actor._work, return_exceptions=True)
-    await (await actor.core()).close()
+        await seen.wait()
+    await asked.close()
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
 
 
 async def test_marks_of_suspects_that_nobody_settled_go(store, clock):

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-SQLITE: Final = ("host", "scheduler", "registry", "store", "replica")
+SQLITE: Final = ("host", "scheduler", "registry", "replica")
+"""The scheduler has the store in its process."""
 REDIS: Final = ("host", "scheduler", "registry", "replica", "redis")
 
 

@@ -23,7 +23,6 @@ TITLES: Final = {
     "host": "ray::AgentHost",
     "scheduler": "ray::Scheduler",
     "registry": "ray::Registry",
-    "store": "ray::StoreActor",
     "replica": "ray::ServeReplica",
     "raylet": "raylet",
     "node": "raylet",
@@ -31,7 +30,7 @@ TITLES: Final = {
 }
 """How the processes call themselves; `raylet` is the head's, `node` the second node's."""
 WEIGHTS: Final = {
-    "host": 12, "scheduler": 6, "registry": 3, "store": 6, "replica": 6, "redis": 5, "node": 2,
+    "host": 12, "scheduler": 12, "registry": 3, "replica": 6, "redis": 5, "node": 2,
 }  # fmt: skip
 CLOCK: Final = SystemClock()
 PAUSE_S: Final = (1.0, 15.0)

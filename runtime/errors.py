@@ -32,6 +32,10 @@ class StoreUnavailableError(StoreError):
     """
 
 
+class UndoneError(StoreError):
+    """What was heard before it was durable has been undone; begin anew from what the store says."""
+
+
 class StoreLockedError(StoreError):
     """Another process already holds this store; only one may open it."""
 

@@ -18,7 +18,6 @@ from runtime.collector import relax
 from runtime.ids import Ids
 from runtime.schedule.queue import Limits
 from runtime.scheduler import Scheduler
-from runtime.store.beside import Beside
 from runtime.store.server import StoreServer
 from runtime.store.sqlite import SqliteStore
 from runtime.store.sqlite_file import Durability
@@ -50,7 +49,7 @@ async def _serve(directory: Path, durability: Durability, cap: int) -> None:
     say("serving")
     if cap:
         limits = Limits(cap, cap)
-        await Scheduler(Beside(store), clock, Ids(clock), random.random, limits).run()
+        await Scheduler(store.inside(), clock, Ids(clock), random.random, limits).run()
     await asyncio.Event().wait()
 
 

@@ -1,6 +1,6 @@
 """The embedded store and the scheduler beside it, in one process (decision 17).
 
-The scheduler calls the store through `Beside`; everybody else over its socket, or from
+The scheduler calls the store from inside; everybody else over its socket, or from
 another node by calls of the actor that keeps it.
 """
 
@@ -16,7 +16,6 @@ from runtime.cluster import metering, stores
 from runtime.cluster.settings import ClusterSettings
 from runtime.metrics import Meter
 from runtime.store import wire
-from runtime.store.beside import Beside
 from runtime.store.contract import Store
 from runtime.store.server import StoreServer
 from runtime.store.sqlite import SqliteStore
@@ -55,7 +54,7 @@ class Embedded:
                 duties.create_task(StoreServer(store, settings.directory.socket, seen).serve())
                 duties.create_task(_meter(store))
                 duties.create_task(stores.retention(settings, store, self._clock).run())
-                duties.create_task(_for_ever(schedule, stores.watched(settings, Beside(store))))
+                duties.create_task(self._for_ever(schedule, store))
         finally:
             await store.close()
 
@@ -63,18 +62,19 @@ class Embedded:
         """A call of the contract, encoded; see `runtime.store.wire`."""
         return await wire.answer(await asyncio.shield(self._opened), method, payload)
 
-
-async def _for_ever(schedule: Callable[[Store], Awaitable[None]], store: Store) -> None:
-    while True:
-        try:
-            await schedule(store)
-        except Exception:  # whatever it was: the store is everybody's, and the truth is in it
-            logger.critical(
-                "the scheduler has ended; another follows",
-                exc_info=True,
-                extra={"action": "scheduler.ended"},
-            )
-        await asyncio.sleep(AGAIN_S)
+    async def _for_ever(
+        self, schedule: Callable[[Store], Awaitable[None]], store: SqliteStore
+    ) -> None:
+        while True:
+            try:
+                await schedule(stores.watched(self._settings, store.inside()))
+            except Exception:  # whatever it was: the store is everybody's, and the truth is in it
+                logger.critical(
+                    "the scheduler has ended; another follows",
+                    exc_info=True,
+                    extra={"action": "scheduler.ended"},
+                )
+            await asyncio.sleep(AGAIN_S)
 
 
 async def _meter(store: SqliteStore) -> None:

@@ -3,13 +3,14 @@
     file          sqlite_file          one locked connection, its durability, the incarnation
     transactions  sqlite_transactions  group commit, failures
     book          sqlite_book          tables and memory, judged by `rules`, held by `roster`
+    inside        sqlite_inside        for one who lives in the process: the scheduler
     here                               the contract's methods, and who waits
 
 Everything happens on the event loop, so nothing happens while a transaction is
 being written.
 
 Invariant: nothing is answered, and nobody is woken, before the transaction
-that it rests on is durable.
+that it rests on is durable; but for who lives inside, and ends with the process.
 """
 
 from __future__ import annotations
@@ -40,16 +41,15 @@ from runtime.store.contract import (
 from runtime.store.copies import Copied
 from runtime.store.parking import Alarm, Parking
 from runtime.store.rules import (
-    check_call,
     check_limit,
     check_many,
     check_purge,
-    check_room,
     page_limit,
 )
 from runtime.store.sqlite_book import Book
 from runtime.store.sqlite_copy import Copy
 from runtime.store.sqlite_file import Durability, StoreFile, machine_boot_id, open_file
+from runtime.store.sqlite_inside import InsideStore
 from runtime.store.sqlite_transactions import Transactions
 
 T = TypeVar("T")
@@ -131,27 +131,26 @@ class SqliteStore:
             await self._write(Book.wake)
 
     async def _write(self, run: Callable[[Book], T]) -> T:
-        self._parking.check_open()
         return await self._transactions.write(run)
 
-    def _read(self, look: Callable[[Book], T]) -> T:
-        self._parking.check_open()
+    async def _read(self, look: Callable[[Book], T]) -> T:
+        await self._transactions.settled()
         return self._transactions.read(look)
 
     async def _watch(
         self, keys: tuple[Hashable, ...], look: Callable[[Book], tuple[T, bool]], wait_s: float
     ) -> T:
-        async def again() -> tuple[T, bool]:
-            return self._transactions.read(look)
+        return await self._parking.until(keys, wait_s, lambda: self._read(look))
 
-        return await self._parking.until(keys, wait_s, again)
+    def inside(self) -> InsideStore:
+        """The store for one who lives in this process; it ends who had it before."""
+        inside = InsideStore(self, self._transactions)
+        self._transactions.let_in(inside)
+        return inside
 
     # writing
 
     async def commit(self, commits: Sequence[Commit]) -> list[Committed | Refused]:
-        self._parking.check_open()
-        check_call(commits)
-        check_room(commits, self._transactions.book.roster.pending)
         return await self._transactions.commit(commits)
 
     async def register(self, owner: str, name: str, lease_s: float) -> str:
@@ -172,9 +171,7 @@ class SqliteStore:
 
     async def poll(self, owner: str, after: int, limit: int, wait_s: float) -> Poll:
         limit = page_limit(limit)
-        due_ms = self._transactions.book.agents.next_due_ms
-        if due_ms is not None and due_ms <= self._clock.now_ms():
-            await self._write(Book.fire_due)
+        await self._transactions.fire_due()
         keys = ("poll", ("poll", owner))
         return await self._watch(keys, lambda book: book.look(owner, after, limit), wait_s)
 
@@ -211,31 +208,31 @@ class SqliteStore:
     # reading
 
     async def inbox(self, agent: str, after: int, limit: int) -> list[StoredMessage]:
-        return self._read(lambda book: book.waiting(agent, after, page_limit(limit)))
+        return await self._read(lambda book: book.waiting(agent, after, page_limit(limit)))
 
     async def history(self, agent: str, after: int, limit: int) -> list[StoredMessage]:
         def read(book: Book) -> list[StoredMessage]:
             known = book.known(agent)
             return book.inbox.history(known.row, after, page_limit(limit)) if known else []
 
-        return self._read(read)
+        return await self._read(read)
 
     async def journal(self, agent: str, after: int, limit: int) -> list[JournalEvent]:
         def read(book: Book) -> list[JournalEvent]:
             known = book.known(agent)
             return book.journals.page(known.row, after, page_limit(limit)) if known else []
 
-        return self._read(read)
+        return await self._read(read)
 
     async def steps(self, job: str) -> list[Step]:
-        return self._read(lambda book: book.steps.of_job(job))
+        return await self._read(lambda book: book.steps.of_job(job))
 
     async def get(self, collection: str, key: str) -> Document | None:
-        return self._read(lambda book: book.documents.get(collection, key))
+        return await self._read(lambda book: book.documents.get(collection, key))
 
     async def get_many(self, collection: str, keys: Sequence[str]) -> list[Document]:
         check_many(keys)
-        return self._read(lambda book: book.documents.get_many(collection, keys))
+        return await self._read(lambda book: book.documents.get_many(collection, keys))
 
     async def list_documents(
         self,
@@ -247,7 +244,7 @@ class SqliteStore:
         descending: bool = True,
     ) -> list[Document]:
         limit = page_limit(limit)
-        return self._read(
+        return await self._read(
             lambda book: book.documents.page(
                 collection, organization, terms, after, limit, descending
             )
@@ -256,7 +253,7 @@ class SqliteStore:
     async def count(
         self, collection: str, organization: str | None = None, terms: Sequence[str] = ()
     ) -> int:
-        return self._read(lambda book: book.documents.count(collection, organization, terms))
+        return await self._read(lambda book: book.documents.count(collection, organization, terms))
 
     # upkeep
 
@@ -276,7 +273,9 @@ class SqliteStore:
             if copy is not None and not copy.ended:
                 raise StoreError(f"a copy to {copy.path} is under way")
             copy = self._copy = Copy(token, Path(path))
-            self._copying = asyncio.create_task(copy.run(self._transactions.file.connection))
+            self._copying = asyncio.create_task(
+                copy.run(self._transactions.file.connection, self._transactions.settled)
+            )
         if self._copying is not None:
             await asyncio.wait((self._copying,), timeout=wait_s)
         self._parking.check_open()
@@ -284,7 +283,7 @@ class SqliteStore:
 
     async def health(self) -> Health:
         transactions, file = self._transactions, self._transactions.file
-        details = self._read(lambda book: file.details() | book.details())
+        details = await self._read(lambda book: file.details() | book.details())
         return Health(
             "sqlite",
             file.durability,
@@ -292,7 +291,7 @@ class SqliteStore:
             transactions.accepted,
             dict(transactions.refused),
             details,
-            self._read(Book.alive),
+            await self._read(Book.alive),
         )
 
     async def close(self) -> None:

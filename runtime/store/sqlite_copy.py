@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Final
@@ -56,9 +57,14 @@ class Copy:
     def ended(self) -> bool:
         return self._state != "copying"
 
-    async def run(self, connection: Connection) -> None:
-        """Copy all of it; between two steps the loop has its turn, and may use the connection."""
+    async def run(self, connection: Connection, settled: Callable[[], Awaitable[None]]) -> None:
+        """Copy all of it; between two steps the loop has its turn, and may use the connection.
+
+        Args:
+            settled: waits until no transaction is open: what may be undone is not copied.
+        """
         try:
+            await settled()
             self._create()
             with closing(Connection(str(self.path))) as target:
                 # what is half is thrown away anyway
@@ -70,6 +76,7 @@ class Copy:
                         if time.monotonic() - self._asked_s > ABANDONED_S:
                             raise _AbandonedError
                         await asyncio.sleep(0)
+                        await settled()
                     self._left, self._pages = steps.remaining, steps.page_count
         except (apsw.Error, OSError, _AbandonedError) as error:
             self._error = str(error) or type(error).__name__

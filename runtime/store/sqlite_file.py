@@ -55,6 +55,17 @@ _PRAGMAS: Final = {
     "trusted_schema": "0",
 }
 
+_HARMLESS: Final = {
+    0,
+    apsw.SQLITE_FULL,
+    apsw.SQLITE_TOOBIG,
+    apsw.SQLITE_CONSTRAINT,
+    apsw.SQLITE_MISMATCH,
+    apsw.SQLITE_RANGE,
+    apsw.SQLITE_ERROR,
+}
+"""Errors that concern one statement, not the file."""
+
 
 @dataclass
 class StoreFile:
@@ -206,3 +217,13 @@ def _incarnation(
     connection.execute("UPDATE agent SET owner = NULL WHERE owner IS NOT NULL")
     connection.execute("COMMIT")
     return drawn
+
+
+def code_of(error: Exception) -> int:
+    """SQLite's primary result code; 0 when the error is not SQLite's own."""
+    return int(getattr(error, "result", 0)) if isinstance(error, apsw.Error) else 0
+
+
+def is_fatal(error: Exception) -> bool:
+    """Whether the file, and not one statement or value, is what failed."""
+    return code_of(error) not in _HARMLESS

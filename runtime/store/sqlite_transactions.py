@@ -6,7 +6,12 @@ group commit).  Reads happen between transactions.  There is no thread
 beside the loop: to hand work over and back cost more than it brought (decision 16).
 
 An answer is handed out after COMMIT, never before, and who waits for what the
-transaction has changed looks after COMMIT.
+transaction has changed looks after COMMIT.  The one exception lives in this very
+process, the insider (`sqlite_inside`, decision 18): what a transaction has for it
+is told at once; the transaction is held open for a few turns of the loop, and what
+it commits meanwhile is a part of it.  Whoever else reads waits until that is
+settled.  A transaction begins when the insider has seen to the last one, or has a
+call in it.
 
 When a transaction fails, the file is as before it and so is memory: the book
 is thrown away and read again.  A full disk refuses the group and the store
@@ -23,17 +28,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Final, TypeVar
 
 import apsw
 
 from runtime.clock import Clock
-from runtime.errors import StoreError, StoreFullError, StoreUnavailableError
+from runtime.errors import StoreError, StoreFullError, StoreUnavailableError, UndoneError
 from runtime.store.contract import Commit, Committed, Refused
 from runtime.store.parking import Parking
+from runtime.store.rules import check_call, check_room
 from runtime.store.sqlite_book import Book
-from runtime.store.sqlite_file import StoreFile
+from runtime.store.sqlite_calls import Call, Insider, Patience
+from runtime.store.sqlite_file import StoreFile, code_of, is_fatal
+from runtime.store.sqlite_idle import Idle
 
 T = TypeVar("T")
 
@@ -43,50 +51,7 @@ GROUP_COMMITS_MAX: Final = 4_096
 """Commits in one transaction; what is left goes into the next."""
 CALLS_WAITING_MAX: Final = 100_000
 """Calls that may wait for a transaction; one more is turned away."""
-CHECKPOINT_EVERY_S: Final = 1.0
-"""With durability `process kill`: what a power loss can cost."""
-
-IDLE_S: Final = 0.02
-"""Nothing has been written for so long: what was put off is done in the meantime. Between two
-calls of somebody who is at work it would make the second wait."""
-
-_HARMLESS: Final = {
-    0,
-    apsw.SQLITE_FULL,
-    apsw.SQLITE_TOOBIG,
-    apsw.SQLITE_CONSTRAINT,
-    apsw.SQLITE_MISMATCH,
-    apsw.SQLITE_RANGE,
-    apsw.SQLITE_ERROR,
-}
-"""Errors that concern one statement, not the file."""
-
 Answers = list[Committed | Refused]
-
-
-class _Call:
-    """A part of a transaction: commits, or a function of the book."""
-
-    __slots__ = ("commits", "future", "result", "run")
-
-    def __init__(
-        self,
-        future: asyncio.Future[Any],
-        run: Callable[[Book], Any] | None,
-        commits: Sequence[Commit] = (),
-    ) -> None:
-        self.future = future
-        self.run = run
-        self.commits = commits
-        self.result: Any = None
-
-    def succeed(self) -> None:
-        if not self.future.done():
-            self.future.set_result(self.result)
-
-    def fail(self, error: Exception) -> None:
-        if not self.future.done():
-            self.future.set_exception(error)
 
 
 class Transactions:
@@ -115,14 +80,19 @@ class Transactions:
         self._on_fatal = on_fatal
         self._on_end = on_end
         self._loop = asyncio.get_running_loop()
-        self._waiting: deque[_Call] = deque()
+        self._waiting: deque[Call] = deque()
+        self._insider: Insider | None = None
+        self._patience = Patience(self._loop)
+        self._held: list[Call] = []
+        """Whose transaction is open."""
+        self._joining: list[Call] = []
+        """What the insider has made of it."""
+        self._settled = asyncio.Event()
+        self._settled.set()
+        self._idle = Idle(lambda: bool(self._held), self._when_idle, self._write_back)
         self._broken = False
         self._failed = False
         """The last transaction was not to be: nothing is tried that nobody has asked for."""
-        self._ended_s = 0.0
-        """When the last transaction was over, by the loop's clock."""
-        self._idle: asyncio.TimerHandle | None = None
-        self._checkpoint: asyncio.TimerHandle | None = None
         self.accepted = 0
         """Commits that are written."""
         self.refused: Counter[str] = Counter()
@@ -132,20 +102,34 @@ class Transactions:
         except apsw.Error as error:
             raise StoreError(str(error)) from error
 
+    def let_in(self, insider: Insider) -> None:
+        """From now on this one hears of transactions while they are open, and nobody else."""
+        if self._insider is not None:
+            self._insider.undo()
+        self._insider = insider
+
+    async def settled(self) -> None:
+        """Wait until no transaction is open."""
+        while self._held:
+            await self._settled.wait()
+
     def read(self, look: Callable[[Book], T]) -> T:
         """What a function of the book answers; it must not write.
+
+        Who is not inside waits before that until what there is is `settled`.
 
         Raises:
             StoreUnavailableError: the store has failed.
             StoreError: it can't be answered.
         """
+        self._parking.check_open()
         self._check_broken()
         try:
             return look(self.book)
         except StoreUnavailableError:
             raise
         except Exception as error:  # a caller's mistake is the caller's to hear
-            if _is_fatal(error):
+            if is_fatal(error):
                 self._fatal(error)
             raise StoreError(f"{type(error).__name__}: {error}") from error
 
@@ -157,81 +141,160 @@ class Transactions:
             StoreFullError: the disk is full; nothing was written.
             StoreError: it can't be written; nothing was.
         """
-        result: T = await self._submit(_Call(self._loop.create_future(), run))
+        result: T = await self._submit(Call(self._loop.create_future(), run))
         return result
 
-    async def commit(self, commits: Sequence[Commit]) -> Answers:
-        """Judge and write commits in one transaction; raises as `write` does."""
-        answers: Answers = await self._submit(_Call(self._loop.create_future(), None, commits))
+    async def commit(self, commits: Sequence[Commit], inside: bool = False) -> Answers:
+        """Judge and write commits in one transaction; raises as `write` does.
+
+        Args:
+            inside: by the insider, in the transaction that is held open if there is one.
+        """
+        check_call(commits)
+        check_room(commits, self.book.roster.pending)
+        call = Call(self._loop.create_future(), None, commits, inside)
+        answers: Answers = await self._submit(call)
         return answers
+
+    async def fire_due(self) -> None:
+        """Write what is due by now, before somebody looks for it."""
+        due_ms = self.book.agents.next_due_ms
+        if due_ms is not None and due_ms <= self._clock.now_ms():
+            await self.write(Book.fire_due)
 
     def close(self) -> None:
         """Write what was asked for, and close the file."""
-        while self._waiting:
+        while self._held or self._waiting:
+            self._patience.end()
+            self._turn()
             self._serve()
-        for timer in (self._idle, self._checkpoint):
-            if timer is not None:
-                timer.cancel()
+        if self._insider is not None:
+            self._insider.end()
+        self._idle.cancel()
         self.book.close()
         self.file.close()
 
-    def _submit(self, call: _Call) -> asyncio.Future[Any]:
+    def _submit(self, call: Call) -> asyncio.Future[Any]:
+        self._parking.check_open()
         if len(self._waiting) >= CALLS_WAITING_MAX:
             raise StoreUnavailableError(f"{len(self._waiting)} calls are waiting")
+        if call.inside and self._held:
+            self._joining.append(call)
+            return call.future
         self._waiting.append(call)
-        if len(self._waiting) == 1:
+        if len(self._waiting) == 1 and not self._held:
+            self._patience.begin()
             self._loop.call_soon(self._serve)
         return call.future
 
     def _serve(self) -> None:
         """One group of what has come, then whatever has gathered in the sockets."""
-        calls = self._taken()
-        if self._waiting:
-            self._loop.call_soon(self._serve)
-        if not calls:
+        if self._held or not self._waiting:
             return
+        if self._is_early():
+            self._loop.call_soon(self._serve)
+            return
+        calls = self._taken()
+        self._guard(calls, lambda: self._write(calls, hold=True))
+        self._serve_rest()
+
+    def _serve_rest(self) -> None:
+        if self._waiting and not self._held:
+            self._patience.begin()
+            self._loop.call_soon(self._serve)
+
+    def _is_early(self) -> bool:
+        """Whether the insider still makes something of what it has heard, to be waited for."""
+        if self._insider is None or self._insider.idle:
+            return False
+        return not any(call.inside for call in self._waiting) and self._patience.turn()
+
+    def _turn(self) -> None:
+        """A turn of the loop in which a transaction is open: end it, or wait for the insider."""
+        if not self._held:  # the store was closed meanwhile
+            return
+        if not self._joining and self._patience.turn():
+            self._loop.call_soon(self._turn)
+            return
+        held, joining = self._held, self._joining
+        self._held, self._joining = [], []
+        self._guard([*held, *joining], lambda: self._join(held, joining))
+        self._settled.set()
+        self._serve_rest()
+
+    def _guard(self, calls: list[Call], work: Callable[[], None]) -> None:
+        """Work at a transaction of these calls, and see to what follows once it is over."""
         try:
-            self._write(calls)
+            work()
+            if self._held:
+                return
             self.book.agents.trim()
         except BaseException as error:  # a defect here would leave every caller waiting
             self._fatal(error)
             self._fail(calls, StoreUnavailableError(str(error)))
-        self._ended_s = self._loop.time()
+        self._idle.ended()
         self._put_off()
         self._on_end()
 
-    def _taken(self) -> list[_Call]:
+    def _taken(self) -> list[Call]:
         """Those of one transaction, in their order: of at most so many commits, or one."""
-        calls: list[_Call] = []
+        calls: list[Call] = []
         commits = 0
         while self._waiting and commits < GROUP_COMMITS_MAX:
             calls.append(self._waiting.popleft())
             commits += len(calls[-1].commits)
         return calls
 
-    def _write(self, calls: list[_Call]) -> None:
+    def _join(self, held: list[Call], joining: list[Call]) -> None:
+        """End a transaction that was open, with what the insider has made of it."""
         try:
             self._check_broken()
-            self._transaction(calls)
+            self._execute(joining)
+            self._commit([*held, *joining])
+        except Exception as error:  # what the insider has heard is not so
+            if is_fatal(error):
+                raise
+            assert self._insider is not None
+            self._insider.undo()
+            self._insider = None
+            self._fail(joining, UndoneError())
+            self._undo()
+            for call in held:
+                self._write([call])
+
+    def _write(self, calls: list[Call], hold: bool = False) -> None:
+        """One transaction of these calls.
+
+        Args:
+            hold: leave it open if it has something for the insider.
+        """
+        try:
+            self._check_broken()
+            self.file.connection.execute("BEGIN IMMEDIATE")
+            self._execute(calls)
+            if hold and self._insider is not None and self._insider.hear(self.book.rings):
+                self._held = calls
+                self._settled.clear()
+                self._patience.begin()
+                self._loop.call_soon(self._turn)
+            else:
+                self._commit(calls)
         except StoreUnavailableError as error:
             self._fail(calls, error)
         except Exception as error:  # whatever it was, the file and memory are as before it
-            if _is_fatal(error):
+            if is_fatal(error):
                 self._fatal(error)
             else:
                 self._undo()
             if self._broken:
                 self._fail(calls, StoreUnavailableError(str(error)))
-            elif _code(error) == apsw.SQLITE_FULL:
+            elif code_of(error) == apsw.SQLITE_FULL:
                 logger.error("the disk is full", extra={"action": "store.full"})
                 self._fail(calls, StoreFullError(str(self.file.path)))
             else:
                 self._one_by_one(calls, error)
 
-    def _transaction(self, calls: list[_Call]) -> None:
-        execute = self.file.connection.execute
-        execute("BEGIN IMMEDIATE")
-        answers: Answers = []
+    def _execute(self, calls: list[Call]) -> None:
         commits = [call for call in calls if call.run is None]
         if commits:
             answers = self.book.commit([one for call in commits for one in call.commits])
@@ -244,13 +307,18 @@ class Transactions:
             if call.run is not None:
                 call.result = call.run(self.book)
                 self.book.flush()
-        execute("COMMIT")
+
+    def _commit(self, calls: list[Call]) -> None:
+        self.file.connection.execute("COMMIT")
         self._failed = False
-        self._count(answers)
         rings, self.book.rings = self.book.rings, {}
         for key in rings:
             self._parking.ring(key)
+        if self._insider is not None:
+            self._insider.ring(rings)
         for call in calls:
+            if call.run is None:
+                self._count(call.result)
             call.succeed()
 
     def _count(self, answers: Answers) -> None:
@@ -259,7 +327,7 @@ class Transactions:
         if refused:
             self.refused.update(refused)
 
-    def _one_by_one(self, calls: list[_Call], error: Exception) -> None:
+    def _one_by_one(self, calls: list[Call], error: Exception) -> None:
         if len(calls) > 1:
             for call in calls:
                 self._write([call])
@@ -267,7 +335,7 @@ class Transactions:
         logger.error("a call can't be written: %s", error, extra={"action": "store.unwritable"})
         self._fail(calls, StoreError(f"{type(error).__name__}: {error}"))
 
-    def _fail(self, calls: list[_Call], error: Exception) -> None:
+    def _fail(self, calls: list[Call], error: Exception) -> None:
         for call in calls:
             call.fail(error)
 
@@ -283,24 +351,23 @@ class Transactions:
 
     def _read_book(self) -> Book:
         file = self.file
-        return Book(file.connection, self._clock, file.incarnation, self._parking.is_awaited)
+        return Book(file.connection, self._clock, file.incarnation, self._is_awaited)
+
+    def _is_awaited(self, key: Hashable) -> bool:
+        insider = self._insider
+        return self._parking.is_awaited(key) or (insider is not None and insider.is_awaited(key))
 
     # what nobody waits for
 
     def _put_off(self) -> None:
         """See to it that what this transaction has left undone is done later."""
-        if self._idle is None and self.book.is_behind and not self._failed:
-            self._idle = self._loop.call_later(IDLE_S, self._when_idle)
-        if self._checkpoint is None and self.file.durability == "process kill":
-            self._checkpoint = self._loop.call_later(CHECKPOINT_EVERY_S, self._write_back)
+        if self.book.is_behind and not self._failed:
+            self._idle.put_off()
+        if self.file.durability == "process kill":
+            self._idle.sync_soon()
 
     def _when_idle(self) -> None:
-        """Do a piece of what was put off, unless somebody is at work."""
-        self._idle = None
-        left_s = self._ended_s + IDLE_S - self._loop.time()
-        if left_s > 0:
-            self._idle = self._loop.call_later(left_s, self._when_idle)
-            return
+        """Do a piece of what was put off."""
         self._guarded(self._catch_up)
         self._put_off()
 
@@ -316,7 +383,6 @@ class Transactions:
 
     def _write_back(self) -> None:
         """With durability `process kill`: sync what was written since the last time."""
-        self._checkpoint = None
         self._guarded(lambda: self.file.connection.execute("PRAGMA wal_checkpoint").fetchall())
 
     # failures
@@ -326,7 +392,7 @@ class Transactions:
         try:
             work()
         except Exception as error:  # whatever it was: nobody waits to be told
-            if not isinstance(error, apsw.Error) or _is_fatal(error):
+            if not isinstance(error, apsw.Error) or is_fatal(error):
                 self._fatal(error)
 
     def _fatal(self, error: BaseException) -> None:
@@ -337,13 +403,3 @@ class Transactions:
     def _check_broken(self) -> None:
         if self._broken:
             raise StoreUnavailableError("the store has failed")
-
-
-def _code(error: Exception) -> int:
-    """SQLite's primary result code; 0 when the error is not SQLite's own."""
-    return int(getattr(error, "result", 0)) if isinstance(error, apsw.Error) else 0
-
-
-def _is_fatal(error: Exception) -> bool:
-    """Whether the file, and not one statement or value, is what failed."""
-    return _code(error) not in _HARMLESS

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final, get_args
 
 from runtime.clock import SystemClock
-from runtime.store import sqlite_file, sqlite_transactions
+from runtime.store import sqlite_file, sqlite_idle
 from runtime.store.contract import (
     BATCH_MAX,
     Ack,
@@ -178,7 +178,7 @@ def main(arguments: list[str]) -> None:
     pragmas = {**sqlite_file._PRAGMAS, "wal_autocheckpoint": str(PAGES)}
     with (
         swapped(sqlite_file, "_PRAGMAS", pragmas),
-        swapped(sqlite_transactions, "CHECKPOINT_EVERY_S", CHECKPOINT_S),
+        swapped(sqlite_idle, "CHECKPOINT_EVERY_S", CHECKPOINT_S),
     ):
         asyncio.run(write(Path(directory), survived, int(count)))
 

@@ -140,7 +140,9 @@ class Nemesis:
         self._later(seconds, self._set_cut, process.name, False)
 
     def _set_cut(self, name: str, cut: bool) -> None:
-        self._world.network.lines[name].cut = cut
+        line = self._world.network.lines.get(name)
+        if line is not None:
+            line.cut = cut
 
     def _blackout(self) -> None:
         """Nobody reaches the store."""

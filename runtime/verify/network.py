@@ -22,6 +22,7 @@ from runtime.clock import Clock
 from runtime.errors import StoreUnavailableError
 from runtime.store.contract import Store
 from runtime.store.remote import CodedStore
+from runtime.store.sqlite import SqliteStore
 from runtime.store.wire import METHODS, answer, encode
 from runtime.verify.history import History
 from runtime.verify.process import Process
@@ -84,7 +85,7 @@ class Network:
         self.counts: Counter[str] = Counter()
         """Faults that met a call, by kind."""
         self.lines: dict[str, Line] = {}
-        """By process."""
+        """By process; one beside the store has none."""
         self.boundary: Boundary | None = None
         self._loop = asyncio.get_running_loop()
         self._context = Context()
@@ -96,6 +97,10 @@ class Network:
         self.lines[process.name] = line
         process.on_death.append(line.hang_up)
         return CodedStore(line)
+
+    def beside(self, process: Process, store: SqliteStore) -> Store:
+        """The store from inside its process, where nothing is on the way."""
+        return Tap(store.inside(), self.history, self.store_clock, process.name)
 
     def later(self, delay_s: float, call: Callable[..., None], *arguments: Any) -> None:
         self._loop.call_later(delay_s, call, *arguments, context=self._context)

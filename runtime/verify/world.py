@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
-from runtime.errors import StoreUnavailableError
+from runtime.errors import StoreUnavailableError, UndoneError
 from runtime.hosting.host import Host, HostSettings
 from runtime.ids import HOME, Ids
 from runtime.jobs.seat import FencedError
@@ -25,6 +25,7 @@ from runtime.schedule.queue import Limits
 from runtime.scheduler import Scheduler
 from runtime.store.contract import Feed, Store
 from runtime.store.memory import MemoryStore
+from runtime.store.sqlite import SqliteStore
 from runtime.verify.driver import Driver
 from runtime.verify.history import History, Tailed
 from runtime.verify.loop import LoopClock
@@ -128,8 +129,12 @@ class World:
 
     def start_scheduler(self) -> None:
         process = self.process("scheduler")
+        if isinstance(self.store, SqliteStore):  # as the embedded one has it
+            store = self.network.beside(process, self.store)
+        else:
+            store = self.network.connect(process)
         scheduler = Scheduler(
-            self.network.connect(process),
+            store,
             process.clock,
             Ids(process.clock, process.random.randbytes),
             process.random.random,
@@ -151,7 +156,7 @@ class World:
             if not process.alive or task.cancelled():
                 return
             error = task.exception()
-            fenced = isinstance(error, FencedError)
+            fenced = isinstance(error, FencedError | UndoneError)
             self.history.add(process.name, "info", "exit", key=process.name, value=repr(error))
             if error is not None and not fenced:
                 self.unhandled.append(f"{process.name} ended: {error!r}")

@@ -43,7 +43,6 @@ from runtime.schedule.record import (
     decode_occurrence,
 )
 from runtime.scheduler import Scheduler
-from runtime.store.beside import Beside
 from runtime.store.contract import Commit, Put, Store
 from runtime.store.remote import RemoteStore
 from runtime.store.server import StoreServer
@@ -175,7 +174,7 @@ async def serve(directory: Path) -> None:
     say("serving")
     offset_ms = int(await asyncio.to_thread(sys.stdin.readline))
     relax()
-    measured = Measured(Beside(store), offset_ms)
+    measured = Measured(store.inside(), offset_ms)
     work = asyncio.create_task(measured.scheduler.run())
     beat = asyncio.create_task(measured.beat())
     await asyncio.to_thread(sys.stdin.readline)

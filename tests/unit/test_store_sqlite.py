@@ -19,6 +19,7 @@ from runtime.store import (
     rules,
     sqlite_agents,
     sqlite_file,
+    sqlite_idle,
     sqlite_inbox,
     sqlite_journal,
     sqlite_transactions,
@@ -182,7 +183,7 @@ async def test_a_file_of_another_schema_is_not_opened(path):
 
 async def test_with_durability_process_kill_a_checkpoint_follows_soon(path, monkeypatch):
     """A power loss would cost more than the second that is promised."""
-    monkeypatch.setattr(sqlite_transactions, "CHECKPOINT_EVERY_S", 0.01)
+    monkeypatch.setattr(sqlite_idle, "CHECKPOINT_EVERY_S", 0.01)
     store = await opened(path, durability="process kill")
     before = path.stat().st_size
     await store.commit([message(f"m{number}", body=b"x" * 5000) for number in range(50)])

@@ -45,6 +45,13 @@ async def _sqlite(path: Path, clock: ManualClock) -> AsyncIterator[Store]:
 
 
 @asynccontextmanager
+async def _inside(path: Path, clock: ManualClock) -> AsyncIterator[Store]:
+    async with _sqlite(path, clock) as store:
+        assert isinstance(store, SqliteStore)
+        yield store.inside()
+
+
+@asynccontextmanager
 async def _socket(path: Path, clock: ManualClock) -> AsyncIterator[Store]:
     async with _sqlite(path, clock) as served:
         server = StoreServer(served, path / "store.sock")
@@ -65,10 +72,12 @@ def openers(redis_url: Callable[[], str]) -> dict[str, Opener]:
         yield store
         await store.close()
 
-    return {"memory": _memory, "sqlite": _sqlite, "socket": _socket, "redis": redis}
+    return {
+        "memory": _memory, "sqlite": _sqlite, "inside": _inside, "socket": _socket, "redis": redis,
+    }  # fmt: skip
 
 
-DURABLE = {"sqlite", "socket", "redis"}
+DURABLE = {"sqlite", "inside", "socket", "redis"}
 """Stores that keep everything when they are opened again on the same path."""
 FORGETTING = {"memory", "sqlite", "socket", "redis"}
 """Stores that have the verbs of `Upkeep`."""

@@ -182,10 +182,15 @@ class Transactions:
             self._joining.append(call)
             return call.future
         self._waiting.append(call)
-        if len(self._waiting) == 1 and not self._held:
+        if len(self._waiting) == 1:
+            self._serve_soon()
+        return call.future
+
+    def _serve_soon(self) -> None:
+        """If there is a group, and none is under way."""
+        if self._waiting and not self._held:
             self._patience.begin()
             self._loop.call_soon(self._serve)
-        return call.future
 
     def _serve(self) -> None:
         """One group of what has come, then whatever has gathered in the sockets."""
@@ -193,15 +198,10 @@ class Transactions:
             return
         if self._is_early():
             self._loop.call_soon(self._serve)
-            return
-        calls = self._taken()
-        self._guard(calls, lambda: self._write(calls, hold=True))
-        self._serve_rest()
-
-    def _serve_rest(self) -> None:
-        if self._waiting and not self._held:
-            self._patience.begin()
-            self._loop.call_soon(self._serve)
+        else:
+            calls = self._taken()
+            self._guard(calls, lambda: self._write(calls, hold=True))
+            self._serve_soon()
 
     def _is_early(self) -> bool:
         """Whether the insider still makes something of what it has heard, to be waited for."""
@@ -220,7 +220,7 @@ class Transactions:
         self._held, self._joining = [], []
         self._guard([*held, *joining], lambda: self._join(held, joining))
         self._settled.set()
-        self._serve_rest()
+        self._serve_soon()
 
     def _guard(self, calls: list[Call], work: Callable[[], None]) -> None:
         """Work at a transaction of these calls, and see to what follows once it is over."""

@@ -21,6 +21,7 @@ from runtime.store.contract import (
     FeedEvent,
     Fence,
     Put,
+    Refused,
     Send,
     Store,
     StoredMessage,
@@ -120,6 +121,20 @@ async def parked(store: SqliteStore) -> None:
         await asyncio.sleep(0)
 
 
+async def open_transaction(
+    store: SqliteStore,
+) -> tuple[Desk, tuple[StoredMessage, ...], asyncio.Task[list[Committed | Refused]]]:
+    """A desk that has heard of `m1` in a transaction that is still open; what, and its writer."""
+    desk = Desk(store.inside())
+    await desk.sit()
+    heard = asyncio.create_task(desk.next())
+    await parked(store)
+    writing = asyncio.create_task(store.commit([message("m1")]))
+    messages = await heard
+    assert [one.message_id for one in messages] == ["m1"]
+    return desk, messages, writing
+
+
 async def ended(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
@@ -173,14 +188,15 @@ async def test_nobody_else_hears_of_an_open_transaction(store: SqliteStore) -> N
         )
     ]  # fmt: skip
     told: list[bool] = []
-    watch(store, "COMMIT", lambda: told.extend(one.done() for one in (*others, tailing, writing)))
+
+    def look() -> None:
+        told.extend(one.done() for one in (*others, tailing))
+        told.extend(one._fut_waiter.done() for one in (writing, answer))  # type: ignore[attr-defined]
+
+    watch(store, "COMMIT", look)
     answer = asyncio.create_task(desk.store.commit([desk.decided(heard.result())]))
-    watch_own: list[bool] = []
-    await asyncio.sleep(0)
-    watch_own.append(answer.done())
     await asyncio.gather(*others, tailing, outcome, writing, answer)
-    assert told and not any(told)
-    assert watch_own == [False], "its own answer comes after COMMIT too"
+    assert told and not any(told), "its own answer comes after COMMIT too"
     assert others[0].result() is not None and others[2].result() == 1
     assert others[4].result() == [], "and then they see the whole of it"
 
@@ -204,16 +220,11 @@ async def test_a_transaction_is_held_for_a_few_turns_only(store: SqliteStore) ->
 
 async def test_what_was_undone_is_not_known_inside(store: SqliteStore) -> None:
     """The scheduler would go on with a job that nobody has handed in."""
-    desk = Desk(store.inside())
-    await desk.sit()
-    heard = asyncio.create_task(desk.next())
-    await parked(store)
-    writing = asyncio.create_task(store.commit([message("m1")]))
-    assert [one.message_id for one in await heard] == ["m1"]
+    desk, messages, writing = await open_transaction(store)
     connection = store._transactions.file.connection
     connection.exec_trace = lambda cursor, text, values: text != "COMMIT"  # it fails
     with pytest.raises(UndoneError):
-        await desk.store.commit([desk.decided(heard.result())])
+        await desk.store.commit([desk.decided(messages)])
     with pytest.raises(StoreError):
         await writing
     connection.exec_trace = None
@@ -229,12 +240,7 @@ async def test_what_was_undone_is_not_known_inside(store: SqliteStore) -> None:
 
 async def test_what_it_can_not_write_costs_nobody_elses_commit(store: SqliteStore) -> None:
     """One defect of the scheduler would lose what a host has done."""
-    desk = Desk(store.inside())
-    await desk.sit()
-    heard = asyncio.create_task(desk.next())
-    await parked(store)
-    writing = asyncio.create_task(store.commit([message("m1")]))
-    await heard
+    desk, _, writing = await open_transaction(store)
     with pytest.raises(UndoneError):
         await desk.store.commit([nonsense()])
     assert await writing == [Committed(0, (1,), 0)]
@@ -249,12 +255,7 @@ async def test_what_is_done_in_between_keeps_out_of_an_open_transaction(
     path: Path, store: SqliteStore
 ) -> None:
     """A copy would hold what was undone, or the index end a transaction that is not its own."""
-    desk = Desk(store.inside())
-    await desk.sit()
-    heard = asyncio.create_task(desk.next())
-    await parked(store)
-    writing = asyncio.create_task(store.commit([message("m1")]))
-    await heard
+    desk, messages, writing = await open_transaction(store)
     transactions = store._transactions
     copying = asyncio.create_task(store.backup("t", str(path) + ".copy", 10.0))
     done: list[str] = []
@@ -267,7 +268,7 @@ async def test_what_is_done_in_between_keeps_out_of_an_open_transaction(
     assert not writing.done() and not done
     transactions.file.connection.exec_trace = lambda cursor, text, values: text != "COMMIT"
     with pytest.raises(UndoneError):
-        await desk.store.commit([desk.decided(heard.result())])
+        await desk.store.commit([desk.decided(messages)])
     with pytest.raises(StoreError):
         await writing
     transactions.file.connection.exec_trace = None
@@ -294,12 +295,7 @@ async def test_a_store_that_is_closed_writes_what_was_asked_for(
     path: Path, store: SqliteStore
 ) -> None:
     """A commit would be neither written nor answered if the store is closed meanwhile."""
-    desk = Desk(store.inside())
-    await desk.sit()
-    heard = asyncio.create_task(desk.next())
-    await parked(store)
-    writing = asyncio.create_task(store.commit([message("m1")]))
-    await heard
+    desk, _, writing = await open_transaction(store)
     assert not writing.done()
     await store.close()
     assert await writing == [Committed(0, (1,), 0)]

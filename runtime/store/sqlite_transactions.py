@@ -116,7 +116,7 @@ class Transactions:
     def read(self, look: Callable[[Book], T]) -> T:
         """What a function of the book answers; it must not write.
 
-        Who is not inside waits before that until what there is is `settled`.
+        Whoever is not inside waits until all is `settled` first.
 
         Raises:
             StoreUnavailableError: the store has failed.
@@ -200,7 +200,7 @@ class Transactions:
             self._loop.call_soon(self._serve)
         else:
             calls = self._taken()
-            self._guard(calls, lambda: self._write(calls, hold=True))
+            self._see_through(calls, lambda: self._write(calls, hold=True))
             self._serve_soon()
 
     def _is_early(self) -> bool:
@@ -218,11 +218,11 @@ class Transactions:
             return
         held, joining = self._held, self._joining
         self._held, self._joining = [], []
-        self._guard([*held, *joining], lambda: self._join(held, joining))
+        self._see_through([*held, *joining], lambda: self._join(held, joining))
         self._settled.set()
         self._serve_soon()
 
-    def _guard(self, calls: list[Call], work: Callable[[], None]) -> None:
+    def _see_through(self, calls: list[Call], work: Callable[[], None]) -> None:
         """Work at a transaction of these calls, and see to what follows once it is over."""
         try:
             work()

@@ -43,6 +43,12 @@ class Call:
             self.future.set_exception(error)
 
 
+def fail(calls: Iterable[Call], error: Exception) -> None:
+    """Each of them gets this answer."""
+    for call in calls:
+        call.fail(error)
+
+
 class Insider(Protocol):
     """Who hears of a transaction while it is open; see `sqlite_inside`."""
 

@@ -51,7 +51,9 @@ class InsideStore(Through):
 
     def hear(self, rings: Iterable[Hashable]) -> bool:
         """What an open transaction has changed; whether there is anything to be made of it."""
-        heard = [key for key in rings if key != "poll" and self.is_awaited(key)]
+        heard = [  # "poll" is rung for work that anybody may claim
+            key for key in rings if key != "poll" and self.is_awaited(key)
+        ]
         self.ring(heard)
         return bool(heard)
 

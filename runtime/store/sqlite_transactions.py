@@ -39,7 +39,7 @@ from runtime.store.contract import Commit, Committed, Refused
 from runtime.store.parking import Parking
 from runtime.store.rules import check_call, check_room
 from runtime.store.sqlite_book import Book
-from runtime.store.sqlite_calls import Call, Insider, Patience
+from runtime.store.sqlite_calls import Call, Insider, Patience, fail
 from runtime.store.sqlite_file import StoreFile, code_of, is_fatal
 from runtime.store.sqlite_idle import Idle
 
@@ -51,6 +51,7 @@ GROUP_COMMITS_MAX: Final = 4_096
 """Commits in one transaction; what is left goes into the next."""
 CALLS_WAITING_MAX: Final = 100_000
 """Calls that may wait for a transaction; one more is turned away."""
+
 Answers = list[Committed | Refused]
 
 
@@ -231,7 +232,7 @@ class Transactions:
             self.book.agents.trim()
         except BaseException as error:  # a defect here would leave every caller waiting
             self._fatal(error)
-            self._fail(calls, StoreUnavailableError(str(error)))
+            fail(calls, StoreUnavailableError(str(error)))
         self._idle.ended()
         self._put_off()
         self._on_end()
@@ -257,7 +258,7 @@ class Transactions:
             assert self._insider is not None
             self._insider.undo()
             self._insider = None
-            self._fail(joining, UndoneError())
+            fail(joining, UndoneError())
             self._undo()
             for call in held:
                 self._write([call])
@@ -280,17 +281,17 @@ class Transactions:
             else:
                 self._commit(calls)
         except StoreUnavailableError as error:
-            self._fail(calls, error)
+            fail(calls, error)
         except Exception as error:  # whatever it was, the file and memory are as before it
             if is_fatal(error):
                 self._fatal(error)
             else:
                 self._undo()
             if self._broken:
-                self._fail(calls, StoreUnavailableError(str(error)))
+                fail(calls, StoreUnavailableError(str(error)))
             elif code_of(error) == apsw.SQLITE_FULL:
                 logger.error("the disk is full", extra={"action": "store.full"})
-                self._fail(calls, StoreFullError(str(self.file.path)))
+                fail(calls, StoreFullError(str(self.file.path)))
             else:
                 self._one_by_one(calls, error)
 
@@ -324,8 +325,7 @@ class Transactions:
     def _count(self, answers: Answers) -> None:
         refused = [answer.reason for answer in answers if isinstance(answer, Refused)]
         self.accepted += len(answers) - len(refused)
-        if refused:
-            self.refused.update(refused)
+        self.refused.update(refused)
 
     def _one_by_one(self, calls: list[Call], error: Exception) -> None:
         if len(calls) > 1:
@@ -333,11 +333,7 @@ class Transactions:
                 self._write([call])
             return
         logger.error("a call can't be written: %s", error, extra={"action": "store.unwritable"})
-        self._fail(calls, StoreError(f"{type(error).__name__}: {error}"))
-
-    def _fail(self, calls: list[Call], error: Exception) -> None:
-        for call in calls:
-            call.fail(error)
+        fail(calls, StoreError(f"{type(error).__name__}: {error}"))
 
     def _undo(self) -> None:
         self._failed = True
@@ -350,8 +346,7 @@ class Transactions:
         self._guarded(undo)
 
     def _read_book(self) -> Book:
-        file = self.file
-        return Book(file.connection, self._clock, file.incarnation, self._is_awaited)
+        return Book(self.file.connection, self._clock, self.file.incarnation, self._is_awaited)
 
     def _is_awaited(self, key: Hashable) -> bool:
         insider = self._insider

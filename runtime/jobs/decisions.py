@@ -6,7 +6,6 @@ the job, who is told, and what is answered.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -44,13 +43,12 @@ MEAN_OVER = 50
 """A mean service time follows about this many of the latest jobs."""
 
 
-@dataclass
-class Decision:
+class Decision(msgspec.Struct):
     """The content of one commit."""
 
-    puts: list[Put] = field(default_factory=list)
-    sends: list[Send] = field(default_factory=list)
-    feed: list[FeedEvent] = field(default_factory=list)
+    puts: list[Put] = []
+    sends: list[Send] = []
+    feed: list[FeedEvent] = []
     reply: dict[str, Any] | None = None
     job: AgentJob | None = None
     """The record that it writes, if it does."""

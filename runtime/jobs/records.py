@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from runtime.clock import LATEST_MS
 from runtime.errors import InvalidIdError
@@ -31,8 +32,7 @@ OWN: Final = frozenset({JobStatus.PENDING, JobStatus.WAITING, JobStatus.PAUSED})
 """Whose record only the scheduler writes."""
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(Struct, frozen=True):
     """A job as it is in the store."""
 
     job: AgentJob

@@ -10,8 +10,9 @@ of its units is decided on again by itself.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from runtime.errors import InvalidMessageError
 from runtime.ids import kind_of
@@ -37,8 +38,7 @@ OUTCOMES: Final = (*OVER, "failed", "waiting", "paused")
 """All ends of a run; what is compared with them need not be a text."""
 
 
-@dataclass(frozen=True)
-class Heard:
+class Heard(Struct, frozen=True):
     """A message as it was read, once."""
 
     stored: StoredMessage
@@ -80,8 +80,7 @@ class Heard:
         return cls(stored, message, "", about, ends and content["outcome"] in OVER)
 
 
-@dataclass(frozen=True)
-class Unit:
+class Unit(Struct, frozen=True):
     """What is written together or not at all."""
 
     decision: Decision

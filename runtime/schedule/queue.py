@@ -23,8 +23,8 @@ Source: Shreedhar and Varghese, "Efficient fair queueing using deficit round rob
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
+from functools import lru_cache
 from heapq import heappop, heappush
 from itertools import count
 from typing import Final, NamedTuple
@@ -37,6 +37,8 @@ OWED_ROUNDS: Final = 3
 """Starts an organization may be owed, as a multiple of the slots."""
 LEFT_MAX: Final = 1_000
 """Organizations without queued jobs whose accounts are kept; an older one is settled."""
+LANES_KNOWN: Final = 4_096
+"""Lanes whose limits need not be named anew."""
 UNLIMITED: Final = 0
 
 _Limit = tuple[str, str, str]
@@ -124,8 +126,8 @@ class JobQueue:
         """In the order in which they were served last."""
         self._queued: dict[str, Place] = {}
         self._running: dict[str, Place] = {}
-        self._counts: Counter[_Limit] = Counter()
-        """Running jobs by what limits them."""
+        self._counts: dict[_Limit, int] = {}
+        """Running jobs by what limits them; none is not said."""
         self._parked: dict[_Limit, list[tuple[_Tenant, _Lane]]] = {}
         self._left: dict[str, int] = {}
         """What organizations had been charged when they had no queued job any more."""
@@ -181,7 +183,8 @@ class JobQueue:
         """Count a job as running."""
         if one.job_id not in self._running:
             self._running[one.job_id] = one
-            self._counts.update(_limits_of(one))
+            for limit in _limits_of(one):
+                self._counts[limit] = self._counts.get(limit, 0) + 1
 
     def end(self, job_id: str) -> None:
         """A running job has let go of its slot. Idempotent."""
@@ -189,10 +192,11 @@ class JobQueue:
         if one is None:
             return
         for limit in _limits_of(one):
-            self._counts[limit] -= 1
-            if not self._counts[limit]:
-                del self._counts[limit]
-            self._look_at(limit)
+            left = self._counts.pop(limit) - 1
+            if left:
+                self._counts[limit] = left
+            if limit in self._parked:
+                self._look_at(limit)
 
     def _look_at(self, limit: _Limit) -> None:
         """There may be room for what was parked at a limit."""
@@ -215,22 +219,20 @@ class JobQueue:
         """Take the next job that may run now out of the queue."""
         if len(self._running) >= self.limits.total:
             return None
-        best: tuple[int, str] | None = None
+        best: tuple[int, str, tuple[Place, _Lane]] | None = None
         for organization, tenant in list(self._tenants.items()):
             if best is not None and tenant.charged >= best[0]:
                 continue  # of those charged the same, who was served longest ago is first
             if self._is_full(("organization", organization, "")):
                 continue
-            if self._head(tenant) is not None:
-                best = (tenant.charged, organization)
+            if (head := self._head(tenant)) is not None:
+                best = (tenant.charged, organization, head)
             elif not tenant.lanes:
                 self._leave(organization)
-        return self._take(best[1]) if best is not None else None
+        return self._take(*best[1:]) if best is not None else None
 
-    def _take(self, organization: str) -> Place:
+    def _take(self, organization: str, head: tuple[Place, _Lane]) -> Place:
         tenant = self._tenants[organization]
-        head = self._head(tenant)
-        assert head is not None
         chosen, lane = head
         heappop(tenant.heads)
         heappop(lane.heap)
@@ -279,19 +281,27 @@ class JobQueue:
 
     def _full(self, one: Place) -> _Limit | None:
         """The first limit that leaves no room for a job, but for its organization's."""
-        return next((limit for limit in _limits_of(one)[1:] if self._is_full(limit)), None)
+        for limit in _limits_of(one)[1:]:
+            if self._is_full(limit):
+                return limit
+        return None
 
     def _is_full(self, limit: _Limit) -> bool:
         if limit in self._held:
             return True
         most: int = getattr(self.limits, limit[0])
-        return most != UNLIMITED and self._counts[limit] >= most
+        return most != UNLIMITED and self._counts.get(limit, 0) >= most
 
 
-def _limits_of(one: Place) -> list[_Limit]:
+def _limits_of(one: Place) -> tuple[_Limit, ...]:
     """What a job counts for."""
-    limits = [("organization", one.organization, "")]
-    for what, which in (("repository", one.repository), ("agent", one.agent), ("key", one.key)):
+    return _limits(one.organization, one.repository, one.agent, one.key)
+
+
+@lru_cache(maxsize=LANES_KNOWN)  # asked for when a job is chosen, when it starts and when it ends
+def _limits(organization: str, repository: str, agent: str, key: str) -> tuple[_Limit, ...]:
+    limits = [("organization", organization, "")]
+    for what, which in (("repository", repository), ("agent", agent), ("key", key)):
         if which:
-            limits.append((what, one.organization, which))
-    return limits
+            limits.append((what, organization, which))
+    return tuple(limits)

@@ -67,6 +67,23 @@ _HARMLESS: Final = {
 """Errors that concern one statement, not the file."""
 
 
+def _spare() -> None:
+    """Have SQLite, for this process, keep no statistics of its memory and no lock of a connection.
+
+    Nobody reads the one, and a connection here has one thread; both are asked of each allocation
+    and each value that is bound.
+    """
+    if apsw.connections():  # somebody else was here first: what is open must not be shut down
+        return
+    apsw.shutdown()
+    apsw.config(apsw.SQLITE_CONFIG_MEMSTATUS, False)
+    apsw.config(apsw.SQLITE_CONFIG_MULTITHREAD)
+    apsw.initialize()
+
+
+_spare()
+
+
 @dataclass
 class StoreFile:
     """An open, locked database file."""

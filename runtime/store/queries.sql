@@ -262,7 +262,7 @@ SELECT EXISTS (SELECT 1 FROM document d WHERE d.collection = ?
 FROM message m CROSS JOIN agent a ON a.id = m.recipient WHERE m.seq = ?
 
 -- name: prune_feed
-SELECT cursor, at_ms FROM feed WHERE cursor > ? ORDER BY cursor LIMIT ?
+SELECT cursor, event, at_ms FROM feed WHERE cursor > ? ORDER BY cursor LIMIT ?
 
 -- name: prune_oldest
 SELECT at_ms FROM journal WHERE id > ? ORDER BY id LIMIT 1
@@ -315,7 +315,7 @@ WHERE body IS NULL AND organization = ? LIMIT ?
 SELECT id FROM step WHERE agent >= ? AND agent < ? ORDER BY agent LIMIT ?
 
 -- name: purge_feed
-SELECT cursor FROM feed WHERE organization = ? ORDER BY cursor LIMIT ?
+SELECT cursor, event FROM feed WHERE organization = ? ORDER BY cursor LIMIT ?
 
 -- name: purge_senders
 SELECT d.seq, m.sender, m.message_id

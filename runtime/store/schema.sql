@@ -148,7 +148,7 @@ CREATE INDEX term_everywhere ON term (collection, term, key);
 CREATE TABLE feed (
     cursor        INTEGER PRIMARY KEY,
     organization  TEXT NOT NULL,
-    event         TEXT NOT NULL,
+    event         TEXT NOT NULL,  -- several events that differ by nothing else: msgpack of their names
     rooms         BLOB NOT NULL,
     at_ms         INTEGER NOT NULL,
     body          BLOB NOT NULL

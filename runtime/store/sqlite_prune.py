@@ -99,11 +99,7 @@ class Pruner:
         return not number(self._cursor, "prune_letter", DEAD_LETTERS, seq)
 
     def _events(self, before_ms: int, limit: int) -> tuple[int, int]:
-        gone: list[int] = []
-        for cursor, at_ms in rows(self._cursor, "prune_feed", self._feed.floor, limit):
-            if at_ms >= before_ms:
-                break
-            gone.append(cursor)
+        gone = self._feed.old(before_ms, limit)
         self._feed.forget(gone)
         return len(gone), len(gone)
 

@@ -108,10 +108,9 @@ class Purger:
         return len(found)
 
     def _feed(self, organization: str, limit: int) -> int:
-        found = rows(self._cursor, "purge_feed", organization, limit)
-        self._book.feed.drop([cursor for (cursor,) in found])
-        self._rows += len(found)
-        return len(found)
+        gone = self._book.feed.purge(organization, limit)
+        self._rows += gone
+        return gone
 
     def _sent(self, organization: str, limit: int) -> int:
         """Look for messages from the organization in the inboxes of the system."""

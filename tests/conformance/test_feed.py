@@ -43,6 +43,23 @@ async def test_a_tail_goes_on_from_its_cursor(store):
     assert events(await store.tail(none.cursor, 1, 0)) == ["a"]
 
 
+async def test_events_that_differ_by_a_name_have_a_cursor_each(store):
+    """A client that was cut off between the two would miss one, or see one twice."""
+    both = tuple(FeedEvent("acme", name, ("job:1",), 5, b"{}") for name in ("job:x", "agent:x"))
+    other = FeedEvent("acme", "agent:x", ("job:2",), 5, b"{}")
+    await ok(store, Commit("acme", feed=both))
+    await ok(store, Commit("acme", feed=(other,)))
+    feed = await store.tail(0, 10, 0)
+    assert [(one.cursor, one.event, one.rooms) for one in feed.entries] == [
+        (1, "job:x", ("job:1",)), (2, "agent:x", ("job:1",)), (3, "agent:x", ("job:2",)),
+    ]  # fmt: skip
+    for organization in (None, "acme"):
+        for after in range(4):
+            feed = await store.tail(after, 1, 0, organization)
+            assert [one.cursor for one in feed.entries] == [after + 1][: 3 - after]
+            assert feed.cursor == min(after + 1, 3)
+
+
 async def test_a_tail_of_an_organization_sees_only_its_events(store):
     """A tenant would read another's events."""
     await say(store, "a1")

@@ -42,6 +42,8 @@ CACHE_KIB: Final = 4 << 10
 """What a transaction touches. A larger cache costs more than it saves: a commit in which a page was
 split looks through all of it (balancing has the page at 1 GiB for a moment, and what is beyond the
 end is sought at COMMIT), and what is not in it is in the system's."""
+LOOKASIDE: Final = (1_200, 400)
+"""Bytes and number of the pieces of memory a connection has of its own: what a group binds fits."""
 CHECKPOINT_PAGES: Final = 8_000
 """WAL pages (4 KiB) after which a commit also moves them into the database file."""
 _PRAGMAS: Final = {
@@ -70,14 +72,15 @@ _HARMLESS: Final = {
 def _spare() -> None:
     """Have SQLite, for this process, keep no statistics of its memory and no lock of a connection.
 
-    Nobody reads the one, and a connection here has one thread; both are asked of each allocation
-    and each value that is bound.
+    Nobody reads the one, and a connection here has one thread; both cost something with each
+    value that is bound, as does memory that a connection does not have at hand.
     """
     if apsw.connections():  # somebody else was here first: what is open must not be shut down
         return
     apsw.shutdown()
     apsw.config(apsw.SQLITE_CONFIG_MEMSTATUS, False)
     apsw.config(apsw.SQLITE_CONFIG_MULTITHREAD)
+    apsw.config(apsw.SQLITE_CONFIG_LOOKASIDE, *LOOKASIDE)
     apsw.initialize()
 
 

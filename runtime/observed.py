@@ -8,11 +8,12 @@ retry WARNING, a job that is given up ERROR.  Nothing of a job's content is told
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from typing import Any, Final
 
 from runtime.ids import split
 from runtime.job import JobStatus
-from runtime.jobs.rounds import ENDED, Unit
+from runtime.jobs.rounds import Unit
 from runtime.logs import tell
 from runtime.metrics import Meter
 
@@ -46,21 +47,23 @@ class Observed:
         self._meter = meter
         self._began: dict[str, int] = {}
 
-    def saw(self, unit: Unit, now_ms: int) -> None:
-        """A unit is durable."""
-        if unit.starts is not None:
-            self._dispatched(unit, unit.starts, now_ms)
-        elif unit.heard is not None and unit.heard.message is not None:
-            if unit.heard.message.message_type == ENDED:
-                self._ended(unit, now_ms)
-            else:
-                self._did(unit)
-
-    def _dispatched(self, unit: Unit, job_id: str, now_ms: int) -> None:
-        self._began[job_id] = now_ms
-        self._meter.count("troupe_runs_started")
-        if logger.isEnabledFor(logging.DEBUG):
-            self._tell("job.dispatched", unit, job=job_id)
+    def saw(self, units: Iterable[Unit], now_ms: int) -> None:
+        """What was written together is durable."""
+        started = 0
+        tells = logger.isEnabledFor(logging.DEBUG)
+        for unit in units:
+            if unit.starts is not None:
+                started += 1
+                self._began[unit.starts] = now_ms
+                if tells:
+                    self._tell("job.dispatched", unit, job=unit.starts)
+            elif unit.heard is not None and unit.heard.message is not None:
+                if unit.heard.ends:
+                    self._ended(unit, now_ms)
+                else:
+                    self._did(unit)
+        if started:
+            self._meter.count("troupe_runs_started", started)
 
     def _ended(self, unit: Unit, now_ms: int) -> None:
         assert unit.heard is not None and unit.heard.message is not None

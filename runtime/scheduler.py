@@ -126,9 +126,10 @@ class Scheduler:
 
     async def _heard(self, messages: tuple[StoredMessage, ...]) -> None:
         """What is about jobs makes a round; what is about schedules is the planner's."""
-        heard = [Heard.of(stored) for stored in messages]
-        plans = [one for one in heard if self._plans.takes(one.message)]
-        jobs = [one for one in heard if not self._plans.takes(one.message)]
+        jobs: list[Heard] = []
+        plans: list[Heard] = []
+        for one in map(Heard.of, messages):
+            (plans if self._plans.takes(one.message) else jobs).append(one)
         await self._dispatcher.heard(jobs)
         for one in jobs:
             self._planner.about_job(one.job_id)

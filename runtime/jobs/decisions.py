@@ -82,12 +82,15 @@ def change(job: AgentJob, revision: int, **changed: Any) -> tuple[AgentJob, Deci
     return job, write(job, revision, {"ok": True, "status": job.status.value})
 
 
-def start(job: AgentJob, revision: int, now_ms: int) -> Decision:
+def start(job: AgentJob, revision: int, now_ms: int, attempts_max: int) -> Decision:
     """Hand the job to whichever host claims its agent: record and `job.run` in one commit.
 
     One whose wait is over only looks whether it can go on: it keeps its reason,
     and its host tells that it has started when it does.  The record goes along
     with the first run of all, of which there can be nothing else to read.
+
+    Args:
+        attempts_max: tries of a job that does not say; from now on its record says it.
     """
     looks, first = job.status is JobStatus.WAITING, job.started_at is None
     job, decision = change(
@@ -95,6 +98,7 @@ def start(job: AgentJob, revision: int, now_ms: int) -> Decision:
         revision,
         status=JobStatus.RUNNING,
         attempts=job.attempts + 1,
+        max_attempts=attempts_max if job.max_attempts is None else job.max_attempts,
         reason=job.reason if looks else None,
         not_before_ms=0,
         started_at=job.started_at or iso(now_ms),

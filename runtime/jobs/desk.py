@@ -65,11 +65,9 @@ class JobDesk:
             "job.resume": self._resume,
         }
 
-    def limited(self, job: AgentJob) -> AgentJob:
-        """The job with the number of its tries; from its first start on its record says it."""
-        if job.max_attempts is not None:
-            return job
-        return replace(job, max_attempts=self._attempts_max)
+    def start(self, job: AgentJob, revision: int) -> Decision:
+        """Hand out a job that has its turn."""
+        return decisions.start(job, revision, self._clock.now_ms(), self._attempts_max)
 
     def knows(self, message_type: str) -> bool:
         """Whether there is a message of this type that `decide` takes."""

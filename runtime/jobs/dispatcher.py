@@ -197,9 +197,7 @@ class Dispatcher:
             self._jobs.admit(known.job, now_ms)
             return None
         self._records.forget(job_id)  # from here on its host writes it
-        job = self._desk.limited(known.job)
-        decision = decisions.start(job, known.revision, now_ms)
-        return Unit(decision, starts=job_id)
+        return Unit(self._desk.start(known.job, known.revision), starts=job_id)
 
     async def _check(self, job_id: str) -> None:
         """A start was refused: it had landed, or the record changed; go by the record."""
@@ -237,9 +235,7 @@ class Dispatcher:
             if len(part) == 1:
                 raise
             return True
-        now_ms = self._clock.now_ms()
-        for unit in part:
-            self._observed.saw(unit, now_ms)
+        self._observed.saw(part, self._clock.now_ms())
         return False
 
     async def _again(self, unit: Unit) -> None:
@@ -254,7 +250,7 @@ class Dispatcher:
             assert unit.heard is not None and unit.ack is not None
             refused = await self._seat.write(unit.decision, (unit.ack,))
             if refused is None:
-                self._observed.saw(unit, self._clock.now_ms())
+                self._observed.saw([unit], self._clock.now_ms())
                 return
             await self._reread(unit.heard)
             if refused != "revision_conflict":

@@ -98,9 +98,12 @@ class Unit(Struct, frozen=True):
 
     @property
     def size_bytes(self) -> int:
-        return sum(len(put.body or b"") for put in self.decision.puts) + sum(
-            len(send.body) for send in self.decision.sends
-        )
+        size = 0
+        for put in self.decision.puts:
+            size += len(put.body or b"")
+        for send in self.decision.sends:
+            size += len(send.body)
+        return size
 
 
 def rounds(heard: Sequence[Heard]) -> list[list[Heard]]:

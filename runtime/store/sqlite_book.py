@@ -108,9 +108,19 @@ class Book:
     def _load(self, commits: Sequence[Commit]) -> None:
         """Bring in what the rules will ask for."""
         get = self.agent
-        sends = [send for commit in commits for send in commit.sends]
-        missing = [send.recipient for send in sends if get(send.recipient) is None]
-        missing += [one.agent for one in commits if one.agent and get(one.agent) is None]
+        missing: list[str] = []
+        sends: list[Send] = []
+        puts: list[tuple[str, str]] = []
+        steps: list[tuple[str, str]] = []
+        for commit in commits:
+            if commit.agent and get(commit.agent) is None:
+                missing.append(commit.agent)
+            sends += commit.sends
+            puts += [(put.collection, put.key) for put in commit.puts]
+            if commit.intents or commit.results:
+                steps += [(one.job, one.key) for one in commit.intents]
+                steps += [(one.job, one.key) for one in commit.results]
+        missing += [send.recipient for send in sends if get(send.recipient) is None]
         if missing:
             self.agents.load(missing)
         wanted = [
@@ -120,11 +130,8 @@ class Book:
         ]
         if wanted:
             self.inbox.load(wanted)
-        steps = [(one.job, one.key) for commit in commits for one in commit.intents]
-        steps += [(one.job, one.key) for commit in commits for one in commit.results]
         if steps:
             self.steps.load(steps)
-        puts = [(put.collection, put.key) for commit in commits for put in commit.puts]
         if puts:
             self.documents.load(puts)
 

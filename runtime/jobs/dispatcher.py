@@ -215,7 +215,10 @@ class Dispatcher:
     async def _write(self, units: list[Unit]) -> None:
         """Commit a round; what is refused is decided on again, each by itself, as it is by now."""
         parts = packed(units)
-        refused = await asyncio.gather(*(self._written(part) for part in parts))
+        if len(parts) == 1:
+            refused = [await self._written(parts[0])]
+        else:
+            refused = await asyncio.gather(*(self._written(part) for part in parts))
         for part, again in zip(parts, refused, strict=True):
             for unit in part if again else ():
                 await self._again(unit)

@@ -93,6 +93,8 @@ class JobRecords:
 
     async def documents(self, collection: str, keys: list[str]) -> list[Document]:
         """Those of the documents that are there."""
+        if len(keys) <= MANY_MAX:
+            return await self._many(collection, keys) if keys else []
         parts = [keys[at : at + MANY_MAX] for at in range(0, len(keys), MANY_MAX)]
         calls = (self._many(collection, part) for part in parts)
         return [document for found in await asyncio.gather(*calls) for document in found]

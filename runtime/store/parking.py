@@ -54,7 +54,11 @@ class Parking:
                 left_s = deadline - loop.time()
                 if enough or left_s <= 0:
                     return answer
-                await asyncio.wait((ticket,), timeout=left_s)
+                late = loop.call_later(left_s, _done, ticket)
+                try:
+                    await ticket
+                finally:
+                    late.cancel()
 
     def is_awaited(self, key: Hashable) -> bool:
         """Whether ringing would reach anybody.
@@ -66,8 +70,7 @@ class Parking:
     def ring(self, key: Hashable) -> None:
         """Let everybody who waits for `key` look again."""
         for ticket in self._tickets.get(key, ()):
-            if not ticket.done():
-                ticket.set_result(None)
+            _done(ticket)
 
     def ring_all(self) -> None:
         """Let everybody who waits look again: rings may have been missed."""
@@ -96,6 +99,11 @@ class Parking:
                 del waiting[ticket]
                 if not waiting:
                     del self._tickets[key]
+
+
+def _done(ticket: asyncio.Future[None]) -> None:
+    if not ticket.done():
+        ticket.set_result(None)
 
 
 class Alarm:

@@ -1,7 +1,6 @@
-"""Group commit: what gathered while the last commit was out goes in the next one.
+"""Group commit: what gathered while calls to the store were out goes in the next one.
 
-One call to the store is in flight at a time unless told otherwise; measured, more
-only makes each slower where callers wait for each other's answers.  A call whose
+Answers are handed out in the order in which the store gave them.  A call whose
 outcome is unknown is repeated with the same content until the store answers, so a
 commit can be refused because it had landed: callers treat a refusal as "read again
 what is there", never as "not written".
@@ -13,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Sequence
 
 from runtime.errors import (
     CommitRefusedError,
@@ -50,7 +48,7 @@ class GroupCommitter:
         self._together = together
         self._waiting: deque[_Waiting] = deque()
         self._pumps: list[asyncio.Task[None]] = []
-        self._telling: set[asyncio.Task[None]] = set()
+        self._untold: deque[tuple[asyncio.Future[Answer], Answer]] = deque()
         self.refused = 0
         """Commits refused so far."""
 
@@ -89,12 +87,19 @@ class GroupCommitter:
                 await self._settle([one])
             return
         self.refused += sum(isinstance(answer, Refused) for answer in answers)
-        told = list(zip((future for _, future in batch), answers, strict=True))
-        _answer(told[:TOLD_TOGETHER])
-        if len(told) > TOLD_TOGETHER:
-            task = asyncio.create_task(_answer_rest(told))
-            self._telling.add(task)
-            task.add_done_callback(self._telling.discard)
+        waits = bool(self._untold)
+        self._untold.extend(zip((future for _, future in batch), answers, strict=True))
+        if not waits:
+            self._answer_some()
+
+    def _answer_some(self) -> None:
+        """Those that have waited longest; what they make of it may be on its way with the next."""
+        for _ in range(min(TOLD_TOGETHER, len(self._untold))):
+            future, answer = self._untold.popleft()
+            if not future.done():
+                future.set_result(answer)
+        if self._untold:
+            asyncio.get_running_loop().call_soon(self._answer_some)
 
     async def _write(self, commits: list[Commit]) -> list[Answer]:
         wait_s = RETRY_FIRST_S
@@ -116,7 +121,7 @@ class GroupCommitter:
         for pump in pumps:
             pump.cancel()
         if pumps:
-            await asyncio.gather(*pumps, *self._telling, return_exceptions=True)
+            await asyncio.gather(*pumps, return_exceptions=True)
 
 
 def why_refused(refused: Refused) -> TroupeError:
@@ -124,18 +129,6 @@ def why_refused(refused: Refused) -> TroupeError:
     if refused.reason == "inbox_full":
         return InboxFullError(refused.detail)
     return CommitRefusedError(refused.reason, refused.detail)
-
-
-def _answer(told: Sequence[tuple[asyncio.Future[Answer], Answer]]) -> None:
-    for future, answer in told:
-        if not future.done():
-            future.set_result(answer)
-
-
-async def _answer_rest(told: Sequence[tuple[asyncio.Future[Answer], Answer]]) -> None:
-    for first in range(TOLD_TOGETHER, len(told), TOLD_TOGETHER):
-        await asyncio.sleep(0)  # what those before made of it may be on its way meanwhile
-        _answer(told[first : first + TOLD_TOGETHER])
 
 
 def _tell(future: asyncio.Future[Answer], error: Exception) -> None:

@@ -50,6 +50,9 @@ POLL_EVERY_S = 0.005
 POLL_SOON_S = 0.001
 """It does when the last poll has brought messages: they come from elsewhere."""
 RETRY_S = 0.2
+ABREAST = 2
+"""Calls with commits in flight: the store has the next as it ends the last. With one it would wait
+for the host, which waits for its answer."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ class Host:
         self.ids = ids
         self.random = random
         self.backoff = Backoff()
-        self.group = GroupCommitter(store)
+        self.group = GroupCommitter(store, ABREAST)
         self._kinds = kinds
         self._settings = settings
         self._incarnation = ""

@@ -49,7 +49,7 @@ class Order:
         first = self._nothing_before(sender, seqs[0])
         if not (first and all_live_here):
             if sender is not None:
-                self._left[sender] = seqs[-1]
+                self._left[sender] = max(self._left.get(sender, 0), seqs[-1])
         elif seqs[0] <= self._handed + 1:
             self._handed = max(self._handed, seqs[-1])
         return first

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from runtime.group import GroupCommitter
+from runtime.group import TOLD_TOGETHER, GroupCommitter
 from runtime.store.contract import Commit, Committed, Refused
 from runtime.store.memory import MemoryStore
 from runtime.verify.loop import LoopClock, run
@@ -50,3 +50,34 @@ def test_calls_have_the_size_and_the_number_that_they_may_have() -> None:
 def test_one_call_at_a_time_takes_all_that_has_gathered() -> None:
     """Hosts and the store would answer each other in ever smaller pieces."""
     assert run(sizes_of(11, 1, 1_000)) == ([1, 10, 1], 1)
+
+
+class Gate(MemoryStore):
+    """Answers no commit before it is opened."""
+
+    def __init__(self) -> None:
+        super().__init__(LoopClock(asyncio.get_running_loop()))
+        self.opened = asyncio.Event()
+
+    async def commit(self, commits: Sequence[Commit]) -> list[Committed | Refused]:
+        await self.opened.wait()
+        return await super().commit(commits)
+
+
+async def _told_together() -> list[int]:
+    store, told = Gate(), list[int]()
+    group = GroupCommitter(store, abreast=2, together=TOLD_TOGETHER + 1)
+    answers = [group.commit(Commit("acme")) for _ in range(2 * TOLD_TOGETHER + 2)]
+    for number, answer in enumerate(answers):
+        answer.add_done_callback(lambda _, number=number: told.append(number))  # type: ignore[misc]
+    await asyncio.sleep(1)
+    store.opened.set()
+    await asyncio.gather(*answers)
+    await group.close()
+    return told
+
+
+def test_answers_of_two_calls_come_in_their_order() -> None:
+    """A host would think that an agent's earlier message is its latest, and let one overtake it."""
+    told = run(_told_together())
+    assert told == list(range(2 * TOLD_TOGETHER + 2))

@@ -13,7 +13,7 @@ from runtime.hosting import suspects
 from runtime.message import Message
 from runtime.store.contract import Commit
 from runtime.store.memory import MemoryStore
-from tests.troupe import LocalTroupe
+from tests.troupe import LocalTroupe, eventually
 
 A = "acme/scribe:a"
 
@@ -192,9 +192,15 @@ async def test_what_a_host_may_have_died_of_is_accepted_before_it_is_handled(
     await ask(troupe, "third")
     assert not any(commit.at_once for commit in troupe.store.commits)
     monkeypatch.setattr(suspects, "HOLD_S", 0.0)
+
+    async def resting() -> bool:
+        activation = troupe.hosts["host-0"]._active.get(A)
+        return activation is not None and activation.idle and not activation.inbox.is_open
+
     await troupe.kill_host("host-0")
     await troupe.start_host("host-0")
     await troupe.client().ask("scribe:a", "fourth", "note")
+    await eventually(resting)
     troupe.store.commits.clear()
     await ask(troupe, "fifth")  # the host has lived for long enough
     assert [commit.at_once for commit in troupe.store.commits] == [True]

@@ -8,6 +8,7 @@ import pytest
 
 from runtime.agent import AgentState, BaseAgent
 from runtime.clock import SystemClock
+from runtime.hosting.order import Order
 from runtime.ids import Ids
 from runtime.message import Message
 from runtime.store.memory import MemoryStore
@@ -220,3 +221,13 @@ async def test_a_message_to_one_that_is_on_its_way_is_not_overtaken(troupe) -> N
         store.let_go.set()
         await asyncio.gather(asking, again)
     assert await told(troupe, 2) == ["first", "second"]
+
+
+def test_an_answer_that_comes_late_hides_no_later_message() -> None:
+    """Of two commits on their way at once the first may be answered last: a third would overtake."""
+    order = Order()
+    order.polled(5)
+    order.sent("a", (8,), all_live_here=False)
+    order.sent("a", (7,), all_live_here=False)
+    order.polled(7)
+    assert not order.sent("a", (9,), all_live_here=True)

@@ -117,6 +117,11 @@ async def run(script: list[str], attempts: int) -> tuple[dict[str, float], list[
         await eventually(over)
         for verb in ("pause", "resume"):
             await troupe.client(HOME).ask("scheduler:main", {"by": "ann"}, f"scheduler.{verb}")
+
+        async def in_the_log() -> bool:  # which it is once it was answered
+            return any(record.action == "scheduler.resume" for record in records)  # type: ignore[attr-defined]
+
+        await eventually(in_the_log)
         troupe.scheduler.measure()
         return told(meter.drain()), records
     finally:

@@ -19,6 +19,7 @@ from runtime.errors import JobFailedError
 from runtime.hosting.host import HostSettings
 from runtime.job import AgentJob, Job, JobResult, JobStatus
 from runtime.plans.planner import AHEAD_S, EARLY_MS
+from runtime.plans.table import Entry
 from runtime.plans.writer import Facts, Ready, fired, settled
 from runtime.schedule.policy import Moment, settle
 from runtime.schedule.record import (
@@ -34,7 +35,7 @@ from runtime.scheduler import Scheduler
 from runtime.store.contract import Commit, Committed, Refused
 from runtime.store.memory import MemoryStore
 from runtime.verify.loop import LoopClock, run
-from tests.troupe import LocalTroupe
+from tests.troupe import LocalTroupe, eventually
 
 AGENT = "worker:one"
 MINUTE_MS = 60_000
@@ -85,6 +86,14 @@ class Plans:
         for one in await self.ledger():
             counts[one.outcome] += one.count
         return counts
+
+    async def entry(self) -> Entry:
+        """The first schedule that the planner knows, which it does once its record is durable."""
+
+        async def look() -> Entry | None:
+            return next(iter(self.troupe.scheduler._planner.book.table), None)
+
+        return await eventually(look)  # type: ignore[return-value]
 
     async def jobs(self) -> list[AgentJob]:
         found = await self.client.list("job", limit=1_000, descending=False)
@@ -410,7 +419,7 @@ async def test_what_is_made_beforehand_is_not_of_another_commit(plans: Plans) ->
     push = {"event": "push", "repository": "https://git/x", "branch": "main", "commit": "abc"}
     await plans.set(cron="*/10 * * * *", repository="https://git/x")
     await plans.client.ask("scheduler:main", push, "schedule.event")
-    entry = next(iter(plans.troupe.scheduler._planner.book.table))
+    entry = await plans.entry()
     while not isinstance(entry.ready, Ready):
         await asyncio.sleep(0.1)
     assert entry.ready.record.seen_head == "abc"
@@ -441,7 +450,7 @@ async def test_what_is_made_beforehand_does_not_outlive_a_run(plans: Plans) -> N
 async def _made_beforehand(plans: Plans) -> None:
     """Set a schedule and wait until its first due time is prepared."""
     await plans.set(cron="*/10 * * * *", payload={"seconds": 60})
-    entry = next(iter(plans.troupe.scheduler._planner.book.table))
+    entry = await plans.entry()
     while not isinstance(entry.ready, Ready):
         await asyncio.sleep(0.1)
 
@@ -560,7 +569,7 @@ async def test_a_due_time_that_depends_on_the_moment_is_decided_when_it_comes(pl
 async def test_what_is_made_beforehand_is_what_would_be_made_then(plans: Plans) -> None:
     """A due time would be accounted for in another way when there was no time to prepare."""
     await plans.set(cron="*/10 * * * *", payload={"seconds": 1}, priority="high")
-    entry = next(iter(plans.troupe.scheduler._planner.book.table))
+    entry = await plans.entry()
     while not isinstance(entry.ready, Ready):
         await asyncio.sleep(0.1)
     now_ms = entry.ready.run.occurrence.at_ms + 7
@@ -725,12 +734,14 @@ def test_what_is_asked_of_schedules_and_comes_of_due_times_is_in_the_log(
         await plans.ask("pause", reason="release")
         await plans.ask("pause")
         await plans.ask("resume", reason="done")
+        await asyncio.sleep(1)  # what is done is in the log after it was answered
         await plans.troupe.kill_scheduler()
         await asyncio.sleep(600)
         plans.troupe.start_scheduler()
         await asyncio.sleep(60)
         await plans.ask("event", event="push", branch="main")
         await plans.ask("delete")
+        await asyncio.sleep(1)
         await plans.troupe.stop()
 
     run(main())

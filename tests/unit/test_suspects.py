@@ -281,7 +281,11 @@ async def test_an_agent_that_kills_three_hosts_with_its_birth_is_given_up(troupe
     assert Unborn.births == 3
     told = await _feed(troupe, "agent:quarantined")
     assert {one["messageId"] for one in told} == {"first", "behind"}
-    assert troupe.hosts["host-0"].status()["quarantined"] == 2
+
+    async def both_are_counted() -> bool:
+        return troupe.hosts["host-0"].status()["quarantined"] == 2
+
+    await eventually(both_are_counted)
     assert await client.ask("fatal:b", {}, "add") == 1
     assert await _marks(troupe) == {}
     Unborn.deadly = False

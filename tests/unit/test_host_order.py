@@ -224,7 +224,7 @@ async def test_a_message_to_one_that_is_on_its_way_is_not_overtaken(troupe) -> N
 
 
 def test_an_answer_that_comes_late_hides_no_later_message() -> None:
-    """Of two commits on their way at once the first may be answered last: a third would overtake."""
+    """Of two commits on their way the first may be answered last: a third would overtake."""
     order = Order()
     order.polled(5)
     order.sent("a", (8,), all_live_here=False)

@@ -170,7 +170,8 @@ class Measured:
 async def serve(directory: Path) -> None:
     """Serve the store; schedule from the line on that moves the clock; at the next one, tell."""
     store = await SqliteStore.open(directory / "store.db", SystemClock())
-    await StoreServer(store, directory / "store.sock").start()
+    server = StoreServer(store, directory / "store.sock")  # which nothing else holds
+    await server.start()
     say("serving")
     offset_ms = int(await asyncio.to_thread(sys.stdin.readline))
     relax()

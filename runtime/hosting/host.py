@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from runtime.agent import DeactivationReason
 from runtime.backoff import Backoff
 from runtime.clock import Clock
-from runtime.errors import StoreUnavailableError, UnknownAgentKindError, told
+from runtime.errors import StoreUnavailableError
 from runtime.group import GroupCommitter, why_refused
 from runtime.hosting.activation import Activation
 from runtime.hosting.answers import Answers, stored_answer
@@ -29,7 +29,7 @@ from runtime.hosting.claims import Claims
 from runtime.hosting.idle import LOOKS, Idle
 from runtime.hosting.order import Order
 from runtime.hosting.unfit import Unfit
-from runtime.ids import Ids, kind_of, split
+from runtime.ids import Ids, kind_of
 from runtime.kinds import Kinds
 from runtime.message import Message
 from runtime.patience import patiently
@@ -48,7 +48,8 @@ CLAIM_TOGETHER = 16
 POLL_EVERY_S = 0.005
 """A busy host polls no more often: most that a poll could bring has been handed over by then."""
 POLL_SOON_S = 0.001
-"""It does when the last poll has brought messages: they come from elsewhere."""
+"""It does after a poll that has brought messages, since they come from elsewhere; but what these
+begin goes first."""
 RETRY_S = 0.2
 ABREAST = 2
 """Calls with commits in flight: the store has the next as it ends the last. With one it would wait
@@ -86,7 +87,6 @@ class Host:
         self.random = random
         self.backoff = Backoff()
         self.group = GroupCommitter(store, ABREAST)
-        self._kinds = kinds
         self._settings = settings
         self._incarnation = ""
         self._active: dict[str, Activation] = {}
@@ -104,7 +104,9 @@ class Host:
         self._ending: set[asyncio.Task[None]] = set()
         self._draining = asyncio.Event()
         self._unfit = Unfit(self, self._claims, self._draining)
-        self._births = Births(self, self._claims, self._unfit, self._bear, self._end)
+        self._births = Births(
+            self, kinds, self._active, self._order, self._claims, self._unfit, self._end
+        )
         self.moved = 0
         """Activations lost to somebody else's epoch so far."""
 
@@ -299,7 +301,7 @@ class Host:
             if owner != self.owner:
                 continue  # this host has begun anew: what it held before is none of its business
             if poll.messages:
-                next_s -= POLL_EVERY_S - POLL_SOON_S
+                next_s = clock() + POLL_SOON_S
             self._hand_over(poll.messages)
             self._order.polled(poll.cursor)
             self._forget_finished(poll.cursor)
@@ -365,35 +367,7 @@ class Host:
         for one in claimed:
             if (before := self._active.get(one.agent)) is not None:
                 self.lost(before)  # somebody else had it meanwhile, and nothing has told so yet
-        if left := [one for one in claimed if one.abandoned]:
-            await self._births.begin(left, self._incarnation)
-        for one in claimed:
-            if not one.abandoned:
-                await self._bear(one)
-
-    async def _bear(self, claimed: contract.Activation) -> None:
-        try:
-            agent = await self._kinds.create(split(claimed.agent)[1])
-        except Exception as error:  # there is no class for it, or its author's constructor failed
-            self._refuse(claimed, error)
-            return
-        activation = Activation(claimed, agent, self._incarnation, self)
-        self._active[claimed.agent] = activation
-        self._order.forget(claimed.agent)
-        activation.offer(*self._claims.early.pop(claimed.agent, ()))
-        try:
-            await activation.start(claimed)
-        except Exception as error:  # a state that can't be loaded, or the author's `activate`
-            del self._active[claimed.agent]
-            self._refuse(claimed, error)
-
-    def _refuse(self, claimed: contract.Activation, error: Exception) -> None:
-        """The agent can't live here: tell its messages so, and let it go."""
-        final = isinstance(error, UnknownAgentKindError)
-        trace = None if final else error
-        where = {"action": "activation.failed", "agent": claimed.agent}
-        logger.error("an agent can't live here: %s", error, exc_info=trace, extra=where)
-        self._end(self._unfit.refuse(claimed, self._incarnation, told(error), final))
+        await self._births.begin(claimed, self._incarnation)
 
     async def _deactivate(self, activation: Activation, reason: DeactivationReason) -> None:
         if self._active.get(activation.address) is not activation:

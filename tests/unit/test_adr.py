@@ -116,7 +116,7 @@ async def test_a_new_release_reads_the_state_of_the_old_one(troupe) -> None:
     client = troupe.client()
     await client.ask("notebook:a", {"line": "one"}, "write")
     await idle_out(troupe, "notebook:a")
-    troupe.hosts["host-0"]._kinds._factories["notebook"] = Titled
+    troupe.hosts["host-0"]._births._kinds._factories["notebook"] = Titled
     assert await client.ask("notebook:a", {"line": "two"}, "write") == "first page\none\ntwo"
     await idle_out(troupe, "notebook:a")
     assert await client.ask("notebook:a", {"line": "3"}, "write") == "first page\none\ntwo\n3"

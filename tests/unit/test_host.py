@@ -380,7 +380,7 @@ async def test_an_agent_that_cannot_be_made_does_not_stop_its_host(troupe) -> No
     """One bad constructor would end the host's loop, and with it every agent there."""
     host, client = troupe.hosts["host-0"], troupe.client()
     host.random = lambda: 0.0
-    host._kinds._factories["fragile"] = Fragile
+    host._births._kinds._factories["fragile"] = Fragile
     async with asyncio.timeout(10):
         with pytest.raises(DeadLetterError, match="RuntimeError"):
             await client.ask("fragile:a", {}, "add")
@@ -399,7 +399,7 @@ async def test_new_messages_do_not_hurry_an_agent_that_cannot_live(troupe) -> No
             tried.set()
             raise RuntimeError("no")
 
-    host._kinds._factories["counter"] = Fails
+    host._births._kinds._factories["counter"] = Fails
     host.backoff = Backoff(base_s=60.0, cap_s=60.0)
     host.random = lambda: 1.0
     await client.send("counter:a", {}, "add")
@@ -439,10 +439,10 @@ async def test_a_state_that_cannot_be_loaded_is_tried_again_then_given_up(troupe
         async def activate(self) -> None:
             raise RuntimeError("no")
 
-    host._kinds._factories["counter"] = Broken
+    host._births._kinds._factories["counter"] = Broken
     with pytest.raises(DeadLetterError, match="RuntimeError"):
         await client.ask("counter:a", {"by": 2}, "add")
-    host._kinds._factories["counter"] = Counter
+    host._births._kinds._factories["counter"] = Counter
     assert await client.ask("counter:a", {"by": 2}, "add") == 4
     assert len(await client.list("dead_letter")) == 1
 

@@ -15,6 +15,7 @@ from runtime.store.memory import MemoryStore
 from tests.troupe import LocalTroupe
 
 X, A = "acme/relay:x", "acme/relay:a"
+SOON_S = 0.1
 
 
 class Relay(BaseAgent):
@@ -126,12 +127,20 @@ class CountedPolls(MemoryStore):
         super().__init__(SystemClock())
         self.after: list[int] = []
         self.brought: list[str] = []
+        self.moments: list[float] = []
+        """When a host's poll began or was answered."""
 
     async def poll(self, owner, after, limit, wait_s):
         self.after.append(after)
+        self._note(owner)
         poll = await super().poll(owner, after, limit, wait_s)
+        self._note(owner)
         self.brought += [message.message_id for message in poll.messages]
         return poll
+
+    def _note(self, owner: str) -> None:
+        if owner.startswith("host-0/"):
+            self.moments.append(asyncio.get_running_loop().time())
 
 
 async def ask(troupe, where: str, id: str) -> bytes:
@@ -153,6 +162,22 @@ async def test_a_busy_host_is_not_brought_again_what_it_has(monkeypatch) -> None
         while troupe.store.after[-1] < 50:
             await asyncio.sleep(0.01)
     assert len([id for id in troupe.store.brought if id != "first"]) <= 1
+    await troupe.stop()
+
+
+async def test_what_a_poll_has_brought_goes_before_the_next_poll(monkeypatch) -> None:
+    """A job's first line would wait until its host has made a call, and the store answers it."""
+    monkeypatch.setattr("runtime.hosting.host.POLL_SOON_S", SOON_S)
+    troupe = await LocalTroupe({"relay": Relay}, CountedPolls()).start()
+    await troupe.client().ask("relay:a", {}, "look")
+    await asyncio.sleep(2 * SOON_S)  # a poll has waited for longer than lies between two
+    troupe.store.moments.clear()
+    await troupe.client().ask("relay:a", {}, "look")
+    async with asyncio.timeout(5):
+        while len(troupe.store.moments) < 2:
+            await asyncio.sleep(0.01)
+    brought_s, next_s = troupe.store.moments[:2]
+    assert next_s - brought_s >= SOON_S / 2
     await troupe.stop()
 
 

@@ -10,7 +10,7 @@ import asyncio
 import logging
 
 from runtime.errors import StoreUnavailableError
-from runtime.group import GroupCommitter
+from runtime.group import Answer, GroupCommitter
 from runtime.ids import SCHEDULER
 from runtime.jobs.decisions import Decision
 from runtime.patience import patiently
@@ -35,7 +35,6 @@ class Seat:
         self.name = name
         self.owner = owner
         self._store = store
-        self._group = GroupCommitter(store)
         self._plans = GroupCommitter(store, ABREAST, TOGETHER)
         self._incarnation = ""
         self._fence = Fence("", 0)
@@ -97,29 +96,28 @@ class Seat:
             FencedError: the seat is another's.
             StoreError, ValueError: the store can't write this; nothing of it is there.
         """
-        return await self._written(self._group, decision, acks)
+        [answer] = await patiently(self._store.commit, [decision.commit(self._fence, acks)])
+        return _reason(answer)
 
     async def write_plans(self, decision: Decision, acks: tuple[Ack, ...] = ()) -> str | None:
         """The same for decisions about schedules; those under way at once have no order."""
-        return await self._written(self._plans, decision, acks)
-
-    async def _written(
-        self, group: GroupCommitter, decision: Decision, acks: tuple[Ack, ...]
-    ) -> str | None:
-        answer = await group.commit(decision.commit(self._fence, acks))
-        if not isinstance(answer, Refused):
-            return None
-        if answer.reason in ("stale_epoch", "stale_incarnation"):
-            raise FencedError(answer.reason)
-        logger.warning(
-            "a decision of the scheduler was refused: %s %s",
-            answer.reason,
-            answer.detail,
-            extra={"action": "commit.refused", "reason": answer.reason},
-        )
-        return answer.reason
+        return _reason(await self._plans.commit(decision.commit(self._fence, acks)))
 
     async def leave(self) -> None:
         """Write nothing more."""
-        await self._group.close()
         await self._plans.close()
+
+
+def _reason(answer: Answer) -> str | None:
+    """Why a decision was refused, if it was."""
+    if not isinstance(answer, Refused):
+        return None
+    if answer.reason in ("stale_epoch", "stale_incarnation"):
+        raise FencedError(answer.reason)
+    logger.warning(
+        "a decision of the scheduler was refused: %s %s",
+        answer.reason,
+        answer.detail,
+        extra={"action": "commit.refused", "reason": answer.reason},
+    )
+    return answer.reason

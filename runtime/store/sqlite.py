@@ -288,8 +288,8 @@ class SqliteStore:
             "sqlite",
             file.durability,
             file.incarnation,
-            transactions.accepted,
-            dict(transactions.refused),
+            transactions.tally.accepted,
+            dict(transactions.tally.refused),
             details,
             await self._read(Book.alive),
         )

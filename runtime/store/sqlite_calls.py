@@ -1,16 +1,17 @@
-"""What a transaction is made of, and who hears of it before it is over."""
+"""What a transaction is made of, who hears of it before it is over, and what has become of it."""
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, Final, Protocol
 
-from runtime.store.contract import Commit
+from runtime.store.contract import Commit, Committed, Refused
 from runtime.store.sqlite_book import Book
 
 TURNS_MAX: Final = 16
-"""Turns of the loop for which the insider is waited for; to hear, decide and commit takes six."""
+"""Turns of the loop for which the insider is waited for; to hear of a job and commit takes one."""
 WAIT_S: Final = 0.005
 """The same in time: at a start it reads for seconds."""
 
@@ -49,6 +50,22 @@ def fail(calls: Iterable[Call], error: Exception) -> None:
         call.fail(error)
 
 
+class Tally:
+    """What became of commits."""
+
+    def __init__(self) -> None:
+        self.accepted = 0
+        self.refused: Counter[str] = Counter()
+        """By reason."""
+
+    def count(self, answers: Iterable[Committed | Refused]) -> None:
+        for answer in answers:
+            if isinstance(answer, Refused):
+                self.refused[answer.reason] += 1
+            else:
+                self.accepted += 1
+
+
 class Insider(Protocol):
     """Who hears of a transaction while it is open; see `sqlite_inside`."""
 
@@ -83,10 +100,15 @@ class Patience:
     def begin(self) -> None:
         self._turns, self._until_s = TURNS_MAX, self._loop.time() + WAIT_S
 
+    @property
+    def left(self) -> bool:
+        """Whether there is time left."""
+        return self._loop.time() < self._until_s
+
     def turn(self) -> bool:
         """One turn of the loop more; False once it was long enough."""
         self._turns -= 1
-        return self._turns >= 0 and self._loop.time() < self._until_s
+        return self._turns >= 0 and self.left
 
     def end(self) -> None:
         self._turns = 0

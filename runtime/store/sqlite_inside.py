@@ -10,8 +10,9 @@ A transaction of which it has heard may be undone after all (a full disk).  Then
 knows of what never happened: each of its calls raises `UndoneError` from there on,
 and who it was begins anew from what the store says.
 
-Its other calls let everybody else have a turn first.  The store answers a read at
-once, so a loop of them (all schedules, all open jobs) would leave the sockets unheard.
+Its other calls let everybody else have a turn first: the store answers a read at
+once, and a loop of them (all schedules, all open jobs) would leave the sockets unheard.
+While a transaction is held open for it they don't, since everybody waits for it then.
 """
 
 from __future__ import annotations
@@ -93,13 +94,18 @@ class InsideStore(Through):
         return await self._parking.until(("poll", ("poll", owner)), wait_s, look)
 
     async def get(self, collection: str, key: str) -> Document | None:
-        await asyncio.sleep(0)
+        await self._let_others()
         return self._read(lambda book: book.documents.get(collection, key))
 
     async def get_many(self, collection: str, keys: Sequence[str]) -> list[Document]:
         check_many(keys)
-        await asyncio.sleep(0)
+        await self._let_others()
         return self._read(lambda book: book.documents.get_many(collection, keys))
+
+    async def _let_others(self) -> None:
+        """Let everybody else have a turn, unless they wait for this one to decide."""
+        if not self._transactions.is_held:
+            await asyncio.sleep(0)
 
     def _read(self, look: Callable[[Book], T]) -> T:
         self._check()

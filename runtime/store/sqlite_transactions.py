@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Final, TypeVar
 
@@ -39,7 +39,7 @@ from runtime.store.contract import Commit, Committed, Refused
 from runtime.store.parking import Parking
 from runtime.store.rules import check_call, check_room
 from runtime.store.sqlite_book import Book
-from runtime.store.sqlite_calls import Call, Insider, Patience, fail
+from runtime.store.sqlite_calls import Call, Insider, Patience, Tally, fail
 from runtime.store.sqlite_file import StoreFile, code_of, is_fatal
 from runtime.store.sqlite_idle import Idle
 
@@ -94,10 +94,7 @@ class Transactions:
         self._broken = False
         self._failed = False
         """The last transaction was not to be: nothing is tried that nobody has asked for."""
-        self.accepted = 0
-        """Commits that are written."""
-        self.refused: Counter[str] = Counter()
-        """Commits that are not, by reason."""
+        self.tally = Tally()
         try:
             self.book = self._read_book()
         except apsw.Error as error:
@@ -108,6 +105,11 @@ class Transactions:
         if self._insider is not None:
             self._insider.undo()
         self._insider = insider
+
+    @property
+    def is_held(self) -> bool:
+        """Whether a transaction is held open for the insider, which has time left."""
+        return bool(self._held) and self._patience.left
 
     async def settled(self) -> None:
         """Wait until no transaction is open."""
@@ -319,13 +321,8 @@ class Transactions:
             self._insider.ring(rings)
         for call in calls:
             if call.run is None:
-                self._count(call.result)
+                self.tally.count(call.result)
             call.succeed()
-
-    def _count(self, answers: Answers) -> None:
-        refused = [answer.reason for answer in answers if isinstance(answer, Refused)]
-        self.accepted += len(answers) - len(refused)
-        self.refused.update(refused)
 
     def _one_by_one(self, calls: list[Call], error: Exception) -> None:
         if len(calls) > 1:

@@ -218,6 +218,28 @@ async def test_a_transaction_is_held_for_a_few_turns_only(store: SqliteStore) ->
     assert await store.count("done") == 1
 
 
+async def test_what_it_reads_to_decide_takes_no_turn(store: SqliteStore) -> None:
+    """Each turn of the loop is a part of every job's way to its host."""
+    desk, messages, writing = await open_transaction(store)
+    turns: list[str] = []
+
+    async def read(when: str) -> None:
+        asyncio.get_running_loop().call_soon(turns.append, when)
+        await desk.store.get("c", "k")
+        await desk.store.get_many("c", ["k"])
+
+    await read("it decides")
+    assert not turns
+    store._transactions._patience._until_s = 0.0
+    await read("for too long")
+    assert "for too long" in turns, "nobody would be heard while it reads thousands"
+    assert await writing == [Committed(0, (1,), 0)]
+    turns.clear()
+    await desk.answer(messages)
+    await read("nobody waits")
+    assert turns == ["nobody waits"]
+
+
 async def test_what_was_undone_is_not_known_inside(store: SqliteStore) -> None:
     """The scheduler would go on with a job that nobody has handed in."""
     desk, messages, writing = await open_transaction(store)

@@ -115,6 +115,10 @@ def _hub(clients: int, metric: str, target: str) -> tuple[str, str, str, Mapping
     return f"P5 troupe websocket clients={clients}", metric, target, {"Serve + hub": hub}
 
 
+def _commits(clients: int) -> tuple[str, str, str]:
+    return f"P5 troupe websocket clients={clients}", "commit_p99_ms", ""
+
+
 def _schedules(
     count: str, case: str, targets: Sequence[str], beside: Sequence[Mapping[str, Any]]
 ) -> tuple[Row, ...]:
@@ -172,8 +176,10 @@ ROWS: Final = (
         {"Serve, no-op": ("P4 serve", "c32_rps")}),
     Row("commit to WebSocket, 1 client, p50 ms", *_hub(1, "p50_ms", "<= 5"), True),
     Row("the same, p99 ms", *_hub(1, "p99_ms", "<= 10"), True),
+    Row("those commits until they are answered, p99 ms", *_commits(1), less_is_better=True),
     Row("commit to WebSocket, 100 clients, p50 ms", *_hub(100, "p50_ms", "<= 5"), True),
     Row("the same, p99 ms", *_hub(100, "p99_ms", "<= 20"), True),
+    Row("those commits until they are answered, p99 ms", *_commits(100), less_is_better=True),
     Row("the same without Serve, p50 ms", "P5 troupe, one API process, clients=100", "p50_ms", "",
         {"bare sockets": ("P5 floor, one API process, clients=100", "p50_ms")}, True),
     Row("host killed with 1,000 agents, s to the first right answer", "P6 troupe kill",

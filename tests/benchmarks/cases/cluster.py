@@ -191,10 +191,14 @@ async def sockets() -> None:
 
 
 async def listened(troupe: Deployed, clients: int) -> dict[str, Any]:
-    """Each event is a commit of its own; from before it to every socket that tells it."""
+    """Each event is a commit of its own; from before it to every socket that tells it.
+
+    What a commit itself takes until it is answered is told apart: it ends with a fsync.
+    """
     url = troupe.url.replace("http", "ws") + "/api/ws"
     headers = {"Authorization": f"Bearer {troupe.key}"}
     listening = [await listen(url, headers) for _ in range(clients)]
+    committed = []
     async with asyncio.timeout(WITHIN_S):
         for listener in listening:
             listener.say({"subscribe": [ROOM]})
@@ -202,15 +206,22 @@ async def listened(troupe: Deployed, clients: int) -> dict[str, Any]:
         with uncollected():
             for _ in range(EVENTS):
                 await asyncio.sleep(EVENT_EVERY_S)
-                body = json.dumps({"at": time.perf_counter()}).encode()
+                began = time.perf_counter()
+                body = json.dumps({"at": began}).encode()
                 now_ms = troupe.clock.now_ms()
                 event = FeedEvent(HOME, "bench:told", (ROOM,), now_ms, body)
                 await troupe.client.commit(events=[event])
+                committed.append(time.perf_counter() - began)
         heard = [await listener.heard(EVENTS) for listener in listening]
     for listener in listening:
         listener.close()
     took = [at - told["data"]["at"] for each in heard for at, told in each]
-    return {"received": len(took), "expected": clients * EVENTS, **latency(took)}
+    return {
+        "received": len(took),
+        "expected": clients * EVENTS,
+        **latency(took),
+        **latency(committed, "commit_"),
+    }
 
 
 async def kill() -> None:

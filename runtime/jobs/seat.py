@@ -109,7 +109,7 @@ class Seat:
 
 
 def _reason(answer: Answer) -> str | None:
-    """Why a decision was refused, if it was."""
+    """Why a decision was refused, if it was; FencedError if somebody else has the seat."""
     if not isinstance(answer, Refused):
         return None
     if answer.reason in ("stale_epoch", "stale_incarnation"):

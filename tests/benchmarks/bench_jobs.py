@@ -5,7 +5,8 @@
 Scheduler (50 at once) and store (SQLite with `synchronous=FULL`) are one process on
 uvloop, the host is another, as in production; the caller is this one.  `drain` is
 what a paused scheduler has gathered, the middle one of several; `pickup` is one job on
-idle processes, from before its enqueuing to the first line of its `process_task`;
+idle processes, from before its enqueuing to the first line of its `process_task`, `busy`
+the same without a pause after the one before: after a pause memory is out of every cache;
 `flow` is enqueued while it is worked on.  All with an agent for each job (`own`, as the
 department's are) and with 1,000 agents that are there before (`standing`), each on a
 store of its own, as the peers are measured.  `fairness` is the wait of one
@@ -259,10 +260,11 @@ async def drain(rig: Rig, name: str, jobs: int, standing: bool) -> Figures:
     }
 
 
-async def pickups(rig: Rig, name: str, standing: bool) -> Figures:
+async def pickups(rig: Rig, name: str, standing: bool, pause_s: float = PAUSE_S) -> Figures:
+    """One job at a time, each so long after the end of the one before."""
     took = []
     for number in range(PICKUPS):
-        await asyncio.sleep(PAUSE_S)
+        await asyncio.sleep(pause_s)
         id, before = f"job_{name}{number}", time.perf_counter()
         await rig.enqueue(id, f"worker:{number}" if standing else None)
         await rig.done(id)
@@ -329,6 +331,7 @@ async def measured(jobs: int, standing: bool) -> Figures:
             "drain": drains[DRAINS // 2],
             "drains": [one["jobsPerSecond"] for one in drains],
             "pickup": await pickups(rig, "one", standing),
+            "busy": await pickups(rig, "busy", standing, pause_s=0),
             "flow": await flow(rig, "flow", jobs, standing),
         }
 
@@ -354,6 +357,7 @@ def results(found: Figures) -> list[Figures]:
                 "jobs_s": found[kind]["drain"]["jobsPerSecond"],
                 "pickup_p50_ms": found[kind]["pickup"]["p50Ms"],
                 "pickup_p99_ms": found[kind]["pickup"]["p99Ms"],
+                "busy_p50_ms": found[kind]["busy"]["p50Ms"],
             },
             "versions": {},
         }

@@ -41,7 +41,7 @@ from runtime.store.rules import check_call, check_room
 from runtime.store.sqlite_book import Book
 from runtime.store.sqlite_calls import Call, Insider, Patience, Tally, fail
 from runtime.store.sqlite_file import StoreFile, code_of, is_fatal
-from runtime.store.sqlite_idle import Idle
+from runtime.store.sqlite_idle import LOG_PAGES, Idle
 
 T = TypeVar("T")
 
@@ -90,7 +90,11 @@ class Transactions:
         """What the insider has made of it."""
         self._settled = asyncio.Event()
         self._settled.set()
-        self._idle = Idle(lambda: bool(self._held), self._when_idle, self._write_back)
+        self._idle = Idle(
+            lambda: bool(self._held),
+            lambda: bool(self._guarded(self._piece)),
+            lambda: self._guarded(file.move_log),
+        )
         self._broken = False
         self._failed = False
         """The last transaction was not to be: nothing is tried that nobody has asked for."""
@@ -353,15 +357,20 @@ class Transactions:
 
     def _put_off(self) -> None:
         """See to it that what this transaction has left undone is done later."""
-        if self.book.is_behind and not self._failed:
+        if not self._failed:
             self._idle.put_off()
         if self.file.durability == "process kill":
             self._idle.sync_soon()
 
-    def _when_idle(self) -> None:
-        """Do a piece of what was put off."""
-        self._guarded(self._catch_up)
-        self._put_off()
+    def _piece(self) -> bool:
+        """Do a piece of what was put off; whether there may be more."""
+        if self.file.log_pages() >= LOG_PAGES:
+            self.file.move_log()
+        elif self.book.is_behind:
+            self._catch_up()
+        else:
+            return False
+        return True
 
     def _catch_up(self) -> None:
         execute = self.file.connection.execute
@@ -373,19 +382,16 @@ class Transactions:
             self._undo()
             raise
 
-    def _write_back(self) -> None:
-        """With durability `process kill`: sync what was written since the last time."""
-        self._guarded(lambda: self.file.connection.execute("PRAGMA wal_checkpoint").fetchall())
-
     # failures
 
-    def _guarded(self, work: Callable[[], object]) -> None:
+    def _guarded(self, work: Callable[[], T]) -> T | None:
         """Do what no caller waits for; a defect in it is as fatal as a file that fails."""
         try:
-            work()
+            return None if self._broken else work()
         except Exception as error:  # whatever it was: nobody waits to be told
             if not isinstance(error, apsw.Error) or is_fatal(error):
                 self._fatal(error)
+            return None
 
     def _fatal(self, error: BaseException) -> None:
         logger.critical("the store failed: %s", error, extra={"action": "store.failed"})

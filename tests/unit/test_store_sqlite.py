@@ -22,6 +22,7 @@ from runtime.store import (
     sqlite_idle,
     sqlite_inbox,
     sqlite_journal,
+    sqlite_terms,
     sqlite_transactions,
 )
 from runtime.store.contract import (
@@ -415,8 +416,9 @@ async def test_a_defect_leaves_nobody_waiting(path):
     await store.close()
 
 
-async def test_a_defect_while_nobody_waits_ends_the_store(path):
+async def test_a_defect_while_nobody_waits_ends_the_store(path, monkeypatch):
     """It would go on inside a transaction that nobody ends, its lists ahead of the file."""
+    monkeypatch.setattr(sqlite_terms, "BEHIND", -sqlite_terms.TOGETHER)
     ended = []
     store = await opened(path, on_fatal=lambda: ended.append(True))
 
@@ -424,7 +426,7 @@ async def test_a_defect_while_nobody_waits_ends_the_store(path):
         raise ValueError("a defect")
 
     store._transactions.book.catch_up = broken
-    store._transactions._when_idle()
+    store._transactions._idle._catch_up()
     assert ended == [True]
     await store.close()
 

@@ -26,17 +26,17 @@ class Idle:
     def __init__(
         self,
         is_open: Callable[[], bool],
-        catch_up: Callable[[], bool],
+        piece: Callable[[], bool],
         write_back: Callable[[], object],
     ) -> None:
         """
         Args:
             is_open: whether a transaction is.
-            catch_up: does a piece of what was put off; whether there may be more.
+            piece: does a piece of what was put off; False: that was all, or it failed.
             write_back: syncs what was written since the last time.
         """
         self._is_open = is_open
-        self._catch_up = catch_up
+        self._piece = piece
         self._write_back = write_back
         self._loop = asyncio.get_running_loop()
         self._ended_s = 0.0
@@ -70,7 +70,7 @@ class Idle:
             left_s = IDLE_S
         if left_s > 0:
             self._idle = self._loop.call_later(left_s, self._when_idle)
-        elif self._catch_up():
+        elif self._piece():
             self.put_off()
 
     def _sync(self) -> None:

@@ -96,8 +96,6 @@ class Transactions:
             lambda: self._guarded(file.move_log),
         )
         self._broken = False
-        self._failed = False
-        """The last transaction was not to be: nothing is tried that nobody has asked for."""
         self.tally = Tally()
         try:
             self.book = self._read_book()
@@ -317,7 +315,6 @@ class Transactions:
 
     def _commit(self, calls: list[Call]) -> None:
         self.file.connection.execute("COMMIT")
-        self._failed = False
         rings, self.book.rings = self.book.rings, {}
         for key in rings:
             self._parking.ring(key)
@@ -337,8 +334,6 @@ class Transactions:
         fail(calls, StoreError(f"{type(error).__name__}: {error}"))
 
     def _undo(self) -> None:
-        self._failed = True
-
         def undo() -> None:
             if self.file.connection.in_transaction:
                 self.file.connection.execute("ROLLBACK")
@@ -357,8 +352,7 @@ class Transactions:
 
     def _put_off(self) -> None:
         """See to it that what this transaction has left undone is done later."""
-        if not self._failed:
-            self._idle.put_off()
+        self._idle.put_off()
         if self.file.durability == "process kill":
             self._idle.sync_soon()
 

@@ -426,7 +426,7 @@ async def test_a_defect_while_nobody_waits_ends_the_store(path, monkeypatch):
         raise ValueError("a defect")
 
     store._transactions.book.catch_up = broken
-    store._transactions._idle._catch_up()
+    store._transactions._idle._piece()
     assert ended == [True]
     await store.close()
 

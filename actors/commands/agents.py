@@ -11,7 +11,7 @@ from typing import Any, get_args
 import click
 
 from actors.commands.base import Session, TroupeGroup
-from actors.commands.failures import WrongUsageError
+from actors.commands.given import read_json
 from actors.commands.output import status_text, visible
 from actors.commands.stalled import FAILED_TWICE
 from actors.commands.words import age, clock_time, cost, duration, moment, plural
@@ -186,12 +186,8 @@ async def send(session: Session, id: str, message_type: str, content: str, wait_
     The agent need not exist: it comes to life with its first message. The
     message is accepted when the command returns, whatever crashes afterwards.
     """
-    try:
-        body = {"messageType": message_type, "content": json.loads(content)}
-    except json.JSONDecodeError as error:
-        raise WrongUsageError(
-            f"CONTENT is not JSON: {error}.", """Example: '{"by": 2}'"""
-        ) from error
+    value = read_json(content, "CONTENT", """Example: '{"by": 2}'""")
+    body = {"messageType": message_type, "content": value}
     query = f"?wait={wait_s:g}" if wait_s else ""
     async with session.api() as api:
         path = f"/api/agents/{id}/messages{query}"
@@ -201,5 +197,6 @@ async def send(session: Session, id: str, message_type: str, content: str, wait_
     elif "reply" in answer:
         session.out.say(visible(json.dumps(answer["reply"])))
     else:
-        session.out.say(f"Accepted as {answer['messageId']}.")
+        waited = f" No answer within {wait_s:g} s: troupe agents messages {id}" if wait_s else ""
+        session.out.say(f"Accepted as {answer['messageId']}.{waited}")
     return 5 if wait_s and "reply" not in answer else 0

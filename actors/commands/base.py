@@ -9,7 +9,7 @@ the class adds the former and refuses to be made without the latter.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -96,6 +96,17 @@ def local_url(data: Path) -> str:
     return found.url
 
 
+def _check_texts(params: Mapping[str, Any]) -> None:
+    """Raise WrongUsageError for a text that is no UTF-8: no request could carry it."""
+    for name, value in params.items():
+        for text in value if isinstance(value, tuple) else (value,):
+            if isinstance(text, str) and not text.isascii():
+                try:
+                    text.encode()
+                except UnicodeEncodeError as error:
+                    raise WrongUsageError(f"What is given as {name} is no UTF-8.") from error
+
+
 class TroupeCommand(click.Command):
     """A command with the common options, an example, and failures as exit codes."""
 
@@ -118,6 +129,7 @@ class TroupeCommand(click.Command):
         given = {name: taken[name] for name in ("url", "token", "data") if taken[name]}
         session = Session(replace(found, **given), Output(taken["as_json"]))
         try:
+            _check_texts({**ctx.params, **taken})
             code = self._run(session, ctx.params)
         except _EXPECTED as error:
             failure = as_failure(error)

@@ -14,6 +14,7 @@ import click
 
 from actors.commands.base import Session, TroupeGroup
 from actors.commands.failures import RefusedError, WrongUsageError
+from actors.commands.given import read_json
 from actors.commands.http import Api
 from actors.commands.output import visible
 from actors.commands.words import age, first_line, moment, reason
@@ -124,14 +125,14 @@ async def redeliver(session: Session, id: str, payload: str | None) -> None:
 
 
 def _json(file: str) -> Any:
+    hint = "Begin with: troupe letters show ID --json"
     try:
-        return json.loads(sys.stdin.read() if file == "-" else Path(file).read_text())
+        text = sys.stdin.read() if file == "-" else Path(file).read_text()
     except OSError as error:
         raise WrongUsageError(f"{file} can't be read: {error.strerror}") from error
-    except ValueError as error:  # also: no UTF-8
-        raise WrongUsageError(
-            f"{file} is no JSON: {error}", "Begin with: troupe letters show ID --json"
-        ) from error
+    except UnicodeDecodeError as error:
+        raise WrongUsageError(f"{file} is no UTF-8.", hint) from error
+    return read_json(text, file, hint)
 
 
 def _about(letter: Mapping[str, Any]) -> str:

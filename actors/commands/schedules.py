@@ -5,7 +5,6 @@ Added to the group of `schedule next`, which needs no running Troupe.
 
 from __future__ import annotations
 
-import json
 import re
 import secrets
 from datetime import UTC, datetime, timedelta
@@ -16,6 +15,7 @@ import click
 
 from actors.commands.base import Session
 from actors.commands.failures import WrongUsageError
+from actors.commands.given import read_json
 from actors.commands.ledger import audited
 from actors.commands.output import Slowness
 from actors.commands.schedule import schedule
@@ -157,10 +157,7 @@ def _camel(name: str) -> str:
 
 
 def _object(text: str) -> dict[str, Any]:
-    try:
-        found = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise WrongUsageError(f"--payload is no JSON: {error}") from error
+    found = read_json(text, "--payload")
     if not isinstance(found, dict):
         raise WrongUsageError("--payload is no JSON object.")
     return found

@@ -101,7 +101,8 @@ class Troupe:
         """Let the running hosts serve a class of yours: its kind, from the next message on.
 
         Durable. The class is imported by name on each host, from its module,
-        whose folder is put on the hosts' import path when it is not installed.
+        whose folder is put on the hosts' import path when it is not installed. A host
+        imports it once: changed code is theirs after `troupe down` and `troupe up`.
         """
         module = sys.modules[agent_class.__module__]
         file = getattr(module, "__file__", None)

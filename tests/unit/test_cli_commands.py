@@ -180,7 +180,29 @@ def test_agents_are_spoken_to(troupe: Typed) -> None:
     assert [row["message"]["content"] for row in rows] == [{"by": 2}] * 2
     assert troupe.json("agents", "show", "counter:a")["kind"] == "counter"
     assert "counter:a" in troupe("agents", "list", "--kind", "counter").stdout
-    assert "CONTENT is not JSON" in troupe("agents", "send", "counter:a", "x", "{", code=2).stderr
+    waited = troupe("agents", "send", "counter:a", "unknown", "--wait", "0.2", code=5)
+    assert "No answer within 0.2 s: troupe agents messages counter:a" in waited.stdout
+
+
+@pytest.mark.parametrize("content", ["{", '{"by": NaN}', "1e999", '"\\ud800"', "[" * 100_000])
+def test_what_json_can_not_say_is_a_usage_error(troupe: Typed, content: str) -> None:
+    """The request could not be written: a traceback was the answer."""
+    assert "CONTENT" in troupe("agents", "send", "counter:a", "x", content, code=2).stderr
+    args = ("schedule", "set", "counter:a", "--every", "PT1H", "--payload", content)
+    assert "--payload" in troupe(*args, code=2).stderr
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("schedule", "pause", "counter:a", "--reason", "a\udcff"),
+        ("explain", "job_\udcff"),
+        ("agents", "send", "a:\udcff", "x"),
+    ],
+)
+def test_bytes_that_are_no_text_are_a_usage_error(troupe: Typed, args: tuple[str, ...]) -> None:
+    """What the shell hands over need not be UTF-8, and no request can carry it."""
+    assert "is no UTF-8" in troupe(*args, code=2).stderr
 
 
 async def test_the_true_stream_goes_on_after_a_cursor(troupe: Typed, here: Desk) -> None:

@@ -16,10 +16,11 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import ValidationError
+
 from runtime.client import Client
-from runtime.errors import InvalidScheduleError, ScheduleRefusedError
+from runtime.errors import ScheduleRefusedError
 from runtime.ids import SCHEDULER_AGENT, address, agent_id
-from runtime.schedule.cron import cron
 from runtime.schedule.record import (
     DEFAULT_NAME,
     SCHEDULES,
@@ -118,10 +119,10 @@ class Schedules:
 
     @staticmethod
     def validate_cron_expression(expression: str) -> bool:
-        """Whether it is a cron expression that means one thing."""
+        """Whether `create` takes it as `cron`: it means one thing."""
         try:
-            cron(expression)
-        except InvalidScheduleError:
+            spec_of(ScheduleBody.model_validate({"cron": expression}), "", 0)
+        except (ValidationError, FieldError):
             return False
         return True
 

@@ -13,13 +13,13 @@ from urllib.parse import quote
 
 import msgspec
 
-from actors.commands.failures import RefusedError
+from actors.commands.failures import CommandError, RefusedError
 from actors.commands.http import Api
 from actors.commands.words import parse_time
 from runtime.schedule.audit import Present, audit
 from runtime.schedule.instants import text_of
 from runtime.schedule.record import Occurrence, Revision, encode
-from runtime.schedule.spec import ScheduleBody, spec_of
+from runtime.schedule.spec import FieldError, ScheduleBody, spec_of
 
 REVISIONS_MAX: Final = 1_000
 PAGE: Final = 200
@@ -93,7 +93,11 @@ def _occurrence(one: dict[str, Any]) -> Occurrence:
 def _revision(one: dict[str, Any]) -> Revision:
     after_ms = _ms(one["after"])
     body = ScheduleBody.model_validate(one["schedule"])
-    spec = spec_of(body, one["agentId"], _ms(one.get("anchor") or one["after"]))
+    try:
+        spec = spec_of(body, one["agentId"], _ms(one.get("anchor") or one["after"]))
+    except FieldError as error:
+        sentence = f"Revision {one['revision']} can't be computed any more: {error.error}."
+        raise CommandError(sentence, "Look at a time after it: --days") from error
     return Revision(
         schedule_id=one["scheduleId"],
         agent_id=one["agentId"],

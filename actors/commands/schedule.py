@@ -25,9 +25,10 @@ class InvalidExpressionError(WrongUsageError):
     """A schedule that can't be meant; `--json` gives its code and position."""
 
     def __init__(self, text: str, error: InvalidScheduleError) -> None:
+        shown = text and text.isprintable()
         super().__init__(
             f"{error.detail} ({error.code} at position {error.position}).",
-            f"{text}\n{'':{min(error.position, len(text))}}^" if text.isprintable() else None,
+            f"{text}\n{'':{min(error.position, len(text))}}^" if shown else None,
         )
         self.error = error
 
@@ -44,9 +45,22 @@ class _WithExpression(TroupeCommand):
     """Takes an expression that begins with a dash for what it is: a wrong one, not an option."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        dashed = [arg for arg in args if arg.startswith("-") and (" " in arg or arg[1:2].isdigit())]
+        with_value = {
+            name
+            for option in self.params
+            if isinstance(option, click.Option) and not option.is_flag
+            for name in option.opts
+        }
+        dashed = [
+            place
+            for place, arg in enumerate(args)
+            if arg.startswith("-")
+            and (" " in arg or arg[1:2].isdigit())
+            and (place == 0 or args[place - 1] not in with_value)
+        ]
         if len(dashed) == 1 and "--" not in args:
-            args = [*(arg for arg in args if arg != dashed[0]), "--", dashed[0]]
+            [place] = dashed
+            args = [*args[:place], *args[place + 1 :], "--", args[place]]
         return super().parse_args(ctx, args)
 
 
@@ -102,7 +116,7 @@ def _plan(
         zone = parse("@daily", tz).zone
         moments = []
         for told in (after, start, end):
-            moments.append(instant(told, zone) if told else None)
+            moments.append(instant(told, zone) if told is not None else None)
         begin, told = moments[0], expression
         after_ms = int(datetime.now(UTC).timestamp() * 1000) if begin is None else begin
         plan = parse(

@@ -63,6 +63,8 @@ ALL_DAYS: Final = 0xFFFFFFFE
 ALL_WEEKDAYS: Final = 0x7F
 _IN_EVERY_MONTH: Final = 0x3FFFFFFE | LAST_DAY
 """1..29 and the last: days that some February has."""
+DIGITS_MAX: Final = 2
+"""No value and no step is longer."""
 _TOKEN: Final = re.compile(r"[^ \t]+")
 _NUMBER: Final = re.compile(r"[0-9]+")
 
@@ -108,7 +110,7 @@ def read(text: str, dialect: Dialect | None = None) -> Fields:
     if not days & _IN_EVERY_MONTH and (starred[2] or starred[4]):
         _exists(days, months, text)
     if dialect is None and (starred[2] or starred[4]):
-        _same_to_all(text, days, weekdays, starred)
+        _same_to_all(text, tokens, days, weekdays)
     return Fields(
         minutes, hours, days, months, weekdays,
         not starred[2] and not starred[4],
@@ -153,14 +155,16 @@ def _placed(text: str) -> InvalidScheduleError:
     raise AssertionError("a field was wrong")
 
 
-def _same_to_all(text: str, days: int, weekdays: int, starred: list[bool]) -> None:
-    """Refuse what Debian reads as AND and others as OR: `*/2` beside a restricted day."""
-    every_day, every_weekday = days & ALL_DAYS == ALL_DAYS, weekdays == ALL_WEEKDAYS
-    if (every_day and starred[2]) or (every_weekday and starred[4]):
+def _same_to_all(text: str, tokens: list[str], days: int, weekdays: int) -> None:
+    """Refuse what Debian reads as AND and others as OR: `*/2` or `*/1` beside a restricted day."""
+    every = {2: days & ALL_DAYS == ALL_DAYS, 4: weekdays == ALL_WEEKDAYS}
+    if all(every.values()):
+        return
+    if any(every[at] and tokens[at][0] == "*" and "/" not in tokens[at] for at in every):
         return
     raise InvalidScheduleError(
         "ambiguous_day_fields",
-        _place(text, 2 if starred[2] else 4),
+        _place(text, 2 if tokens[2][0] == "*" else 4),
         "a step in one day field beside a restricted other: some crons fire when both match, "
         "some when either does; list the days, or name the dialect `debian` (both)",
     )
@@ -209,7 +213,7 @@ def _item(field: _Field, item: str, place: int) -> int:
 def _step(field: _Field, text: str, place: int) -> int:
     if not _NUMBER.fullmatch(text) or text.startswith("0"):
         raise InvalidScheduleError("bad_step", place, f"{text!r} is not a step of 1 or more")
-    if int(text) > field.step_max:
+    if len(text) > DIGITS_MAX or int(text) > field.step_max:
         raise InvalidScheduleError(
             "step_exceeds_field",
             place,
@@ -226,9 +230,8 @@ def _value(field: _Field, text: str, place: int) -> int:
         raise InvalidScheduleError(
             "bad_value", place, f"{text!r} is no {field.name}: {field.low}-{field.high}{names}"
         )
-    value = int(text)
-    if not field.low <= value <= field.high:
+    if len(text) > DIGITS_MAX or not field.low <= int(text) <= field.high:
         raise InvalidScheduleError(
             "out_of_range", place, f"{text} is no {field.name}: {field.low}-{field.high}"
         )
-    return value
+    return int(text)

@@ -32,6 +32,8 @@ SPAN_MS_MIN: Final = SECOND_MS
 """Nothing is due more often than each second."""
 SPAN_DAYS_MAX: Final = 36_600
 COUNT_MAX: Final = 1_000_000_000
+COUNT_DIGITS_MAX: Final = 12
+"""Of a count, with zeros before it."""
 _EPOCH: Final = date(1970, 1, 1)
 _MONTH_MS: Final = int(30.436875 * DAY_MS)
 """On average, to begin a search near its end."""
@@ -187,11 +189,13 @@ def _repetition(text: str, zone: Zone, anchor_ms: int, first: int) -> Interval:
         raise _bad(text, 0)
     count = None
     if head[1:]:
-        if not head[1:].isdecimal() or not 1 <= int(head[1:13]) <= COUNT_MAX:
+        digits = head[1:]
+        short = digits.isdecimal() and len(digits) <= COUNT_DIGITS_MAX
+        if not short or not 1 <= int(digits) <= COUNT_MAX:
             raise InvalidScheduleError(
-                "bad_count", 1, f"{head[1:]!r} is no number of occurrences from 1 on"
+                "bad_count", 1, f"{digits!r} is no number of occurrences: 1-{COUNT_MAX}"
             )
-        count = int(head[1:])
+        count = int(digits)
     place = len(head) + 1
     if len(parts) == 2:
         anchor_ms, first = instant(parts[0], zone, place), 0

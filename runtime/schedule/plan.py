@@ -97,8 +97,7 @@ def parse(
             `unknown_zone` and `ambiguous_zone`) and what to write instead.
     """
     place = zone(zone_name)
-    _plain(text)
-    stripped = text.strip(_BLANKS)
+    stripped = _plain(text)
     anchor, first = (anchor_ms, 1) if start_ms is None else (start_ms, 0)
     try:
         kind, when = _read(stripped, place, dialect, anchor, first)
@@ -108,13 +107,21 @@ def parse(
     return Plan(stripped, kind, place, when, start_ms, end_ms)
 
 
-def _plain(text: str) -> None:
-    """Refuse what no schedule is made of."""
+def once(text: str, zone_name: str = "UTC") -> Plan:
+    """Read one instant, without an `at` before it.  Raises as `parse` does."""
+    place = zone(zone_name)
+    stripped = _plain(text)
+    return Plan(stripped, "once", place, instant(stripped, place, text.index(stripped)))
+
+
+def _plain(text: str) -> str:
+    """The text without blanks around it; refuse what no schedule is made of."""
     if len(text) > TEXT_MAX:
         raise InvalidScheduleError("too_long", TEXT_MAX, f"at most {TEXT_MAX} characters")
     if not text.isascii():
         place = next(i for i, character in enumerate(text) if not character.isascii())
         raise InvalidScheduleError("non_ascii", place, f"{text[place]!r} is not ASCII")
+    return text.strip(_BLANKS)
 
 
 def _read(

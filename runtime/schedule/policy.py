@@ -25,6 +25,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from runtime.schedule.nightly import window_s
 from runtime.schedule.record import WAITING_MAX, Outcome, Spec, Streak, Waiting
 
 GRACE_MS: Final = 60_000
@@ -97,21 +98,19 @@ def settle(
         waiting: what waits already, in order.
         dues: strictly rising; each should have started by now.
         late: how many of them, from the first on, are late.
-        more: there are others behind these; the newest are then left for the next
-            call (`accounted_ms` says how far it came).
+        more: there are others behind these, late ones only if all of these are; the
+            newest are then left for the next call (`accounted_ms` says how far it came).
     """
     fates = Fates(waiting=list(waiting))
+    newest_late = late - 1 if late < len(dues) or not more else len(dues)
     if more:
         dues = dues[: -(spec.catch_up.cap + 1)] or dues[:1]
-    late = min(late, len(dues))
-    newest_late = late - 1 if late < len(dues) or not more else len(dues)
     started, before_ms = 0, None
     for place, due_ms in enumerate(dues):
-        behind = len(dues) - place - 1
         if moment.hold is not None:
             fates.end(due_ms, Outcome.SKIPPED_PAUSED, moment.hold, before_ms)
         elif place < late:
-            beyond = more or behind >= spec.catch_up.cap
+            beyond = late - place > spec.catch_up.cap
             _late(fates, spec, due_ms, moment.now_ms, place == newest_late, beyond, before_ms)
         elif moment.unchanged:
             fates.end(due_ms, Outcome.SKIPPED_UNCHANGED, "unchanged", before_ms)
@@ -135,7 +134,7 @@ def _late(
     policy = spec.catch_up
     if policy.policy == "none":
         fates.end(due_ms, Outcome.MISSED, "no_catch_up", before_ms)
-    elif now_ms - due_ms > policy.window_s * 1000:
+    elif now_ms - due_ms > window_s(spec) * 1000:
         fates.end(due_ms, Outcome.MISSED, "older_than_window", before_ms)
     elif policy.policy == "latest" and not newest:
         fates.end(due_ms, Outcome.COALESCED, "a_later_one_runs", before_ms)
@@ -197,7 +196,7 @@ def drain(spec: Spec, waiting: Sequence[Waiting], moment: Moment, *, paced: bool
     if moment.hold is not None or (moment.busy and spec.overlap != "allow"):
         return fates
     for one in waiting:
-        if one.late and moment.now_ms - one.due_ms > spec.catch_up.window_s * 1000:
+        if one.late and moment.now_ms - one.due_ms > window_s(spec) * 1000:
             fates.waiting.remove(one)
             fates.end(one.due_ms, Outcome.MISSED, "older_than_window")
         elif one.late and not paced:

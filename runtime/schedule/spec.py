@@ -11,11 +11,9 @@ window lasts.
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from datetime import datetime
 from functools import lru_cache
-from hashlib import blake2b
 from typing import Any, Final, Self, cast
 from zoneinfo import ZoneInfo
 
@@ -24,10 +22,11 @@ from pydantic import Field, model_validator
 
 from runtime.errors import InvalidScheduleError
 from runtime.job import Priority
+from runtime.schedule import nightly
 from runtime.schedule.cronfields import Dialect
 from runtime.schedule.instants import instant
 from runtime.schedule.jitter import JITTER_MS_MAX
-from runtime.schedule.plan import Plan, parse
+from runtime.schedule.plan import Plan, once, parse
 from runtime.schedule.record import (
     CAP_MAX,
     DEFAULT_NAME,
@@ -37,14 +36,12 @@ from runtime.schedule.record import (
     Overlap,
     Spec,
 )
-from runtime.schedule.zones import zone
+from runtime.schedule.zones import Zone, zone
 from runtime.wire import WireModel
 
 TRIGGERS: Final = ("cron", "interval", "at", "event", "nightly")
 NAME: Final = r"^[a-z][a-z0-9_-]{0,63}$"
 PAYLOAD_BYTES_MAX: Final = 16 << 10
-DAY_MINUTES: Final = 1_440
-_WINDOW: Final = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
 _KINDS: Final[dict[str, Kind]] = {
     "cron": "cron", "nightly": "cron", "interval": "interval", "at": "once", "event": "event",
 }  # fmt: skip
@@ -96,7 +93,7 @@ class ScheduleBody(WireModel):
         given = [name for name in TRIGGERS if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(f"exactly one of {', '.join(TRIGGERS)} says when")
-        if self.only_if_changed and self.repository is None:
+        if self.only_if_changed and not self.repository:
             raise ValueError("onlyIfChanged needs a repository")
         if self.branch is not None and self.event is None:
             raise ValueError("a branch belongs to an event")
@@ -130,16 +127,14 @@ def spec_of(body: ScheduleBody, agent: str, now_ms: int) -> Spec:
     """
     trigger = body.trigger
     text = str(getattr(body, trigger))
-    catch_up = CatchUp(body.catch_up.policy, body.catch_up.window_s, body.catch_up.cap)
     place = _field("timezone", lambda: zone(body.timezone))
-    start_ms = _field("start", lambda: instant(body.start, place)) if body.start else None
-    end_ms = _field("end", lambda: instant(body.end, place)) if body.end else None
+    start_ms = _field("start", lambda: _bound(body.start, place))
+    end_ms = _field("end", lambda: _bound(body.end, place))
     if trigger == "nightly":
-        text, window_s = _field("nightly", lambda: _nightly(body.nightly or "", agent, body.name))
-        catch_up = CatchUp(catch_up.policy, min(catch_up.window_s, window_s), catch_up.cap)
+        text = _field("nightly", lambda: nightly.chosen(text, agent, body.name))
     spec = Spec(
         kind=_KINDS[trigger],
-        expression=text.strip(),
+        expression=text,
         timezone=body.timezone,
         dialect=body.dialect,
         anchor_ms=now_ms if trigger == "interval" else 0,
@@ -149,7 +144,7 @@ def spec_of(body: ScheduleBody, agent: str, now_ms: int) -> Spec:
         end_ms=end_ms,
         jitter_s=body.jitter_s,
         overlap=body.overlap,
-        catch_up=catch_up,
+        catch_up=CatchUp(body.catch_up.policy, body.catch_up.window_s, body.catch_up.cap),
         payload=body.payload,
         repository=body.repository,
         branch=body.branch,
@@ -158,11 +153,12 @@ def spec_of(body: ScheduleBody, agent: str, now_ms: int) -> Spec:
         only_if_changed=body.only_if_changed,
         budget_usd_per_day=body.budget_usd_per_day,
     )
-    if spec.kind != "event":
-        plan = _field(trigger, lambda: plan_of(spec))
-        if plan.kind != spec.kind:
-            raise FieldError(trigger, _another(trigger, plan.kind))
-    return spec
+    if spec.kind == "event":
+        return spec
+    plan = _field(trigger, lambda: plan_of(spec))
+    if plan.kind != spec.kind:
+        raise FieldError(trigger, _another(trigger, plan.kind, text.index(plan.text)))
+    return msgspec.structs.replace(spec, expression=plan.text)
 
 
 def in_order(spec: Spec) -> None:
@@ -178,9 +174,13 @@ def in_order(spec: Spec) -> None:
         raise FieldError("end", InvalidScheduleError("bad_bounds", 0, detail))
 
 
-def _another(trigger: str, kind: str) -> InvalidScheduleError:
+def _another(trigger: str, kind: str, position: int) -> InvalidScheduleError:
     detail = f"this is no {trigger}; give it as `{'at' if kind == 'once' else kind}`"
-    return InvalidScheduleError("wrong_kind", 0, detail)
+    return InvalidScheduleError("wrong_kind", position, detail)
+
+
+def _bound(text: str | None, place: Zone) -> int | None:
+    return None if text is None else instant(text, place)
 
 
 def _field(name: str, read: Any) -> Any:
@@ -190,36 +190,22 @@ def _field(name: str, read: Any) -> Any:
         raise FieldError(name, error) from None
 
 
-def _nightly(text: str, agent: str, name: str) -> tuple[str, int]:
-    """The cron time of a window like 22:00-04:00, and how much of it is left then, in seconds."""
-    match = _WINDOW.fullmatch(text.strip())
-    if match is None:
-        raise InvalidScheduleError("bad_window", 0, "a window is such as 01:00-05:00")
-    from_h, from_m, to_h, to_m = (int(part) for part in match.groups())
-    begin = from_h * 60 + from_m
-    width = (to_h * 60 + to_m - begin) % DAY_MINUTES
-    if width == 0:
-        raise InvalidScheduleError("bad_window", 6, "a window ends at another time than it begins")
-    digest = blake2b(f"{agent}\0{name}".encode(), digest_size=8).digest()
-    offset = int.from_bytes(digest) % width
-    minute = (begin + offset) % DAY_MINUTES
-    return f"{minute % 60} {minute // 60} * * *", (width - offset) * 60
-
-
 def plan_of(spec: Spec) -> Plan:
     """What the due times of a spec are.
 
     Raises:
         InvalidScheduleError: it can't be meant, or means two things.
     """
-    text = f"at {spec.expression}" if spec.kind == "once" else spec.expression
     if spec.kind == "interval":
         dialect = cast(Dialect | None, spec.dialect)
         return parse(
-            text, spec.timezone, anchor_ms=spec.anchor_ms, start_ms=spec.start_ms,
+            spec.expression, spec.timezone, anchor_ms=spec.anchor_ms, start_ms=spec.start_ms,
             end_ms=spec.end_ms, dialect=dialect,
         )  # fmt: skip
-    plan = _parsed(text, spec.timezone, spec.dialect)
+    if spec.kind == "once":
+        plan = once(spec.expression, spec.timezone)
+    else:
+        plan = _parsed(spec.expression, spec.timezone, spec.dialect)
     if spec.start_ms is None and spec.end_ms is None:
         return plan
     return replace(plan, start_ms=spec.start_ms, end_ms=spec.end_ms)

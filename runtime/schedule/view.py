@@ -6,8 +6,9 @@ from typing import Any, Final, Literal
 
 from runtime.errors import InvalidScheduleError
 from runtime.schedule.instants import local_text_of, text_of
+from runtime.schedule.nightly import window_s
 from runtime.schedule.plan import Plan
-from runtime.schedule.record import CatchUp, Occurrence, Revision, Schedule, Spec, decode_spec
+from runtime.schedule.record import Occurrence, Revision, Schedule, Spec, decode_spec
 from runtime.schedule.spec import CatchUpBody, ScheduleBody, plan_of
 from runtime.wire import WireModel
 
@@ -45,6 +46,7 @@ class ScheduleView(WireModel):
     jitter_s: int
     overlap: str
     catch_up: CatchUpBody
+    """Of a nightly: no longer than its window lasts."""
     payload: dict[str, Any]
     repository: str | None = None
     branch: str | None = None
@@ -150,20 +152,21 @@ def body_of(spec: Spec, name: str) -> ScheduleBody:
             "end": None if spec.end_ms is None else text_of(spec.end_ms),
             "jitter_s": spec.jitter_s,
             "overlap": spec.overlap,
-            "catch_up": _catch_up(spec.catch_up),
+            "catch_up": _catch_up(spec, spec.catch_up.window_s),
             "payload": spec.payload,
             "repository": spec.repository,
             "branch": spec.branch,
             "limit_key": spec.limit_key,
             "max_attempts": spec.max_attempts,
-            "only_if_changed": spec.only_if_changed,
+            # An empty repository was taken once, and must stay readable.
+            "only_if_changed": spec.only_if_changed and bool(spec.repository),
             "budget_usd_per_day": spec.budget_usd_per_day,
         }
     )
 
 
-def _catch_up(catch_up: CatchUp) -> dict[str, Any]:
-    return {"policy": catch_up.policy, "windowS": catch_up.window_s, "cap": catch_up.cap}
+def _catch_up(spec: Spec, window_s: int) -> dict[str, Any]:
+    return {"policy": spec.catch_up.policy, "windowS": window_s, "cap": spec.catch_up.cap}
 
 
 def schedule_view(record: Schedule, now_ms: int) -> ScheduleView:
@@ -176,6 +179,7 @@ def schedule_view(record: Schedule, now_ms: int) -> ScheduleView:
     return ScheduleView.model_validate(
         {
             **asked,
+            "catch_up": _catch_up(spec, window_s(spec)),
             "id": record.id,
             "agent_id": record.agent_id,
             "organization_id": record.organization_id,

@@ -41,7 +41,8 @@ _PROBE: Final = 4 * DAY
 """Offsets are compared so far apart; no two changes in tzdata are nearer than 6.9 days."""
 _MARGIN: Final = 8 * DAY
 """Looked at before a block, so that a fold at its border is seen whole."""
-_NAME: Final = re.compile(r"[A-Za-z0-9_+-]{1,32}(/[A-Za-z0-9_+-]{1,32}){0,2}")
+_NO_ZONES: Final = frozenset({"Factory", "localtime", "posixrules"})
+"""Names for a machine that has not been told where it is, or for its own settings."""
 _SHORT: Final = re.compile(r"[A-Z]{2,4}([0-9][A-Z]{3})?|(Etc/)?(GMT|UTC)[+-]?[0-9]+")
 
 
@@ -161,13 +162,10 @@ def zone(name: str) -> Zone:
         raise InvalidScheduleError(
             "ambiguous_zone", 0, f"{name!r} is an abbreviation or an offset; name Area/City or UTC"
         )
-    if _NAME.fullmatch(name):
+    if name in _names():
         file = resources.files("tzdata.zoneinfo").joinpath(*name.split("/"))
-        if file.is_file():
-            with file.open("rb") as data:
-                if data.read(4) == b"TZif":
-                    data.seek(0)
-                    return Zone(name, ZoneInfo.from_file(data, key=name))
+        with file.open("rb") as data:
+            return Zone(name, ZoneInfo.from_file(data, key=name))
     near = get_close_matches(name, _names(), n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
     raise InvalidScheduleError("unknown_zone", 0, f"there is no IANA zone {name[:64]!r}{hint}")
@@ -175,4 +173,6 @@ def zone(name: str) -> Zone:
 
 @lru_cache(1)
 def _names() -> list[str]:
-    return resources.files("tzdata").joinpath("zones").read_text().split()
+    """Those that the package lists and that are places."""
+    listed = resources.files("tzdata").joinpath("zones").read_text().split()
+    return [name for name in listed if name not in _NO_ZONES]

@@ -11,6 +11,7 @@ import pytest
 
 from runtime.errors import InvalidScheduleError
 from runtime.schedule.cron import Cron
+from runtime.schedule.cronfields import read
 from runtime.schedule.instants import local_text_of, text_of
 from runtime.schedule.plan import parse
 from runtime.verify import cron as cron_verification
@@ -84,6 +85,11 @@ def test_an_invalid_vector_is_refused_with_its_code(vector: dict[str, Any]) -> N
         ("0 0 */2 * 1", "ambiguous_day_fields", 4),
         ("0 0 13 * */2", "ambiguous_day_fields", 9),
         ("0 0 */10 * */2", "ambiguous_day_fields", 4),
+        ("0 0 */1 * 1", "ambiguous_day_fields", 4),
+        ("0 0 1 * */1", "ambiguous_day_fields", 8),
+        ("0 0 */2 * */1", "ambiguous_day_fields", 4),
+        ("1" * 200 + " * * * *", "out_of_range", 0),
+        ("*/" + "1" * 200 + " * * * *", "step_exceeds_field", 2),
     ],
 )
 def test_what_is_wrong_is_named_at_its_place(text: str, code: str, position: int) -> None:
@@ -110,7 +116,10 @@ def fires(text: str, after: str, count: int, zone: str = "UTC", **more: Any) -> 
         ("0 0 29 2 *", ["2028-02-29", "2032-02-29", "2036-02-29"]),
         ("0 0 * * */7", ["2028-01-02", "2028-01-09"]),
         ("0 0 1-31 * 1", ["2028-01-02", "2028-01-03", "2028-01-04"]),
-        ("0 0 */1 * 1", ["2028-01-03", "2028-01-10"]),
+        ("0 0 */1 * *", ["2028-01-02", "2028-01-03"]),
+        ("0 0 */1 * */1", ["2028-01-02", "2028-01-03"]),
+        ("0 0 *,1 * 1", ["2028-01-03", "2028-01-10"]),
+        ("0 0 1,* * 1", ["2028-01-02", "2028-01-03"]),
         ("0 0 * * 3/2", ["2028-01-02", "2028-01-05", "2028-01-07", "2028-01-09"]),
         ("@yearly", ["2029-01-01", "2030-01-01"]),
     ],
@@ -125,6 +134,15 @@ def test_a_named_dialect_settles_which_days_are_meant() -> None:
     """Who knows how it is meant could not say it: Debian requires both."""
     found = fires("0 0 */2 * 1", "2026-06-01T00:00:00Z", 3, dialect="debian")
     assert found == ["2026-06-15T00:00:00Z", "2026-06-29T00:00:00Z", "2026-07-13T00:00:00Z"]
+    mondays = fires("0 0 */1 * 1", "2028-01-01T00:00:00Z", 2, dialect="debian")
+    assert mondays == ["2028-01-03T00:00:00Z", "2028-01-10T00:00:00Z"]
+
+
+@pytest.mark.parametrize("field", ["1" * 5_000, "*/" + "1" * 5_000])
+def test_thousands_of_digits_are_refused_and_never_read(field: str) -> None:
+    """Python would raise an error of its own, which nobody awaits."""
+    with pytest.raises(InvalidScheduleError):
+        read(f"{field} * * * *")
 
 
 def test_the_rarest_day_is_found_and_nothing_is_searched_for_ever() -> None:

@@ -119,10 +119,15 @@ def test_json_is_one_object_and_needs_no_running_troupe(tmp_path: Path) -> None:
         (["0 0 */2 * 1"], "ambiguous_day_fields", 4),
         (["0 61 * * *"], "out_of_range", 2),
         (["* * * * *", "--tz", "EST"], "ambiguous_zone", 0),
+        (["* * * * *", "--tz", "Factory"], "unknown_zone", 0),
         (["* * * * *", "--after", "yesterday"], "bad_instant", 0),
+        (["* * * * *", "--after", ""], "bad_instant", 0),
+        (["* * * * *", "--start", ""], "bad_instant", 0),
+        (["* * * * *", "--end", ""], "bad_instant", 0),
         (["* * * * *", "--tz", "Europe/Berlin", "--end", "2026-10-25T02:30"], "ambiguous_time", 0),
         (["\x1b[2J * * * *"], "bad_value", 0),
         (["-1 * * * *"], "bad_value", 0),
+        (["-1 * * * *", "-n", "3"], "bad_value", 0),
         (["-n * * * *"], "bad_value", 0),
         ([""], "wrong_field_count", 0),
     ],
@@ -160,6 +165,19 @@ def test_the_place_is_shown_below_the_text() -> None:
     """A person would have to count characters."""
     lines = run("0 0 * * 1-5,SAT-MON").stderr.splitlines()
     assert lines[-2:] == ["0 0 * * 1-5,SAT-MON", "            ^"]
+
+
+@pytest.mark.parametrize("words", [["@daily", "-n", "-1"], ["-n", "-1", "@daily", "--json"]])
+def test_a_number_below_zero_belongs_to_its_option(words: list[str]) -> None:
+    """Who mistypes a number would be told of an option that nobody has given."""
+    result = run(*words)
+    assert result.exit_code == 2
+    assert "Invalid value for '-n': -1 is not in the range" in result.stderr
+
+
+def test_an_empty_text_has_no_place_to_show() -> None:
+    """An arrow would point at an empty line."""
+    assert run("@daily", "--after", "").stderr.splitlines()[-1].startswith("Error: ")
 
 
 def test_bounds_end_the_list() -> None:

@@ -125,12 +125,13 @@ def test_borders_of_blocks_do_not_matter(
         ("Europe/Berln", "unknown_zone"), ("europe/berlin", "unknown_zone"), ("", "unknown_zone"),
         ("../../etc/passwd", "unknown_zone"), ("Europe", "unknown_zone"),
         ("tzdata.zi", "unknown_zone"),
+        ("Factory", "unknown_zone"), ("localtime", "unknown_zone"), ("posixrules", "unknown_zone"),
         ("/etc/localtime", "unknown_zone"), ("Europe/Berlin\0", "unknown_zone"),
         ("zone.tab", "unknown_zone"), ("a" * 5_000, "unknown_zone"),
     ],
 )  # fmt: skip
 def test_only_iana_zones_are_taken(name: str, code: str) -> None:
-    """`CST` is three places on earth; a path is none."""
+    """`CST` is three places on earth; a path is none, nor is a machine's own setting."""
     with pytest.raises(InvalidScheduleError) as caught:
         zone(name)
     assert caught.value.code == code

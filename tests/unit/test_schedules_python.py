@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from pydantic import ValidationError
 
 from runtime.errors import InvalidScheduleError
+from runtime.schedule.spec import FieldError, ScheduleBody, spec_of
 from runtime.schedules import Schedules
 from tests.http import HttpTroupe
 from tests.troupe import LocalTroupe
@@ -25,6 +29,9 @@ async def test_the_names_of_the_source_documents_do_what_they_say() -> None:
         assert changed.timezone == "Europe/Berlin"
         changed = await them.update(AGENT, {"catchUp": {"policy": "all"}})
         assert (changed.catch_up.policy, changed.catch_up.cap) == ("all", 3)
+        await them.update(AGENT, {"nightly": "01:00-02:00"})
+        changed = await them.update(AGENT, {"cron": "0 9 * * *"})
+        assert changed.catch_up.window_s == 86_400
         with pytest.raises(InvalidScheduleError, match="bad_bounds"):
             await them.update(AGENT, {"start": "2027-01-01", "end": "2026-01-01"})
         await them.create(AGENT, {"name": "push", "event": "push"})
@@ -46,3 +53,21 @@ def test_an_expression_is_valid_when_it_means_one_thing() -> None:
     assert Schedules.validate_cron_expression("*/30 9-17 * * 1-5")
     assert not Schedules.validate_cron_expression("0 0 */2 * 1")
     assert not Schedules.validate_cron_expression("every 30 minutes")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["0 0 * * *\n", "\t0 0 * * * ", "1" * 5_000 + " * * * *", "*/" + "1" * 5_000 + " * * * *",
+     "0," * 200 + "0 * * * *", "", " ", "PT30M", "2026-11-05", "0 0 * * \0", "\u00a00 0 * * *",
+     "\uff11 * * * *", "\ud800 * * * *", "@daily", "@reboot", None, 5],
+    ids=lambda text: repr(text)[:20],
+)  # fmt: skip
+def test_an_expression_is_valid_when_create_takes_it(text: Any) -> None:
+    """A form would meet an error that it does not await, or say another thing than the server."""
+    try:
+        spec_of(ScheduleBody.model_validate({"cron": text}), AGENT, 0)
+        taken = True
+    except (ValidationError, FieldError):
+        taken = False
+    assert Schedules.validate_cron_expression(text) is taken
+    assert taken is (text in ("0 0 * * *\n", "\t0 0 * * * ", "@daily"))

@@ -2,8 +2,9 @@
 
 Its keys are revoked first.  Then whatever is open is cancelled by the same
 messages a person would send, again and again until nothing is left, because an
-issue may have begun another job meanwhile.  At rest also means that the
-scheduler has heard of every end: what it still waits for would hold a slot.
+issue may have begun another job meanwhile.  At rest also means that the scheduler
+has heard of every end: what it still waits for would hold a slot.  Last, agents
+that are held are let go.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from typing import Final
 
 from actors.commands.failures import CommandError
 from runtime.client import Client
-from runtime.ids import SCHEDULER, SCHEDULER_AGENT, SYSTEM
+from runtime.ids import SCHEDULER, SCHEDULER_AGENT, SYSTEM, split
 from runtime.job import JobStatus
+from runtime.jobs.holds import HOLDS
 from runtime.keys import CACHE_TTL_S, Keys
 from runtime.keys import COLLECTION as KEYS
 from runtime.store.contract import Store
@@ -57,7 +59,8 @@ async def bring_to_rest(client: Client, on_progress: Callable[[str], None]) -> N
     while True:
         issues = await _open(client, "issue", OPEN_ISSUES)
         jobs = await _open(client, "job", OPEN_JOBS)
-        if not issues and not jobs and not await _unheard(client):
+        at_rest = not issues and not jobs and not await _unheard(client)
+        if at_rest and not await _let_go(client):
             return
         if clock() > deadline_s:
             raise CommandError(
@@ -88,6 +91,18 @@ async def _cancel(client: Client, ids: list[str]) -> None:
             await client.send(f"issue:{id}", {"by": "purge"}, "issue.cancel")
         else:
             await client.send(SCHEDULER_AGENT, {"jobId": id, "by": "purge"}, "job.cancel")
+
+
+async def _let_go(client: Client) -> bool:
+    """Have the scheduler forget the agents that are held; whether there are any.
+
+    It keeps them in mind: whoever has the organization's name next would find them held.
+    """
+    held = await client.list(HOLDS, None, limit=PAGE)
+    for document in held:
+        content = {"agentId": split(document.key)[1], "by": "purge"}
+        await client.send(SCHEDULER_AGENT, content, "agent.resume")
+    return bool(held)
 
 
 async def _unheard(client: Client) -> bool:

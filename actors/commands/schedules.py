@@ -144,7 +144,8 @@ async def set_(
         body["catchUp"] = caught
     if payload is not None:
         body["payload"] = _object(payload)
-    body["enabled"] = not paused
+    if paused:
+        body["enabled"] = False
     texts = {_camel(field): value for field, value in given.items() if isinstance(value, str)}
     async with about(session, agent, given["name"], texts) as api:
         view = await api.post(_place(agent), body, secrets.token_hex(16))

@@ -8,10 +8,10 @@ without one, `default` is meant.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Self
 
 from fastapi import APIRouter, Body, Query
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 from starlette.responses import JSONResponse, Response
 
 from runtime.console.agents import AgentKey
@@ -30,12 +30,21 @@ from runtime.schedule.record import (
     decode_spec,
     schedule_key,
 )
-from runtime.schedule.spec import NAME, TRIGGERS, FieldError, ScheduleBody, in_order, spec_of
+from runtime.schedule.spec import (
+    NAME,
+    PAYLOAD_BYTES_MAX,
+    TRIGGERS,
+    FieldError,
+    ScheduleBody,
+    in_order,
+    spec_of,
+)
 from runtime.schedule.view import (
     ScheduleView,
     body_of,
     schedule_view,
 )
+from runtime.turn import to_json
 from runtime.wire import WireModel
 
 router = APIRouter(prefix="/api", tags=["schedules"])
@@ -43,6 +52,7 @@ NO_CLASS: Final = (
     "Nobody has given the hosts a class for agents of the kind `{kind}`: runs will fail until "
     "somebody does, from Python with connect().host(...)."
 )
+NEVER_DUE: Final = "Nothing is due by this schedule any more: its times are past."
 _PATH: Final = "/agents/{agent_id}/schedule"
 _Name = Annotated[str, Query(pattern=NAME, description="Which of the agent's schedules.")]
 
@@ -61,7 +71,13 @@ class EventBody(WireModel):
     default_branch: str | None = Field(None, max_length=250)
     commit: str | None = Field(None, max_length=64)
     data: dict[str, Any] = Field(default_factory=dict)
-    """Goes into the jobs' payload, in `event`."""
+    """Goes into the jobs' payload, in `event`; at most 16 KiB."""
+
+    @model_validator(mode="after")
+    def _small(self) -> Self:
+        if len(to_json(self.data)) > PAYLOAD_BYTES_MAX:
+            raise ValueError(f"the data of an event has at most {PAYLOAD_BYTES_MAX} bytes")
+        return self
 
 
 class Triggered(CommandAnswer):
@@ -129,6 +145,8 @@ async def update_schedule(
     name: _Name = DEFAULT_NAME,
 ) -> Response:
     record = await _record(caller, agent_id, name)
+    if body.get("name", name) != name:
+        raise ProblemError(422, "not_changeable", "A schedule keeps its name; make another.")
     merged = merge(body_of(decode_spec(record.spec), name), body)
     return await _set(caller, once, agent_id, merged, record.revision)
 
@@ -174,7 +192,10 @@ async def _set(
     answer = await command(caller, once, "schedule.set", content)
     if answer is None:
         return done(None)
-    view = _answer(caller, await _record(caller, agent_id, body.name), warning)
+    record = await _record(caller, agent_id, body.name)
+    if record.next_ms is None and record.status == "active" and body.event is None:
+        warning = warning or NEVER_DUE
+    view = _answer(caller, record, warning)
     view.status_code = 201 if answer.get("created") else 200
     return view
 

@@ -99,14 +99,19 @@ class Holds:
     def ask(
         self, where: str, held: bool, by: str, now_ms: int, reason: str | None = None
     ) -> Decision:
-        """A person holds an agent, or lets it go on; asked for again it changes nothing."""
+        """A person holds an agent, or lets it go on; asked for again it changes nothing.
+
+        Who is let go on begins the count of failures anew, also if it was not held.
+        """
         before = self._known.get(where) or self._fresh(where)
         reply = {"ok": True, "status": "paused" if held else "resumed"}
-        if before.held == held:
+        if before.held == held and (held or not before.failures):
             return Decision(reply=reply)
         told = {"held": held, "by": by, "reason": reason, "at": iso(now_ms)}
         changed = {**told, "failures": 0, "job_id": None, "error": None}
         put = self._note(where, before.model_copy(update=changed))
+        if before.held == held:
+            return Decision(puts=[put], reply=reply)
         data = {"agentId": before.agent_id, "status": reply["status"], "by": by}
         event, rooms = f"agent:{reply['status']}", (f"agent:{before.agent_id}",)
         feed = feed_event(before.organization_id, event, data, rooms, now_ms)

@@ -10,12 +10,14 @@
 
 The answer is {ok: true, ...} or {ok: false, code, detail}.  A message sees a
 schedule whose due times are settled up to now, and what it leads to is written
-in the commit that acknowledges it.  Whether its sender may ask was decided at
-the route; whose schedule it is, is decided here, by the sender's organization.
+in the commit that acknowledges it; of an event, in several of which that is the
+last (`plans.events`).  Whether its sender may ask was decided at the route; whose
+schedule it is, is decided here, by the sender's organization.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -23,21 +25,23 @@ import msgspec
 from msgspec.structs import replace
 from pydantic import ValidationError
 
-from runtime.errors import InvalidScheduleError, TroupeError
-from runtime.ids import SCHEDULER_AGENT, Ids, agent_id, split
+from runtime.errors import InvalidScheduleError, StoreError, TroupeError, UndoneError
+from runtime.ids import SCHEDULER_AGENT, AgentId, Ids, agent_id, split
 from runtime.job import JobStatus
 from runtime.jobs.decisions import Decision, refuse
 from runtime.message import Message
-from runtime.plans.book import HEADS
+from runtime.plans.book import CHUNK
+from runtime.plans.events import hear
 from runtime.plans.logged import asked
 from runtime.plans.planner import Planner, commands
 from runtime.plans.table import Entry
 from runtime.plans.writer import Change, Facts, revision_put, settled
-from runtime.schedule.policy import Fates, drop, settle
+from runtime.schedule.policy import Fates, drop
 from runtime.schedule.record import (
     DEFAULT_NAME,
     Outcome,
     Schedule,
+    Spec,
     Waiting,
     encode,
     schedule_key,
@@ -48,8 +52,12 @@ from runtime.store.contract import Ack, Put, StoredMessage
 from runtime.turn import to_json
 
 PREFIX: Final = "schedule."
-EVENT_FIELD: Final = "event"
-"""Where a job's payload has the event that it was started by."""
+_UNWRITTEN: Final = {
+    "revision_conflict": ("conflict", "it is being changed by others; try again"),
+    "unwritable": ("unwritable", "the store can't write what that leads to"),
+}
+
+logger = logging.getLogger(__name__)
 
 Reply = dict[str, Any]
 Answer = tuple[list[Change], list[Put], Reply]
@@ -76,25 +84,45 @@ class PlanDesk:
 
     async def handle(self, stored: StoredMessage, message: Message) -> None:
         """Do what a message asks for, and acknowledge it."""
+        await self._planner.believe()
         async with self._planner.lock:
-            changes, puts, reply = await self._decided(stored, message)
-            refused = await self._written(stored, changes, puts, reply)
+            answer = await self._decided(stored, message)
+            refused = await self._written(stored, answer)
             if refused == "revision_conflict":  # it was written meanwhile: decide on what is there
-                changes, puts, reply = await self._decided(stored, message)
-                refused = await self._written(stored, changes, puts, reply)
-            if refused == "revision_conflict":
-                answer = refuse("conflict", "it is being changed by others; try again").reply
-                reply = answer or {}
-                refused = await self._written(stored, [], [], reply)
+                answer = await self._decided(stored, message)
+                refused = await self._written(stored, answer)
+            if refused in ("revision_conflict", "unwritable"):
+                answer = _refused(*_UNWRITTEN[refused])
+                refused = await self._written(stored, answer)
         if refused is None:
-            asked(stored, message, reply)
+            asked(stored, message, answer[2])
         self._planner.wake()
 
-    async def _written(
-        self, stored: StoredMessage, changes: list[Change], puts: list[Put], reply: Reply
-    ) -> str | None:
+    async def _written(self, stored: StoredMessage, answer: Answer) -> str | None:
+        """Why it was refused; `unwritable`: the store can't write it, and nothing of it is there.
+
+        Of many schedules some may be written all the same; each says what it has seen.
+        """
+        changes, puts, reply = answer
+        parts = [changes[at : at + CHUNK] for at in range(0, len(changes), CHUNK)] or [[]]
+        for part in parts[:-1]:
+            if refused := await self._planner.book.write(part):
+                return refused
         acks = (Ack(stored.message_id, to_json(reply)),)
-        return await self._planner.book.write(changes, acks, puts)
+        try:
+            return await self._planner.book.write(parts[-1], acks, puts)
+        except UndoneError:
+            raise
+        except (StoreError, ValueError) as error:
+            if not (changes or puts):  # not even that it is refused
+                raise
+            logger.critical(
+                "%s can't be written: %s",
+                stored.message_id,
+                error,
+                extra={"action": "schedule.unwritable", "id": stored.message_id},
+            )
+            return "unwritable"
 
     async def _decided(self, stored: StoredMessage, message: Message) -> Answer:
         organization, _ = split(stored.sender)
@@ -120,15 +148,10 @@ class PlanDesk:
     async def _set(self, organization: str, stored: StoredMessage, message: Message) -> Answer:
         content = message.content
         agent, now_ms = agent_id(content["agentId"]), self._planner.clock.now_ms()
-        if agent == SCHEDULER_AGENT:
-            return _refused("invalid_schedule", "agentId: the scheduler does no jobs")
-        try:
-            body = ScheduleBody.model_validate(content["schedule"])
-            spec = spec_of(body, agent, now_ms)
-        except ValidationError as error:
-            return _refused("invalid_schedule", str(error))
-        except FieldError as error:
-            return _refused("invalid_schedule", f"{error.field}: {error.error}")
+        asked_for = _read(content["schedule"], agent, now_ms)
+        if isinstance(asked_for, str):
+            return _refused("invalid_schedule", asked_for)
+        body, spec = asked_for
         named = {**content, "name": body.name}
         entry = await self._entry(organization, replace(message, content=named))
         by, wanted = str(content.get("by") or message.sender), content.get("ifRevision")
@@ -143,17 +166,17 @@ class PlanDesk:
         if not made and same_times(spec, entry.spec) and entry.spec.start_ms == spec.start_ms:
             spec = msgspec.structs.replace(spec, anchor_ms=entry.spec.anchor_ms)
         status = before.status
-        if body.enabled is not None or status == "error":
+        if made:
             status = "paused" if body.enabled is False else "active"
+        elif body.enabled is not None and body.enabled == (status == "paused"):
+            return _refused("wrong_status", f"it is {status}: pause and resume change that")
         said = {"changed_ms": now_ms, "changed_by": by, "reason": body.reason}
         if made or not same(spec, entry.spec) or before.tzdata != TZDATA_VERSION:
             change = self._revised(entry, before, encode(spec), now_ms, said)
             change.puts.append(revision_put(_record(change), _record(change).accounted_ms))
         else:
             change = Change(entry, msgspec.structs.replace(before, **said))
-        again = status == "active" and before.status == "error"
-        fresh = {"error": None, "failures": 0} if again else {}
-        change.record = msgspec.structs.replace(_record(change), status=status, **fresh)
+        change.record = msgspec.structs.replace(_record(change), status=status)
         change.publish("schedule:set", _told(_record(change), by), now_ms)
         return [change.finish()], [], _answer(_record(change), created=made)
 
@@ -219,7 +242,8 @@ class PlanDesk:
         change.record = None
         jobs = (await self._planner.book.jobs(record.active)).values()
         early = [job.id for job in jobs if not job.attempts and job.not_before_ms > now_ms]
-        change.sends += commands("cancel", entry, early, now_ms)
+        unstarted = dict.fromkeys((*record.held, *early))
+        change.sends += commands("cancel", entry, unstarted, now_ms)
         change.publish("schedule:deleted", {"by": by}, now_ms)
         return [change.finish()], [], {"ok": True, "id": record.id}
 
@@ -306,49 +330,20 @@ class PlanDesk:
         }  # fmt: skip
 
     async def _event(self, organization: str, stored: StoredMessage, message: Message) -> Answer:
-        content = message.content
-        repository, branch = content.get("repository"), content.get("branch")
-        now_ms = self._planner.clock.now_ms()
-        puts: list[Put] = []
-        if repository and content.get("commit") and branch_counts(content):
-            head = str(content["commit"])
-            key = f"{organization}/{repository}"
-            puts.append(Put(HEADS, key, organization, head.encode()))
-            self._planner.book.heads[organization, str(repository)] = head
-        changes, told = [], []
-        for entry in self._planner.book.table.of_event(organization, str(content["event"])):
-            spec, record = entry.spec, entry.record
-            if spec.repository not in (None, repository) or spec.branch not in (None, branch):
-                continue
-            if not _within(spec.start_ms, spec.end_ms, now_ms):
-                continue
-            due_ms = max(now_ms, record.accounted_ms + 1)
-            moment = self._planner.moment(entry)
-            fates = settle(spec, record.waiting, [due_ms], moment)
-            said = {EVENT_FIELD: {**content, "messageId": stored.message_id}}
-            facts = Facts(
-                now_ms, "event", event_id=stored.message_id, head=self._planner.book.head(entry),
-                content=said,
-            )  # fmt: skip
-            change = settled(
-                entry, record, fates, facts, first_ms=due_ms, accounted_ms=due_ms, next_ms=None
-            )
-            if fates.cancel:
-                change.sends += commands("cancel", entry, record.active, now_ms)
-            changes.append(change.finish())
-            outcome = "waiting" if fates.waiting else _record(change).last_outcome
-            told.append({"agentId": record.agent_id, "name": record.name, "outcome": outcome})
-        return changes, puts, {"ok": True, "schedules": told}
+        return hear(self._planner, organization, stored.message_id, message.content)
 
 
-def branch_counts(content: dict[str, Any]) -> bool:
-    """Whether an event tells of the branch that `onlyIfChanged` looks at: the default one."""
-    default = content.get("defaultBranch")
-    return default is None or default == content.get("branch")
-
-
-def _within(start_ms: int | None, end_ms: int | None, now_ms: int) -> bool:
-    return (start_ms is None or start_ms <= now_ms) and (end_ms is None or now_ms <= end_ms)
+def _read(schedule: Any, agent: AgentId, now_ms: int) -> tuple[ScheduleBody, Spec] | str:
+    """What is asked for an agent; or why it can't be meant."""
+    if agent == SCHEDULER_AGENT:
+        return "agentId: the scheduler does no jobs"
+    try:
+        body = ScheduleBody.model_validate(schedule)
+        return body, spec_of(body, agent, now_ms)
+    except ValidationError as error:
+        return str(error)
+    except FieldError as error:
+        return f"{error.field}: {error.error}"
 
 
 def _record(change: Change) -> Schedule:

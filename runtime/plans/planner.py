@@ -32,7 +32,6 @@ from runtime.plans.pace import Pace
 from runtime.plans.table import Entry
 from runtime.plans.writer import Change, Facts, Ready, fired, meaningless, prepared, settled
 from runtime.schedule.policy import GRACE_MS, SLICE, Moment, drain, settle
-from runtime.schedule.record import Cause
 from runtime.schedule.spec import local_day
 from runtime.store.contract import BATCH_MAX, Send, Store
 
@@ -90,6 +89,11 @@ class Planner:
         elif self.book.table.of_job(job_id) is not None:
             self.book.ended[job_id] = None
             self.book.news.set()
+
+    async def believe(self) -> None:
+        """Wait while the clock is in doubt: what is settled, is so for good."""
+        while not self._watch.look(self.clock.now_ms(), self._now_s()):  # noqa: ASYNC110 - a clock
+            await asyncio.sleep(self._look_s)
 
     def wake(self) -> None:
         """Look again: what is allowed may have changed."""
@@ -173,8 +177,7 @@ class Planner:
 
     def facts(self, entry: Entry) -> Facts:
         """What is written down with an outcome that nobody asked for."""
-        cause: Cause = "event" if entry.spec.kind == "event" else "time"
-        return Facts(self.clock.now_ms(), cause, head=self.book.head(entry))
+        return Facts(self.clock.now_ms(), head=self.book.head(entry))
 
     def _settle(self, entry: Entry) -> tuple[Change | None, bool]:
         """One slice of a schedule's due times, and whether there are more."""

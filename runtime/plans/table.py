@@ -216,7 +216,7 @@ class PlanTable:
         )
 
     def late_organizations(self) -> list[str]:
-        """Those with something to catch up."""
+        """Those with something to catch up, in the order of their turns."""
         return list(self._late)
 
     def take_late(self, organization: str) -> Entry | None:
@@ -226,4 +226,6 @@ class PlanTable:
             return None
         entry = next(iter(mine.values()))
         self.not_late(entry)
+        if organization in self._late:  # the others first
+            self._late[organization] = self._late.pop(organization)
         return entry

@@ -9,7 +9,7 @@ outcome, its job and the watermark are there together or not at all.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import msgspec
@@ -41,6 +41,8 @@ from runtime.store.contract import ABSENT, FeedEvent, Put, Send
 from runtime.turn import feed_event
 
 FIRED: Final = Outcome.FIRED.value
+EVENT_FIELD: Final = "event"
+"""Where a job's payload has the event that it was started by."""
 
 
 @dataclass
@@ -90,8 +92,6 @@ class Facts:
     event_id: str | None = None
     head: str | None = None
     """The repository's commit."""
-    content: dict[str, Any] | None = None
-    """Added to the job's payload: the event."""
 
 
 def settled(
@@ -112,6 +112,8 @@ def settled(
         accounted_ms: the new watermark; None: it stays, and so does the next due time.
     """
     spec = entry.spec
+    if spec.kind == "event" and facts.cause == "time":
+        facts = replace(facts, cause="event")
     change = Change(entry, record)
     runs = _end(change, record, fates.runs, facts, first_ms)
     change.ended = fates.runs
@@ -284,7 +286,7 @@ def _fire(change: Change, record: Schedule, spec: Spec, one: Waiting, facts: Fac
 def _run(record: Schedule, spec: Spec, one: Waiting, facts: Facts, not_before_ms: int = 0) -> Run:
     mark = facts.event_id or "" if facts.cause == "manual" else ""
     id = occurrence_id(record.id, record.revision, one.due_ms, mark)
-    payload = spec.payload if facts.content is None else {**spec.payload, **facts.content}
+    payload = spec.payload if one.event is None else {**spec.payload, EVENT_FIELD: one.event}
     job = AgentJob.new(
         id=job_id(id, one.due_ms),
         organization_id=record.organization_id,
@@ -312,7 +314,7 @@ def _run(record: Schedule, spec: Spec, one: Waiting, facts: Facts, not_before_ms
         job_id=job.id,
         late=one.late,
         by=facts.by,
-        event_id=facts.event_id,
+        event_id=one.event_id or facts.event_id,
     )
     return Run(one.due_ms, occurrence, job, record_put(job, ABSENT))
 

@@ -122,9 +122,11 @@ def audit(
             ends = revision.to_ms or now.accounted_ms
             until_ms = ends if last else known[place + 1].from_ms
             after_ms = max(revision.from_ms, since[id])
-            expected = dues(decode_spec(revision.spec), after_ms, until_ms)
+            spec = decode_spec(revision.spec)
+            expected = dues(spec, after_ms, until_ms)
             entries = [e for e in ledger.pop((id, revision.revision), []) if e.due_ms > after_ms]
-            waiting = now.waiting if last and revision.to_ms is None else ()
+            timed = last and revision.to_ms is None and spec.kind != "event"
+            waiting = now.waiting if timed else ()
             total.add(_one(f"{id}/{revision.revision}", expected, entries, waiting))
     for (id, number), entries in ledger.items():
         total.strange += len(entries)

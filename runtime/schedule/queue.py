@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from itertools import count
 from typing import Final, NamedTuple
 
@@ -37,6 +37,8 @@ OWED_ROUNDS: Final = 3
 """Starts an organization may be owed, as a multiple of the slots."""
 LEFT_MAX: Final = 1_000
 """Organizations without queued jobs whose accounts are kept; an older one is settled."""
+GONE_MAX: Final = 64
+"""Places in a lane that may outnumber the others though their jobs have left the queue."""
 LANES_KNOWN: Final = 4_096
 """Lanes whose limits need not be named anew."""
 UNLIMITED: Final = 0
@@ -93,11 +95,13 @@ _LaneName = tuple[str, str, str]
 class _Lane:
     """The queued jobs that share their limits, and whose turn it is among them."""
 
-    __slots__ = ("heap", "name", "parked")
+    __slots__ = ("gone", "heap", "name", "parked")
 
     def __init__(self, name: _LaneName) -> None:
         self.name = name
         self.heap: list[Place] = []
+        self.gone = 0
+        """Places in the heap whose jobs are not queued any more."""
         self.parked = False
         """A limit stops it; it is looked at again when that has room."""
 
@@ -177,7 +181,23 @@ class JobQueue:
 
     def remove(self, job_id: str) -> bool:
         """Take a job out of the queue; False when it was not in it."""
-        return self._queued.pop(job_id, None) is not None
+        one = self._queued.pop(job_id, None)
+        if one is None:
+            return False
+        tenant = self._tenants[one.organization]
+        lane = tenant.lanes[one.repository, one.agent, one.key]
+        lane.gone += 1
+        if lane.gone > max(GONE_MAX, len(lane.heap) // 2):
+            self._sweep(tenant, lane)
+        return True
+
+    def _sweep(self, tenant: _Tenant, lane: _Lane) -> None:
+        """Forget what is queued no more: of a held agent nobody comes by it."""
+        lane.heap = [one for one in lane.heap if self._queued.get(one.job_id) is one]
+        heapify(lane.heap)
+        lane.gone = 0
+        if not (lane.parked and lane.heap):
+            self._offer(tenant, lane)
 
     def start(self, one: Place) -> None:
         """Count a job as running."""
@@ -274,6 +294,7 @@ class JobQueue:
         """Put the lane's head among the heads; an empty lane is forgotten."""
         while lane.heap and self._queued.get(lane.heap[0].job_id) is not lane.heap[0]:
             heappop(lane.heap)
+            lane.gone -= 1
         if lane.heap:
             heappush(tenant.heads, (lane.heap[0], next(self._serial), lane))
         elif tenant.lanes.get(lane.name) is lane:

@@ -121,6 +121,10 @@ class Waiting(_Record, frozen=True, array_like=True):
     due_ms: int
     late: bool
     """It is caught up, at the scheduler's own pace; else it waits for the run before."""
+    event_id: str | None = None
+    """The message that told of its event."""
+    event: dict[str, Any] | None = None
+    """What that told; its job's payload has it."""
 
 
 class Streak(_Record, frozen=True, array_like=True):
@@ -167,6 +171,8 @@ class Schedule(_Record, frozen=True):
     """In `spent_day`."""
     seen_head: str | None = None
     """The repository's commit at the last run."""
+    seen_event: str | None = None
+    """The message that told of the last event it has seen."""
     held: tuple[str, ...] = ()
     """Jobs that were taken out of the queue when it was paused."""
     tzdata: str = ""

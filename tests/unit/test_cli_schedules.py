@@ -40,6 +40,8 @@ def test_a_schedule_is_set_shown_paused_triggered_audited_and_deleted(here: Desk
     assert "Queued: job_" in typed(here, "trigger", AGENT, "--reason", "look")
     assert "paused" in typed(here, "pause", AGENT, "--drain", "--reason", "release")
     assert "release" in typed(here, "show", AGENT)
+    typed(here, "set", AGENT, "--cron", "0 9 * * 1-5", "--tz", "Europe/Berlin")
+    assert json.loads(typed(here, "show", AGENT, "--json"))["status"] == "paused"
     assert typed(here, "resume", AGENT)
     [one] = json.loads(typed(here, "history", AGENT, "--json"))["items"]
     assert one["cause"] == "manual"

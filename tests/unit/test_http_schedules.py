@@ -67,6 +67,9 @@ async def test_a_schedule_is_answered_with_its_defaults_and_its_next_five_fires(
         ({"at": "2026-03-08T02:30", "timezone": "America/New_York"}, "nonexistent_time", None),
         ({"cron": "0 9 * * *", "timezone": "CET5"}, None, None),
         ({"nightly": "25:00-26:00"}, "bad_window", 0),
+        ({"at": "garbage"}, "bad_instant", 0),
+        ({"cron": "  61 * * * *"}, "out_of_range", 2),
+        ({"cron": "0 9 * * *", "start": ""}, "bad_instant", 0),
     ],
     ids=lambda value: str(value)[:40],
 )
@@ -117,6 +120,46 @@ def test_the_kinds_that_replicas_know_are_those_that_hosts_make() -> None:
     assert set(made) == set(re.findall(r'"(\w+)"', named[0]))
 
 
+async def test_who_sets_what_is_past_is_warned(ann: httpx2.AsyncClient) -> None:
+    """A wrong year would be answered as a success, and never run."""
+    past = await ann.post(URL, json={"at": "2020-01-01T00:00:00Z"})
+    assert (past.status_code, past.json()["status"]) == (201, "ended")
+    assert "Nothing is due" in past.json()["warning"]
+    for body in ({"at": "2099-01-01T00:00:00Z"}, {"event": "push"}):
+        assert "warning" not in (await ann.post(URL, json=body)).json()
+
+
+async def test_only_pause_and_resume_change_the_status_of_what_is_there(
+    ann: httpx2.AsyncClient,
+) -> None:
+    """Who may change a schedule would do what only admins may."""
+    await ann.post(URL, json={"cron": "0 9 * * *", "enabled": False})
+    for changes in ({"enabled": True}, {"enabled": True, "cron": "0 8 * * *"}):
+        refused = await ann.patch(URL, json=changes)
+        assert (refused.status_code, refused.json()["code"]) == (409, "wrong_status")
+    assert (await ann.patch(URL, json={"cron": "0 8 * * *"})).json()["status"] == "paused"
+    assert (await ann.post(f"{URL}/resume")).json()["status"] == "active"
+    assert (await ann.patch(URL, json={"enabled": False})).json()["code"] == "wrong_status"
+
+
+async def test_a_schedule_keeps_its_name(ann: httpx2.AsyncClient) -> None:
+    """Another name would be answered as a success, and left out."""
+    await ann.post(URL, json={"cron": "0 9 * * *"})
+    renamed = await ann.patch(URL, json={"name": "other"})
+    assert (renamed.status_code, renamed.json()["code"]) == (422, "not_changeable")
+    assert (await ann.patch(URL, json={"name": "default"})).status_code == 200
+
+
+async def test_what_an_event_tells_is_no_larger_than_a_payload(ann: httpx2.AsyncClient) -> None:
+    """Each of many schedules would have a copy of it, and the store no room for them."""
+    event = {"event": "push", "data": {"text": "x" * 16_300}}
+    assert (await ann.post("/api/schedules/events", json=event)).status_code == 200
+    event["data"] = {"text": "x" * 16_384}
+    refused = await ann.post("/api/schedules/events", json=event)
+    assert refused.status_code == 422
+    assert "16384 bytes" in refused.text
+
+
 async def test_parts_of_a_schedule_are_changed(ann: httpx2.AsyncClient) -> None:
     """A change of the time would cost the payload, or the other way round."""
     body = {"cron": "0 9 * * *", "payload": {"depth": 2}, "priority": "HIGH"}
@@ -141,6 +184,22 @@ async def test_parts_of_a_schedule_are_changed(ann: httpx2.AsyncClient) -> None:
     assert (await ann.delete(URL)).status_code == 204
     assert (await ann.get(URL)).status_code == 404
     assert (await ann.get(f"{URL}/revisions")).json()["items"][-1]["until"]
+
+
+async def test_a_nightly_with_another_time_is_caught_up_as_was_asked(
+    ann: httpx2.AsyncClient,
+) -> None:
+    """What was left of a night would be the window of a daily run ever after."""
+    made = (await ann.post(URL, json={"nightly": "01:00-02:00"})).json()
+    hour, minute = (int(part) for part in made["next"][0]["utc"][11:16].split(":"))
+    assert made["catchUp"]["windowS"] == (120 - hour * 60 - minute) * 60
+    wider = (await ann.patch(URL, json={"nightly": "00:00-23:59"})).json()["catchUp"]
+    fresh = {"name": "default", "nightly": "00:00-23:59"}
+    assert wider == (await ann.post(URL, json=fresh)).json()["catchUp"]
+    daily = (await ann.patch(URL, json={"cron": "0 9 * * *"})).json()
+    assert daily["catchUp"]["windowS"] == 86_400
+    asked = {"nightly": "01:00-02:00", "catchUp": {"windowS": 30}}
+    assert (await ann.patch(URL, json=asked)).json()["catchUp"]["windowS"] == 30
 
 
 async def test_pause_resume_trigger_and_their_ledger(ann: httpx2.AsyncClient) -> None:

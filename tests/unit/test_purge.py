@@ -8,6 +8,7 @@ import json
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -23,6 +24,7 @@ from runtime.store.contract import Ack, Commit, Fence
 from runtime.store.memory import MemoryStore
 from runtime.store.remote import RemoteStore
 from tests.desk import desk
+from tests.plans import Plans, planned
 
 
 @pytest.fixture(scope="module")
@@ -230,3 +232,29 @@ async def test_at_rest_the_scheduler_has_heard_of_every_end(monkeypatch):
     fence = Fence(incarnation, claimed.epoch)
     await store.commit([Commit("system", SCHEDULER, fence, acks=(Ack(said),))])
     await quiet.bring_to_rest(client, print)
+
+
+@pytest.mark.parametrize("failed", [1, 2])
+def test_an_agent_that_failed_is_nobodys_after_a_purge(failed: int) -> None:
+    """Whoever has the organization's name next would find it held, and nobody could say why."""
+
+    @planned
+    async def test(plans: Plans) -> None:
+        async def trigger(number: int, seconds: float = 0, **payload: Any) -> None:
+            name = f"n{number}"
+            await plans.set(name=name, cron="0 0 1 1 *", payload=payload, maxAttempts=1)
+            assert (await plans.ask("trigger", name=name))["ok"]
+            await asyncio.sleep(5)
+
+        for number in range(failed):
+            await trigger(number, fails=True)
+        [hold] = await plans.client.list("hold")
+        assert json.loads(hold.body)["held"] is (failed == 2)
+        await quiet.bring_to_rest(plans.client, print)
+        while (await plans.store.purge("acme", 500)).more:
+            pass
+        await trigger(0, fails=True)
+        await trigger(1)
+        assert [job.status for job in await plans.jobs()] == ["failed", "completed"]
+
+    test()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import pytest
 
 from runtime.job import Priority
-from runtime.schedule.queue import AGEING_MS, LEFT_MAX, JobQueue, Limits, Place, place
+from runtime.schedule.queue import AGEING_MS, GONE_MAX, LEFT_MAX, JobQueue, Limits, Place, place
 
 WIDE = Limits(total=1_000, organization=1_000, agent=0, key=0)
 
@@ -249,6 +249,31 @@ def test_accounts_of_those_who_left_are_bounded() -> None:
         queue.add(place("job", f"o{number}", 0, Priority.NORMAL))
         assert queue.next() is not None
     assert len(queue._left) == LEFT_MAX
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_jobs_that_left_the_queue_are_forgotten(held: bool) -> None:
+    """What is cancelled of a held agent would be in memory for as long as the hold lasts."""
+    queue = JobQueue(Limits(1, 1))
+    first = place("first", "a", 0, Priority.NORMAL, agent="code:one")
+    last = place("last", "a", 9_999, Priority.NORMAL, agent="code:one")
+    queue.add(first)
+    assert queue.next() == first
+    queue.start(first)
+    if held:
+        queue.hold("a", "code:one")
+    queue.add(last)
+    assert queue.next() is None
+    for number in range(10_000):
+        queue.add(place(f"j{number}", "a", number, Priority.NORMAL, agent="code:one"))
+        assert queue.next() is None
+        assert queue.remove(f"j{number}")
+    [lane] = queue._tenants["a"].lanes.values()
+    assert len(lane.heap) <= 2 * GONE_MAX
+    queue.end("first")
+    queue.let_go("a", "code:one")
+    assert queue.next() == last
+    assert queue.next() is None
 
 
 def test_a_held_agent_gets_no_job_until_it_is_let_go() -> None:

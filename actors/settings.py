@@ -90,26 +90,26 @@ class DepartmentSettings:
         """Read the variables that the fields name, and the model's.
 
         Raises:
-            SettingsError: a number that is none or not above zero, a relative root, no host.
+            SettingsError: a number that is none, not above zero or not whole, a relative
+                root, a home that nobody has, no host.
         """
         default = cls()
-        roots = [Path(part).expanduser() for part in _split(env, "TROUPE_REPOSITORY_ROOTS", ":")]
+        named = _split(env, "TROUPE_REPOSITORY_ROOTS", ":")
+        roots = [_path("TROUPE_REPOSITORY_ROOTS", part) for part in named]
         for root in roots:
             if not root.is_absolute():
                 raise SettingsError(f"TROUPE_REPOSITORY_ROOTS must be absolute paths: {root}")
         hosts = tuple(name.lower() for name in _split(env, "TROUPE_REPOSITORY_HOSTS", ","))
         return cls(
-            data_dir=Path(env.get("TROUPE_DATA") or DATA_DEFAULT).expanduser().absolute(),
+            data_dir=_path("TROUPE_DATA", env.get("TROUPE_DATA") or DATA_DEFAULT).absolute(),
             repository_roots=tuple(roots),
             repository_hosts=hosts or default.repository_hosts,
             repository=env.get("TROUPE_REPOSITORY", "").strip() or None,
-            rounds_max=int(_number(env, "TROUPE_ROUNDS_MAX", default.rounds_max)),
-            tokens_max=int(_number(env, "TROUPE_TOKENS_MAX", default.tokens_max)),
+            rounds_max=_whole(env, "TROUPE_ROUNDS_MAX", default.rounds_max),
+            tokens_max=_whole(env, "TROUPE_TOKENS_MAX", default.tokens_max),
             cost_usd_max=_number(env, "TROUPE_COST_USD_MAX", default.cost_usd_max),
             wall_s=_number(env, "TROUPE_WALL_S", default.wall_s),
-            answer_tokens_max=int(
-                _number(env, "TROUPE_ANSWER_TOKENS_MAX", default.answer_tokens_max)
-            ),
+            answer_tokens_max=_whole(env, "TROUPE_ANSWER_TOKENS_MAX", default.answer_tokens_max),
             setup_hosts=_hosts(env, "TROUPE_SETUP_HOSTS"),
             setup_s=_number(env, "TROUPE_SETUP_S", default.setup_s),
             cache_days=_number(env, "TROUPE_CACHE_DAYS", default.cache_days),
@@ -139,6 +139,20 @@ def _hosts(env: Mapping[str, str], name: str) -> tuple[str, ...]:
 
 def _split(env: Mapping[str, str], name: str, separator: str) -> list[str]:
     return [part.strip() for part in env.get(name, "").split(separator) if part.strip()]
+
+
+def _path(name: str, text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise SettingsError(f"{name}: there is no such home directory: {text}") from None
+
+
+def _whole(env: Mapping[str, str], name: str, default: int) -> int:
+    value = _number(env, name, default)
+    if not value.is_integer():
+        raise SettingsError(f"{name} must be a whole number: {env[name].strip()!r}")
+    return int(value)
 
 
 def _number(env: Mapping[str, str], name: str, default: float) -> float:

@@ -49,6 +49,7 @@ HOSTS_MAX: Final = 64
     type=click.IntRange(1, PORT_MAX),
     show_default="8000",
     envvar="PORT",
+    show_envvar=True,
     help="Of the HTTP API, on loopback.",
 )
 @click.option(
@@ -56,12 +57,14 @@ HOSTS_MAX: Final = 64
     type=click.IntRange(1, HOSTS_MAX),
     show_default="2",
     envvar="TROUPE_HOSTS",
+    show_envvar=True,
     help="Processes that agents live in.",
 )
 @click.option(
     "--store",
     metavar="redis://HOST:PORT/DB",
     envvar="REDIS_URL",
+    show_envvar=True,
     help="Keep everything in this Redis instead of the data directory.",
 )
 def up(session: Session, port: int | None, hosts: int | None, store: str | None) -> None:

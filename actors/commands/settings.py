@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from runtime.errors import SettingsError
+
 KEY_NAME = "admin.key"
 DATA_DEFAULT = "~/.local/share/troupe"
 
@@ -41,8 +43,17 @@ class CommandSettings:
 
     @property
     def data_path(self) -> Path:
-        """The data directory, absolute."""
-        return self.data.expanduser().resolve()
+        """The data directory, absolute.
+
+        Raises:
+            SettingsError: it is below a home that nobody has.
+        """
+        try:
+            return self.data.expanduser().resolve()
+        except RuntimeError:
+            raise SettingsError(
+                "TROUPE_DATA", f"there is no such home directory: {self.data}"
+            ) from None
 
 
 def local_key(data: Path) -> str | None:

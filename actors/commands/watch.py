@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Container
 from contextlib import aclosing, nullcontext
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import click
 
 from actors.commands.base import Session, TroupeCommand
-from actors.commands.failures import WrongUsageError
+from actors.commands.failures import TimedOutError, WrongUsageError
 from actors.commands.following import QUESTION, Follower, Picture
 from actors.commands.http import FOLLOW_PATIENCE_S, Api
 from actors.commands.live import view
@@ -36,7 +37,8 @@ async def watch(session: Session, id: str | None, everything: bool, timeout_s: f
 
     Shows status, percent, step and cost, and the log as it is written; a
     connection that breaks is resumed where it was. Watching changes nothing:
-    leave it at any time with Ctrl-C.
+    leave it at any time with Ctrl-C. With --all --json each line is an event;
+    `reset` says that some before it are lost.
 
     Exit code 0 when the work is done or waits for a review, 1 when it failed.
     """
@@ -44,7 +46,7 @@ async def watch(session: Session, id: str | None, everything: bool, timeout_s: f
         raise WrongUsageError("Name an issue or a job, or say --all.", "troupe watch --help")
     async with session.api(FOLLOW_PATIENCE_S) as api:
         if id is None:
-            return await _everything(session.out, api)
+            return await follow_all(session.out, api, timeout_s)
         return await follow(session.out, api, await followable(api, id), timeout_s=timeout_s)
 
 
@@ -129,14 +131,25 @@ def _say_completed(out: Output, picture: Picture) -> None:
     )
 
 
-async def _everything(out: Output, api: Api) -> int:
+async def follow_all(out: Output, api: Api, timeout_s: float | None = None) -> int:
+    """Show every event of the organization until somebody leaves.
+
+    Raises:
+        TimedOutError: `timeout_s` is over.
+    """
     out.remark("Watching everything; leave with Ctrl-C.")
-    async with aclosing(api.events(["monitoring"])) as events:
-        async for event in events:
-            if event.name == RESET:
-                out.remark("The feed was restored from an older state; some events are lost.")
-            elif event.name != OPENED:
-                _say_event(out, event)
+    try:
+        async with asyncio.timeout(timeout_s), aclosing(api.events(["monitoring"])) as events:
+            async for event in events:
+                if event.name == RESET:
+                    out.remark("The feed was restored from an older state; some events are lost.")
+                if event.name != OPENED and (out.as_json or event.name != RESET):
+                    _say_event(out, event)
+    except TimeoutError:
+        raise TimedOutError(
+            f"Everything was watched for {timeout_s:g} s; it goes on.",
+            "Watch again: troupe watch --all",
+        ) from None
     return 0
 
 

@@ -15,6 +15,7 @@ from actors.settings import HOSTS_DEFAULT, DepartmentSettings
 from runtime.errors import SettingsError
 
 JOBS_AT_ONCE_DEFAULT = 5
+DIGITS_MAX = 20
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class IntakeSettings:
         """
         department = DepartmentSettings.from_env(env)
         text = env.get("SCHEDULER_MAX_CONCURRENT", "").strip() or str(JOBS_AT_ONCE_DEFAULT)
-        if not text.isdecimal() or int(text) < 1:
+        if not text.isdecimal() or len(text) > DIGITS_MAX or int(text) < 1:
             raise SettingsError(f"SCHEDULER_MAX_CONCURRENT must be a number above zero: {text!r}")
         return cls(
             department.repository_roots,

@@ -23,6 +23,8 @@ DEFAULT_ORGANIZATION = HOME
 SOCKET_PATH_MAX = 100
 """The kernel's limit for a Unix socket's path is 107 bytes."""
 HOSTS_MAX = 64
+DIGITS_MAX = 20
+"""Of a whole number; Python refuses to read thousands."""
 RAYS_PORTS = range(10_002, 20_000)
 """Ray gives these to its workers and does not start when anything else is to have one."""
 MARKER = "TROUPE_SUPERVISED"
@@ -195,7 +197,8 @@ class ClusterSettings(msgspec.Struct, frozen=True):
         """Read the documented variables; `given` wins over them.
 
         Raises:
-            SettingsError: a variable is not a number, is out of range, or is no address.
+            SettingsError: a variable is not a number, is out of range, is no address or
+                is below a home that nobody has.
         """
         fields: dict[str, Any] = {
             "data": str(data_root(env)),
@@ -248,7 +251,12 @@ def _look_at_address(url: str) -> None:
 def data_root(env: Mapping[str, str]) -> Path:
     """`$TROUPE_DATA`, else `~/.local/share/troupe`."""
     named = env.get("TROUPE_DATA")
-    return Path(named).expanduser().resolve() if named else Path.home() / ".local/share/troupe"
+    if not named:
+        return Path.home() / ".local/share/troupe"
+    try:
+        return Path(named).expanduser().resolve()
+    except RuntimeError:
+        raise SettingsError("TROUPE_DATA", f"there is no such home directory: {named}") from None
 
 
 def _level(env: Mapping[str, str], name: str) -> str:
@@ -262,7 +270,8 @@ def _integer(env: Mapping[str, str], name: str, default: int, low: int, high: in
     text = env.get(name, "").strip()
     if not text:
         return default
-    if not text.isdecimal() or not low <= int(text) <= high:
+    readable = text.isdecimal() and len(text) <= DIGITS_MAX
+    if not readable or not low <= int(text) <= high:
         raise SettingsError(name, f"{text!r} is not a whole number from {low} to {high}")
     return int(text)
 

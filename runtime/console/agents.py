@@ -25,11 +25,12 @@ from runtime.console.command import CommandAnswer, Why, WhyBody, command, done
 from runtime.console.once import Idempotent
 from runtime.console.paging import LIMIT_MAX, Page, PageQuery, list_page, number_page, page
 from runtime.console.problems import not_found
-from runtime.ids import split
+from runtime.ids import Address, kind_of, split
 from runtime.job import AgentJob, JobStatus
 from runtime.jobs.holds import HOLDS, Hold
 from runtime.journal import decode
-from runtime.store.contract import Document, JournalEvent, StoredMessage
+from runtime.schedule.record import SCHEDULES
+from runtime.store.contract import ABSENT, Document, JournalEvent, StoredMessage
 from runtime.turn import to_json
 from runtime.wire import WireModel
 
@@ -184,13 +185,21 @@ async def _view(caller: Caller, document: Document) -> AgentView:
         status = "paused"
     return AgentView.model_validate(
         {
-            "updatedAt": iso(document.updated_ms),
+            "updatedAt": iso(document.updated_ms) if document.revision else None,
             **known,
             "status": status,
             "jobId": job.id if job else None,
             "hold": hold,
         }
     )
+
+
+def _unborn(where: Address) -> Document:
+    """An agent that has never lived: it has jobs or messages, and may be held."""
+    organization, agent = split(where)
+    about = {"agentId": agent, "kind": kind_of(agent), "role": "agent"}
+    body = to_json({**about, "organizationId": organization})
+    return Document(where, organization, ABSENT, body, (), 0)
 
 
 async def _hold(caller: Caller, where: str) -> dict[str, Any] | None:
@@ -210,8 +219,9 @@ _AGENT_FIELDS: Final = frozenset(
 
 @router.get("/{agent_id}", response_model=AgentView, summary="One agent")
 async def get_agent(agent_id: AgentKey, caller: Viewer) -> Response:
-    document = await caller.own("agent", caller.agent(agent_id))
-    view = await _view(caller, document)
+    where = await known(caller, agent_id)
+    document = await caller.client.get("agent", where)
+    view = await _view(caller, document or _unborn(where))
     return Response(view.to_json(), media_type="application/json")
 
 
@@ -265,6 +275,19 @@ def _message(row: StoredMessage) -> MessageView:
     )
 
 
+async def known(caller: Caller, agent_id: str) -> Address:
+    """The address of an agent of which there is anything, whether it has run or not; else 404."""
+    where, store = caller.agent(agent_id), caller.console.store
+    if await caller.client.get("agent", where) is not None:
+        return where
+    for collection in (SCHEDULES, "job"):
+        if await caller.client.list(collection, {"agent": split(where)[1]}, limit=1):
+            return where
+    if await store.history(where, 0, 1) or await store.journal(where, 0, 1):
+        return where
+    raise not_found()
+
+
 async def _listed(
     caller: Caller,
     what: str,
@@ -274,10 +297,8 @@ async def _listed(
     place_of: Callable[[Row], int],
     view: Callable[[Row], WireModel],
 ) -> Response:
-    """A page of what an agent has in order; 404 when it has nothing of it."""
-    where = caller.agent(agent_id)
-    if not await read(where, 0, 1):
-        raise not_found()
+    """A page of what an agent has in order."""
+    where = await known(caller, agent_id)
     rows, cursor = await number_page(
         caller, f"{what} {where}", query, partial(read, where), place_of
     )
@@ -314,9 +335,7 @@ async def send_message(
 async def _ask(
     caller: Caller, once: Idempotent, agent_id: str, verb: str, why: Why | None
 ) -> Response:
-    where = caller.agent(agent_id)
-    await caller.own("agent", where)
-    agent = split(where)[1]
+    agent = split(await known(caller, agent_id))[1]
     content = {"agentId": agent, **(why.to_content() if why else {})}
     answer = await command(caller, once, f"agent.{verb}", content)
     return done(answer, agentId=agent)

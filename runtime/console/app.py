@@ -1,6 +1,6 @@
 """The HTTP application: `create_app` puts routes and what guards them together.
 
-    request -> headers -> problems -> who asks -> body -> route
+    request -> headers -> problems -> who asks -> body -> query -> route
 
 A request passes from left to right; whatever fails on the way is answered by
 `problems`.  Replicas share nothing but the store, so any of them can answer any
@@ -12,15 +12,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from pydantic import Field
 from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection
 
 from runtime.clock import Clock
 from runtime.console import (
@@ -148,6 +150,7 @@ def create_app(
         openapi_url=None,
         redirect_slashes=False,
         responses=_PROBLEM,
+        dependencies=[Depends(_each_once)],
         lifespan=_lifespan,
     )
     app.state.console = console
@@ -162,6 +165,18 @@ def create_app(
     app.add_middleware(HeadersMiddleware)
     app.add_middleware(MeterMiddleware, meter=console.meter)
     return app
+
+
+async def _each_once(connection: HTTPConnection) -> None:
+    """Raise ProblemError for a parameter that comes twice: one of them would not count."""
+    times = Counter(name for name, _ in connection.query_params.multi_items())
+    repeated = [
+        {"loc": ("query", name), "msg": "It is given more than once.", "type": "repeated_parameter"}
+        for name, count in times.items()
+        if count > 1
+    ]
+    if repeated:
+        raise problems.not_as_it_must_be(repeated)
 
 
 @asynccontextmanager

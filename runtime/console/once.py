@@ -5,7 +5,7 @@
 The record is written in the commit that has the effect, and must be absent
 there: of two requests at once one wins and the other finds its record.  It
 keeps either the answer or the id of the message whose answer is the answer.
-The same key with another path or body is refused.  Records are kept for
+The same key with another path, query or body is refused.  Records are kept for
 `KEPT_DAYS`; after that a key is new again.
 """
 
@@ -30,6 +30,8 @@ COLLECTION: Final = "idempotency"
 KEPT_DAYS: Final = 7
 SWEEP_DAYS: Final = 30
 """A sweep looks for records of so many days before the kept ones."""
+WAIT: Final = "wait"
+"""The parameter that says how long to wait for the answer, and nothing of what is asked."""
 TRIES_MAX: Final = 5
 """How often a request that met another's write begins again."""
 
@@ -125,8 +127,13 @@ def busy() -> ProblemError:
 
 
 async def _once(request: Request, key: IdempotencyKey = None) -> Once:
+    if len(request.headers.getlist("Idempotency-Key")) > 1:
+        raise ProblemError(400, "malformed_request", "Idempotency-Key is sent more than once.")
     body = await request.body()
     meant = [request.method, request.url.path, json.loads(body) if body else None]
+    query = sorted(one for one in request.query_params.multi_items() if one[0] != WAIT)
+    if query:  # without one it stays as it is in the records that are kept
+        meant.append(query)
     canonical = json.dumps(meant, sort_keys=True).encode()
     route = f"{request.method} {instance_of(request.scope)}"
     return Once(route, key, hashlib.sha256(canonical).hexdigest())

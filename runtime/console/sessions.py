@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Query
 from starlette.responses import Response
 
+from runtime.console.agents import AgentKey, known
 from runtime.console.caller import Viewer
 from runtime.console.paging import SCAN_MAX, Cursors, Page, PageQuery, page
-from runtime.console.problems import not_found
 from runtime.sessions import Session, Status, session_of
 from runtime.store.contract import BATCH_MAX, Store, StoredMessage
 
@@ -37,13 +37,9 @@ class SessionsQuery(PageQuery):
     summary="What an agent has executed, the newest first",
 )
 async def get_sessions(
-    agent_id: Annotated[str, Path(max_length=240, examples=["code:job_01JD"])],
-    caller: Viewer,
-    query: Annotated[SessionsQuery, Query()],
+    agent_id: AgentKey, caller: Viewer, query: Annotated[SessionsQuery, Query()]
 ) -> Response:
-    where, store = caller.agent(agent_id), caller.console.store
-    if not await store.history(where, 0, 1):
-        raise not_found()
+    where, store = await known(caller, agent_id), caller.console.store
     cursors = Cursors(caller, f"sessions {where}", query)
     before = cursors.read(query.cursor, int)
     if before is None:
@@ -78,7 +74,7 @@ async def _window(store: Store, where: str, after: int, before: int) -> list[Sto
 
 
 async def last_seq(store: Store, where: str) -> int:
-    """The number of the newest message of an agent that has one.
+    """The number of an agent's newest message; 0 without one.
 
     The store reads upwards only, so it is looked for in steps that double, and
     then by halves: some thirty small reads.

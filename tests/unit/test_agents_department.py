@@ -121,9 +121,17 @@ def test_settings_come_from_the_environment_and_are_checked():
         {"TROUPE_ROUNDS_MAX": "0"},
         {"TROUPE_WALL_S": "inf"},
         {"TROUPE_REPOSITORY_ROOTS": "relative"},
+        {"TROUPE_REPOSITORY_ROOTS": "/a:~nobody-has-this-name/b"},
+        {"TROUPE_DATA": "~nobody-has-this-name/troupe"},
+        {"TROUPE_ROUNDS_MAX": "0.5"},
+        {"TROUPE_ROUNDS_MAX": "1.9"},
+        {"TROUPE_TOKENS_MAX": "1000.5"},
+        {"TROUPE_ANSWER_TOKENS_MAX": "1.5"},
+        {"TROUPE_TOKENS_MAX": "9" * 5_000},
     ):
-        with pytest.raises(SettingsError):
+        with pytest.raises(SettingsError, match=next(iter(wrong))):
             DepartmentSettings.from_env(wrong)
+    assert DepartmentSettings.from_env({"TROUPE_TOKENS_MAX": "1e6"}).tokens_max == 1_000_000
 
 
 def test_only_allowed_places_are_repositories(tmp_path):

@@ -205,6 +205,11 @@ def test_bytes_that_are_no_text_are_a_usage_error(troupe: Typed, args: tuple[str
     assert "is no UTF-8" in troupe(*args, code=2).stderr
 
 
+def test_a_bounded_watch_of_everything_ends_in_time(troupe: Typed) -> None:
+    """A script that waits for a while would wait for ever."""
+    assert "0.3 s" in troupe("watch", "--all", "--timeout", "0.3", code=5).stderr
+
+
 async def test_the_true_stream_goes_on_after_a_cursor(troupe: Typed, here: Desk) -> None:
     """A watch whose connection broke would be refused, or begin at the present."""
     async with connect(here.url, here.token, local=True) as http:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any
@@ -12,7 +13,9 @@ import pytest
 from actors.commands import following
 from actors.commands.failures import TimedOutError, UnreachableError
 from actors.commands.following import Follower, Update
-from runtime.watching import OPENED, Event
+from actors.commands.output import Output
+from actors.commands.watch import follow_all
+from runtime.watching import OPENED, RESET, Event
 
 
 class Told:
@@ -154,6 +157,20 @@ async def test_a_bounded_watch_ends_in_time(told: Told) -> None:
     with pytest.raises(TimedOutError, match="is still processing"):
         async for _ in Follower(told, "issue_1", 0.02).updates():  # type: ignore[arg-type]
             pass
+
+
+async def test_a_program_that_watches_everything_is_told_of_a_reset(
+    told: Told, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It would go on showing what the store has lost."""
+    for name in (OPENED, "job:created", RESET, "job:completed"):
+        told.tell(name)
+    told.queue.put_nowait(UnreachableError("gone"))
+    with pytest.raises(UnreachableError):
+        await follow_all(Output(as_json=True), told)  # type: ignore[arg-type]
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["event"] for line in lines] == ["job:created", "reset", "job:completed"]
+    assert lines[1] == {"event": "reset", "cursor": "i:1", "data": {}}
 
 
 async def test_a_job_without_an_issue_is_followed_alone(told: Told) -> None:

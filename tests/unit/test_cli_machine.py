@@ -205,6 +205,10 @@ def test_the_command_and_the_cluster_mean_the_same_directory(
         ("TROUPE_GITHUB_SECRETS", "secret", "TROUPE_GITHUB_SECRETS"),
         ("TROUPE_REPOSITORY_ROOTS", "relative/folder", "TROUPE_REPOSITORY_ROOTS"),
         ("SCHEDULER_MAX_CONCURRENT", "many", "SCHEDULER_MAX_CONCURRENT"),
+        ("TROUPE_DATA", "~nobody-has-this-name/t", "TROUPE_DATA"),
+        ("PORT", "abc", "'PORT'"),
+        ("PORT", "0", "'PORT'"),
+        ("TROUPE_HOSTS", "many", "'TROUPE_HOSTS'"),
     ],
 )
 def test_a_setting_that_can_not_be_used_is_told_before_anything_starts(

@@ -15,6 +15,7 @@ from runtime.console.problems import ProblemError
 from runtime.ids import HOME
 from runtime.keys import Role
 from tests.http import ORGANIZATION, HttpTroupe, World, populate
+from tests.troupe import soon
 
 JSON = {"Content-Type": "application/json"}
 SAY = "/api/agents/counter:a/messages"
@@ -233,6 +234,27 @@ async def test_unknown_fields_are_refused_at_every_depth_and_in_queries() -> Non
             assert (path, answer.status_code) == (path, 422)
             assert answer.json()["errors"][0]["path"] == "query.stat"
         assert (await ann.get("/api/events", params={"room": "x"})).status_code == 422
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("/api/jobs?limit=1&limit=2", "limit"),
+        ("/api/issues?status=queued&status=queued", "status"),
+        ("/api/agents?kind=a&role=b&kind=c", "kind"),
+        ("/api/events?rooms=job:a&rooms=job:b", "rooms"),
+        ("/api/agents/counter:a/schedule?name=one&name=two", "name"),
+        ("/api/agents/counter:a/sessions?limit=1&limit=", "limit"),
+    ],
+)
+async def test_a_parameter_that_comes_twice_is_refused(url: str, name: str) -> None:
+    """Would follow one room, or act on one schedule, of the two that were named."""
+    api = HttpTroupe()
+    async with await api.client() as ann:
+        answer = await soon(ann.get(url))  # a stream that is let pass has no end
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+    [error] = answer.json()["errors"]
+    assert (error["path"], error["code"]) == (f"query.{name}", "repeated_parameter")
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 from typing import Any
 
@@ -167,6 +168,46 @@ async def test_a_key_is_one_resources_too() -> None:
     assert other.json()["code"] == "idempotency_key_reused"
 
 
+async def test_a_key_is_one_querys_too() -> None:
+    """Would answer a drain of one schedule with the pause of another, and not do it."""
+    api = HttpTroupe()
+    world = await populate(api)
+    url, headers = f"/api/agents/{world.job.agent}/schedule/pause", {"Idempotency-Key": "once"}
+    async with await api.client(Role.ADMIN) as ann:
+        asked = [{"drain": "true", "name": "default"}, {"name": "default", "drain": "true"}]
+        alike = [await ann.post(url, params=query, headers=headers) for query in asked]
+        others = [
+            await ann.post(url, params=query, headers=headers)
+            for query in ({}, {"name": "default"}, {"drain": "false", "name": "default"})
+        ]
+    assert [answer.status_code for answer in alike] == [202, 202]
+    assert {answer.json()["code"] for answer in others} == {"idempotency_key_reused"}
+    assert {answer.status_code for answer in others} == {422}
+
+
+async def test_what_is_kept_of_a_request_without_a_query_stays_as_it_was() -> None:
+    """Would refuse a request that is repeated after an update, or with another patience."""
+    api = HttpTroupe()
+    url, body = "/api/agents/a:b/messages", {"content": 1}
+    meant = json.dumps(["POST", url, body], sort_keys=True).encode()
+    async with await api.client() as ann:
+        for query in ({"wait": "0.01"}, {}):
+            await ann.post(url, params=query, json=body, headers={"Idempotency-Key": "once"})
+    [record] = await api.store.list_documents("idempotency", "acme", limit=2)
+    assert json.loads(record.body)["request"] == hashlib.sha256(meant).hexdigest()
+    assert len(await api.store.history("acme/a:b", 0, 10)) == 1
+
+
+async def test_two_keys_are_none() -> None:
+    """Would repeat what the other key had promised to happen once."""
+    api = HttpTroupe()
+    async with await api.client() as ann:
+        headers = [("Idempotency-Key", "one"), ("Idempotency-Key", "two")]
+        answer = await ann.post("/api/issues", json=PLAIN, headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (400, "malformed_request")
+    assert await api.store.count("issue") == 0
+
+
 async def test_a_commit_that_landed_unheard_is_found_by_its_key() -> None:
     """Would file the issue a second time after a 503 whose commit had landed."""
     store = Landing(HttpTroupe().clock)
@@ -217,6 +258,20 @@ async def test_too_many_waiting_issues_are_refused_before_they_are_accepted(
             for n in range(3)
         ] == [202, 202, 429]
         assert (await bob.post("/api/issues", json=PLAIN)).status_code == 202
+
+
+async def test_issues_that_come_at_once_are_no_more_than_may_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Would let one organization fill the store by asking often at once."""
+    monkeypatch.setattr(submission, "QUEUED_MAX", 2)
+    api = HttpTroupe()
+    async with await api.client() as ann:
+        answers = await asyncio.gather(
+            *(ann.post("/api/issues", json={**PLAIN, "title": f"t{n}"}) for n in range(20))
+        )
+    assert sorted(answer.status_code for answer in answers) == [202] * 2 + [429] * 18
+    assert await api.store.count("issue") == 2
 
 
 async def test_lists_filter_by_each_field_and_by_words() -> None:

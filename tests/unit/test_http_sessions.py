@@ -11,12 +11,17 @@ from typing import Any
 import httpx2
 import pytest
 
-from runtime.agent import AgentState, BaseAgent
+from runtime.agent import AgentState, BaseAgent, job_terms
+from runtime.client import Write
 from runtime.console import sessions
+from runtime.console.settings import ConsoleSettings
 from runtime.errors import DeadLetterError, JobWaiting
 from runtime.job import AgentJob, Job, JobResult, JobStatus
+from runtime.jobs.holds import HOLDS, Hold
 from runtime.keys import Role
 from runtime.message import Message
+from runtime.schedule.record import SCHEDULES
+from runtime.store.contract import Commit, Put
 from tests.http import HttpTroupe
 from tests.troupe import LocalTroupe, eventually, soon
 
@@ -185,6 +190,59 @@ async def test_the_newest_come_first_over_all_pages_and_by_status(
         assert await here.sessions(limit=limit) == whole
     failed = await here.sessions(status="failed", limit=1)
     assert failed == [one for one in whole if one["status"] == "failed"] != []
+
+
+LISTS = ("sessions", "messages", "history")
+
+
+async def test_an_agent_that_never_lived_is_shown_and_let_go() -> None:
+    """Two jobs fail while nobody hosts its kind: it is held, and nobody could resume it."""
+    troupe = LocalTroupe({})
+    api = HttpTroupe(troupe.store, troupe.clock, ConsoleSettings(command_wait_s=5.0))
+    troupe.start_scheduler()
+    hold = Hold(agent_id="ghost:a", organization_id="acme", failures=2, held=True, by="scheduler")
+    put = Put(HOLDS, "acme/ghost:a", "acme", hold.to_json())
+    job = AgentJob.new(
+        id="job_1", organization_id="acme", agent_type="ghost", agent_id="ghost:a",
+        now_ms=troupe.clock.now_ms(), payload={},
+    )  # fmt: skip
+    terms = tuple(f"{name}={value}" for name, value in job_terms(job).items())
+    queued = Put("job", job.id, "acme", job.to_json(), terms)
+    await troupe.store.commit([Commit("acme", puts=(put, queued))])
+    await troupe.kill_scheduler()
+    troupe.start_scheduler()  # it reads who is held as it begins
+    async with await api.client(Role.OPERATOR) as ann:
+        shown = (await ann.get("/api/agents/ghost:a")).json()
+        assert (shown["status"], shown["hold"]["by"]) == ("paused", "scheduler")
+        assert "updatedAt" not in shown
+        assert (await ann.post("/api/agents/ghost:a/resume")).status_code == 200
+        assert "hold" not in (await ann.get("/api/agents/ghost:a")).json()
+        assert (await ann.post("/api/agents/ghost:b/resume")).status_code == 404
+    await troupe.kill_scheduler()
+    await troupe.store.close()
+
+
+@pytest.mark.parametrize("collection", ["agent", SCHEDULES, "job"])
+async def test_an_agent_of_which_nothing_is_kept_has_empty_lists(collection: str) -> None:
+    """Would deny an agent that is there, once its messages are forgotten or before it ran."""
+    api = HttpTroupe()
+    key = "acme/worker:one" if collection == "agent" else "it"
+    await api.door().commit(writes=[Write(collection, key, b"{}", {"agent": "worker:one"})])
+    async with await api.client() as ann, await api.client(organization="globex") as bob:
+        for what in LISTS:
+            answer = await ann.get(f"/api/agents/worker:one/{what}")
+            assert (answer.status_code, answer.json()) == (200, {"items": [], "nextCursor": None})
+            assert (await ann.get(f"/api/agents/worker:two/{what}")).status_code == 404
+            assert (await bob.get(f"/api/agents/worker:one/{what}")).status_code == 404
+
+
+async def test_an_agent_that_was_only_written_to_has_all_its_lists() -> None:
+    """Would deny in one list an agent that another one shows."""
+    api = HttpTroupe()
+    async with await api.client() as ann:
+        await ann.post("/api/agents/worker:one/messages", json={"content": 1})
+        found = [(await ann.get(f"/api/agents/worker:one/{what}")).json() for what in LISTS]
+    assert [len(page["items"]) for page in found] == [0, 1, 0]
 
 
 async def test_only_the_scheduler_makes_sessions(here: Here) -> None:

@@ -98,6 +98,6 @@ def test_settings_are_read_as_the_department_reads_them() -> None:
     assert (settings.repository_hosts, settings.jobs_at_once) == (("git.example",), 3)
     default = IntakeSettings.from_env({})
     assert (default.repository_roots, default.jobs_at_once) == ((), 5)
-    for wrong in ("0", "x", "-1", "1.5"):
+    for wrong in ("0", "x", "-1", "1.5", "9" * 5_000):
         with pytest.raises(SettingsError):
             IntakeSettings.from_env({"SCHEDULER_MAX_CONCURRENT": wrong})

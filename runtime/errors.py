@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import inspect
 
+from pydantic import ValidationError
+
 from runtime.clock import LATEST_MS
 
 
@@ -160,5 +162,12 @@ class InboxFullError(TroupeError):
 
 
 def told(error: BaseException) -> str:
-    """`Class: what it says`, as text that every store can write."""
-    return f"{type(error).__name__}: {error}".encode(errors="replace").decode()
+    """`Class: what it says`, as text that every store can write.
+
+    Of a record that is not as it must be, where and why: not what it says, which is somebody's.
+    """
+    says = str(error)
+    if isinstance(error, ValidationError):
+        wrong = error.errors(include_url=False, include_context=False, include_input=False)
+        says = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in wrong)
+    return f"{type(error).__name__}: {says}".encode(errors="replace").decode()

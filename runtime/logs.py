@@ -12,14 +12,18 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import traceback
 from collections.abc import Mapping
 from typing import Any, Final, TextIO
 
 from runtime.clock import iso
+from runtime.errors import told
 
 LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 PACKAGES: Final = ("runtime", "actors", "serve_app")
 """Whose records are written; libraries keep their own way."""
+CAUSES_MAX: Final = 8
+"""Errors that one has led to the other, the last ones of them."""
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _OWN: Final = frozenset({"time", "level", "logger", "message", "error"})
 
@@ -39,8 +43,17 @@ class JsonFormatter(logging.Formatter):
             if name not in _STANDARD and name not in _OWN and name[0] != "_":
                 said[name] = value
         if record.exc_info:
-            said["error"] = self.formatException(record.exc_info)
+            said["error"] = _trace(record.exc_info[1])
         return json.dumps(said, default=str)
+
+
+def _trace(error: BaseException | None) -> str:
+    """Where it was raised and what it tells; after what had led to it."""
+    parts: list[str] = []
+    while error is not None and len(parts) < CAUSES_MAX:
+        parts.append("".join(traceback.format_tb(error.__traceback__)) + told(error))
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return "\n\nthen\n\n".join(reversed(parts))
 
 
 def tell(logger: logging.Logger, level: int, action: str, fields: Mapping[str, Any]) -> None:

@@ -83,6 +83,18 @@ class Message(Camel, frozen=True, kw_only=True):
         if self.metadata is not None and not isinstance(self.metadata, dict):
             raise ValueError("metadata is no object")
 
+    @property
+    def why(self) -> str | None:
+        """The `reason` of its content: why something is asked for, for the audit trail.
+
+        Raises:
+            TypeError: it is no text.
+        """
+        reason = self.content.get("reason")
+        if reason is not None and not isinstance(reason, str):
+            raise TypeError("reason is no text")
+        return reason or None
+
     def to_json(self) -> bytes:
         """The message as JSON bytes in camelCase, without absent fields.
 

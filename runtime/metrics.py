@@ -18,6 +18,8 @@ from typing import Final, Literal
 
 Kind = Literal["counter", "gauge", "histogram"]
 
+LATE_S: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 60.0, 900.0)
+"""Bounds for what should be on time."""
 QUICK_S: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0)
 """Bounds for what should take milliseconds."""
 LONG_S: Final = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 2_700.0, 10_800.0)
@@ -44,7 +46,7 @@ METRICS: Final = (
     Metric("troupe_job_retries", "counter", "Failed attempts that are tried again"),
     Metric("troupe_jobs_dead", "counter", "Jobs that were given up"),
     Metric("troupe_jobs", "gauge", "Jobs that have not ended, by state", "state"),
-    Metric("troupe_queue_age_seconds", "gauge", "How long the oldest queued job has waited"),
+    Metric("troupe_queue_age_seconds", "gauge", "Time since the oldest queued job was filed"),
     Metric("troupe_scheduler_paused", "gauge", "1 while the scheduler is paused or drained"),
     Metric(
         "troupe_round_seconds", "histogram", "A round of the scheduler: decided and durable",
@@ -55,7 +57,7 @@ METRICS: Final = (
     ),
     Metric(
         "troupe_schedule_late_seconds", "histogram",
-        "From due time until its job is durable and queued", bounds=QUICK_S,
+        "From due time until its job is durable and queued", bounds=LATE_S,
     ),
     Metric("troupe_agents", "gauge", "Agents in memory of a host", "host"),
     Metric("troupe_host_jobs", "gauge", "Jobs that run in a host", "host"),

@@ -31,11 +31,13 @@ from runtime.schedule.record import (
     schedule_key,
 )
 from runtime.schedule.spec import (
+    BARE,
     NAME,
     PAYLOAD_BYTES_MAX,
     TRIGGERS,
     FieldError,
     ScheduleBody,
+    has_secret,
     in_order,
     spec_of,
 )
@@ -74,9 +76,11 @@ class EventBody(WireModel):
     """Goes into the jobs' payload, in `event`; at most 16 KiB."""
 
     @model_validator(mode="after")
-    def _small(self) -> Self:
+    def _fit(self) -> Self:
         if len(to_json(self.data)) > PAYLOAD_BYTES_MAX:
             raise ValueError(f"the data of an event has at most {PAYLOAD_BYTES_MAX} bytes")
+        if has_secret(self.repository or ""):
+            raise ValueError(BARE)
         return self
 
 

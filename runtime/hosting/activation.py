@@ -229,7 +229,7 @@ class Activation:
             logger.warning(
                 "a turn of %s failed: %s",
                 self.address,
-                error,
+                told(error),
                 exc_info=True,
                 extra={"action": "turn.failed", "agent": self.address},
             )

@@ -96,8 +96,7 @@ class Controls:
         where = address(organization, message.content["agentId"])
         by = str(message.content.get("by") or message.sender)
         held = message.message_type == "agent.pause"
-        why = message.content.get("reason") or None
-        return self._holds.ask(where, held, by, self._clock.now_ms(), why)
+        return self._holds.ask(where, held, by, self._clock.now_ms(), message.why)
 
     def news(self, now_s: float) -> Decision | None:
         """Word to everybody how the queue stands, when that has changed; not all the time."""

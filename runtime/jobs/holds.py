@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from runtime.clock import iso
+from runtime.errors import told
 from runtime.ids import address, split
 from runtime.job import AgentJob
 from runtime.jobs.decisions import Decision, publish
@@ -60,7 +61,15 @@ class Holds:
 
     def load(self, documents: Iterable[Document]) -> None:
         for document in documents:
-            self._note(document.key, Hold.model_validate_json(document.body))
+            try:
+                self._note(document.key, Hold.model_validate_json(document.body))
+            except ValueError as error:  # whoever wrote it stops nobody else's
+                logger.error(
+                    "the hold of %s can't be read: %s",
+                    document.key,
+                    told(error),
+                    extra={"action": "hold.unreadable", "agent": document.key},
+                )
 
     def reload(self, where: str, document: Document | None) -> None:
         """What was decided of an agent was not written: go by what is."""

@@ -90,11 +90,10 @@ class PlanBook:
                 self.heads[organization, repository] = document.body.decode()
         async for page in self._pages(SCHEDULES):
             for document in page:
-                self._look_at(
-                    job
-                    for job in self._adopt(document).record.active
-                    if not self._queue.is_open(job)
-                )
+                if (entry := self._adopt(document)) is not None:
+                    self._look_at(
+                        job for job in entry.record.active if not self._queue.is_open(job)
+                    )
         await self._retime()
         now_ms = self._clock.now_ms()
         ahead = [e.key for e in self.table if e.record.accounted_ms > now_ms + AHEAD_MS]
@@ -152,8 +151,19 @@ class PlanBook:
             self._store.list_documents, collection, None, (), after_key, BATCH_MAX, False
         )
 
-    def _adopt(self, document: Document) -> Entry:
-        entry = Entry(document.key, document.revision, decode_schedule(document.body))
+    def _adopt(self, document: Document) -> Entry | None:
+        """Know a schedule; None: it can't be read, which stops nobody else's."""
+        try:
+            record = decode_schedule(document.body)
+        except ValueError as error:
+            logger.critical(
+                "the schedule %s is passed over, it can't be read: %s",
+                document.key,
+                error,
+                extra={"action": "schedule.unreadable", "schedule": document.key},
+            )
+            return None
+        entry = Entry(document.key, document.revision, record)
         self.table.put(entry)
         return entry
 
@@ -279,5 +289,6 @@ class PlanBook:
             self._stop(entry, "the ledger has what it is to have next")
             return
         self._refused.add(entry.key)
-        self._look_at(self._adopt(document).record.active)
+        if (found := self._adopt(document)) is not None:
+            self._look_at(found.record.active)
         self.news.set()

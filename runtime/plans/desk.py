@@ -52,11 +52,6 @@ from runtime.store.contract import Ack, Put, StoredMessage
 from runtime.turn import to_json
 
 PREFIX: Final = "schedule."
-_UNWRITTEN: Final = {
-    "revision_conflict": ("conflict", "it is being changed by others; try again"),
-    "unwritable": ("unwritable", "the store can't write what that leads to"),
-}
-
 logger = logging.getLogger(__name__)
 
 Reply = dict[str, Any]
@@ -91,8 +86,11 @@ class PlanDesk:
             if refused == "revision_conflict":  # it was written meanwhile: decide on what is there
                 answer = await self._decided(stored, message)
                 refused = await self._written(stored, answer)
-            if refused in ("revision_conflict", "unwritable"):
-                answer = _refused(*_UNWRITTEN[refused])
+            if refused == "revision_conflict":
+                answer = _refused("conflict", "it is being changed by others; try again")
+                refused = await self._written(stored, answer)
+            elif refused == "unwritable":
+                answer = _refused("unwritable", "the store can't write what that leads to")
                 refused = await self._written(stored, answer)
         if refused is None:
             asked(stored, message, answer[2])
@@ -234,9 +232,7 @@ class PlanDesk:
             return _refused("not_found", "there is no such schedule")
         now_ms, by = self._planner.clock.now_ms(), str(message.content.get("by") or message.sender)
         change = self._superseded(entry, entry.record, now_ms)
-        record = msgspec.structs.replace(
-            _record(change), changed_by=by, reason=message.content.get("reason")
-        )
+        record = msgspec.structs.replace(_record(change), changed_by=by, reason=message.why)
         until_ms = max(record.accounted_ms, now_ms)
         change.puts.append(revision_put(record, await self._since_ms(record), until_ms))
         change.record = None
@@ -271,7 +267,7 @@ class PlanDesk:
         fates = drop(record.waiting, Outcome.SKIPPED_PAUSED, "paused")
         change = settled(entry, record, fates, Facts(now_ms, by=by))
         change.sends += commands("pause", entry, held, now_ms)
-        said = {"changed_ms": now_ms, "changed_by": by, "reason": content.get("reason")}
+        said = {"changed_ms": now_ms, "changed_by": by, "reason": message.why}
         change.record = msgspec.structs.replace(_record(change), status="paused", held=held, **said)
         about = {"status": "paused", "by": by, **({"jobId": running[0]} if running else {})}
         change.publish("agent:paused", about, now_ms)
@@ -300,7 +296,7 @@ class PlanDesk:
             wake_ms=None if next_ms is None else entry.start_ms(next_ms),
             changed_ms=now_ms,
             changed_by=by,
-            reason=content.get("reason"),
+            reason=message.why,
         )
         change = Change(entry, record)
         change.sends += commands("resume", entry, entry.record.held, now_ms)

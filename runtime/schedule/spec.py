@@ -15,6 +15,7 @@ from dataclasses import replace
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final, Self, cast
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -42,6 +43,7 @@ from runtime.wire import WireModel
 TRIGGERS: Final = ("cron", "interval", "at", "event", "nightly")
 NAME: Final = r"^[a-z][a-z0-9_-]{0,63}$"
 PAYLOAD_BYTES_MAX: Final = 16 << 10
+BARE: Final = "a repository is named without a password or a token"
 _KINDS: Final[dict[str, Kind]] = {
     "cron": "cron", "nightly": "cron", "interval": "interval", "at": "once", "event": "event",
 }  # fmt: skip
@@ -130,6 +132,8 @@ def spec_of(body: ScheduleBody, agent: str, now_ms: int) -> Spec:
     place = _field("timezone", lambda: zone(body.timezone))
     start_ms = _field("start", lambda: _bound(body.start, place))
     end_ms = _field("end", lambda: _bound(body.end, place))
+    if has_secret(body.repository or ""):
+        raise FieldError("repository", InvalidScheduleError("has_secret", 0, BARE))
     if trigger == "nightly":
         text = _field("nightly", lambda: nightly.chosen(text, agent, body.name))
     spec = Spec(
@@ -159,6 +163,15 @@ def spec_of(body: ScheduleBody, agent: str, now_ms: int) -> Spec:
     if plan.kind != spec.kind:
         raise FieldError(trigger, _another(trigger, plan.kind, text.index(plan.text)))
     return msgspec.structs.replace(spec, expression=plan.text)
+
+
+def has_secret(repository: str) -> bool:
+    """Whether a URL has a password or a token: it would be logged, and shown to whoever looks."""
+    try:
+        parts = urlsplit(repository)
+    except ValueError:
+        return False  # it is no URL
+    return bool(parts.password or (parts.scheme in ("http", "https") and parts.username))
 
 
 def in_order(spec: Spec) -> None:

@@ -150,6 +150,19 @@ async def test_a_schedule_keeps_its_name(ann: httpx2.AsyncClient) -> None:
     assert (await ann.patch(URL, json={"name": "default"})).status_code == 200
 
 
+@pytest.mark.parametrize(
+    "url", ["https://bot:s3cr3t@git.example/x", "https://s3cr3t@git.example/x"]
+)
+async def test_a_repository_is_named_without_its_secret(ann: httpx2.AsyncClient, url: str) -> None:
+    """It would be in the log, in the audit trail and in what viewers see."""
+    told = await ann.post("/api/schedules/events", json={"event": "push", "repository": url})
+    made = await ann.post(URL, json={"event": "push", "repository": url})
+    assert (told.status_code, made.status_code) == (422, 422)
+    assert "s3cr3t" not in told.text + made.text
+    plain = {"event": "push", "repository": "ssh://git@git.example/x"}
+    assert (await ann.post("/api/schedules/events", json=plain)).status_code == 200
+
+
 async def test_what_an_event_tells_is_no_larger_than_a_payload(ann: httpx2.AsyncClient) -> None:
     """Each of many schedules would have a copy of it, and the store no room for them."""
     event = {"event": "push", "data": {"text": "x" * 16_300}}

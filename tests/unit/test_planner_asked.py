@@ -14,8 +14,8 @@ from runtime.plans.events import EVENT_BYTES_MAX
 from runtime.plans.planner import EARLY_MS
 from runtime.schedule.audit import Present, Tally, audit
 from runtime.schedule.record import decode_revision, decode_schedule
-from runtime.store.contract import Commit, Committed, Refused
-from tests.plans import MINUTE_MS, Plans, planned
+from runtime.store.contract import Commit, Committed, Put, Refused
+from tests.plans import AGENT, MINUTE_MS, Plans, planned
 
 PUSH = {"event": "push", "repository": "https://git/x", "branch": "main"}
 
@@ -137,6 +137,38 @@ async def test_a_message_that_can_not_be_written_stops_nobody_else(plans: Plans)
     await plans.set(cron="* * * * *")
     await asyncio.sleep(120)
     assert (await plans.outcomes())["fired"] == 2
+
+
+@planned
+async def test_a_reason_that_is_no_text_is_refused(plans: Plans) -> None:
+    """It would be in a record that no scheduler could read again, whosever schedules it has."""
+    await plans.set(cron="* * * * *")
+    for verb in ("pause", "delete"):
+        answer = await plans.ask(verb, reason={"why": "x"}, drain=True)
+        assert (answer["ok"], answer["code"]) == (False, "invalid_message"), verb
+    about = {"agentId": AGENT, "reason": ["x"]}
+    answer = await plans.client.ask("scheduler:main", about, "agent.pause")
+    assert (answer["ok"], answer["code"]) == (False, "invalid_message")
+    await asyncio.sleep(120)
+    assert (await plans.outcomes())["fired"] == 2
+
+
+@pytest.mark.parametrize("collection", ["schedule", "hold"])
+def test_a_record_that_can_not_be_read_stops_nobody_else(collection: str) -> None:
+    """Each scheduler would end as it reads it, for all organizations and for ever."""
+
+    @planned
+    async def test(plans: Plans) -> None:
+        await plans.set(cron="* * * * *")
+        bad = Put(collection, "acme/worker:two/default", "acme", b'{"reason": {}}')
+        [answer] = await plans.store.commit([Commit("acme", puts=(bad,))])
+        assert isinstance(answer, Committed)
+        await plans.troupe.kill_scheduler()
+        plans.troupe.start_scheduler()
+        await asyncio.sleep(120)
+        assert (await plans.outcomes())["fired"] >= 2
+
+    test()
 
 
 @planned

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import io
+import json
+import logging
 import pickle
 import pkgutil
 
+from pydantic import BaseModel, ValidationError
+
 import actors
 import runtime
-from runtime.errors import TroupeError
+from runtime.errors import TroupeError, told
+from runtime.logs import JsonFormatter
 
 
 def every_error() -> list[type[TroupeError]]:
@@ -51,3 +57,29 @@ def test_every_error_survives_pickling_and_says_a_sentence() -> None:
 def test_errors_end_in_error() -> None:
     """A failure could not be told from a value by its name."""
     assert [kind.__name__ for kind in every_error() if not kind.__name__.endswith("Error")] == []
+
+
+class Content(BaseModel):
+    amount: int
+
+
+def test_what_somebody_wrote_is_in_no_error_and_in_no_log_line() -> None:
+    """A validation error quotes what it was given: a message's content would be in every log."""
+    out = io.StringIO()
+    handler = logging.StreamHandler(out)
+    handler.setFormatter(JsonFormatter())
+    logger = logging.getLogger("tests.errors")
+    logger.addHandler(handler)
+    try:
+        Content.model_validate({"amount": "s3cr3t"})
+    except ValidationError as error:
+        assert told(error).startswith("ValidationError: amount: Input should be")
+        try:
+            raise LookupError("no such order") from error
+        except LookupError:
+            logger.exception("it failed")
+    logger.removeHandler(handler)
+    said = json.loads(out.getvalue())["error"]
+    assert "s3cr3t" not in said
+    assert said.index("amount: Input should be") < said.index("LookupError: no such order")
+    assert said.count("test_errors.py") == 2

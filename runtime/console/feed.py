@@ -27,7 +27,7 @@ from typing import Final
 
 from runtime.console.rooms import Key, wanted_keys
 from runtime.console.told import Told, place_text
-from runtime.errors import StoreUnavailableError
+from runtime.errors import StoreError, StoreUnavailableError
 from runtime.ids import SYSTEM
 from runtime.store.contract import Store
 
@@ -85,6 +85,7 @@ class FeedHub:
         try:
             if self._task is None:
                 self._task = asyncio.create_task(self._follow(), name="feed")
+            self.keep_going()
             await self._started()
             reader.begin(place or (self.incarnation, self.head))
             reader.follow(rooms)
@@ -94,6 +95,11 @@ class FeedHub:
             self._readers.discard(reader)
             if not self._readers:
                 await self.close()
+
+    def keep_going(self) -> None:
+        """Poll again, should a defect have ended it."""
+        if self._task is not None and self._task.done():
+            self._task = asyncio.create_task(self._follow(RETRY_S), name="feed")
 
     async def close(self) -> None:
         """Stop polling."""
@@ -150,12 +156,13 @@ class FeedHub:
         except TimeoutError as error:
             raise StoreUnavailableError("the feed") from error
 
-    async def _follow(self) -> None:
+    async def _follow(self, wait_s: float = 0.0) -> None:
+        await asyncio.sleep(wait_s)
         while True:
             try:
                 await self._find_head()
                 await self._poll()
-            except StoreUnavailableError as error:
+            except StoreError as error:  # one that every reader would otherwise have for good
                 logger.warning("the feed can't be read: %s", error, extra={"action": "feed.lost"})
                 await asyncio.sleep(RETRY_S)
 
@@ -257,6 +264,7 @@ class Reader:
             StoreUnavailableError: the place is as it was.
         """
         hub = self._hub
+        hub.keep_going()
         if self._is_foreign:
             return self._reset()
         if self._after < hub.floor:

@@ -12,7 +12,8 @@ comes back sends its rooms and the last cursor it was told, of whatever message.
 
 A client is `UNACKED_MAX` events ahead of its last ack at most.  Then the socket
 waits, and whoever is silent for `SLOW_S` is told `slow` and closed: proxies may
-take in any amount, so only the client itself can say what it has taken in.
+take in any amount, so only the client itself can say what it has taken in.  An
+ack is taken in as it comes; whatever else is asked waits for its answer.
 
 Who may connect is `auth`'s, which rooms there are `rooms`'; a key that is
 revoked closes its sockets within five seconds.
@@ -31,7 +32,7 @@ from pydantic import Field, ValidationError
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from runtime.console.caller import Console
-from runtime.console.door import frame_writer
+from runtime.console.door import MESSAGE_BYTES_MAX, TOO_LARGE, frame_writer
 from runtime.console.feed import Reader
 from runtime.console.rooms import ROOMS_MAX, is_room
 from runtime.console.told import PLACE_LENGTH_MAX, Told, read_place, told_text
@@ -53,10 +54,8 @@ CLOSE_S: Final = 1.0
 """How long the word that it is closed may take."""
 ASKED_MAX: Final = 16
 """Messages of a client that wait for their answer; no more are read meanwhile."""
-ASKED_LENGTH_MAX: Final = 16_384
 
 REVOKED: Final = 1008
-TOO_LARGE: Final = 1009
 TRY_AGAIN: Final = 1013
 TOO_SLOW: Final = 4408
 """Close codes; their reasons are the words of docs/api.md."""
@@ -67,10 +66,16 @@ router = APIRouter()
 class Asked(WireModel):
     """What a client sends; each part may be left out."""
 
-    subscribe: tuple[str, ...] = Field((), max_length=ROOMS_MAX)
-    unsubscribe: tuple[str, ...] = Field((), max_length=ROOMS_MAX)
+    subscribe: tuple[str, ...] | None = None
+    unsubscribe: tuple[str, ...] | None = None
     cursor: str | None = Field(None, max_length=PLACE_LENGTH_MAX)
     ack: str | None = Field(None, max_length=PLACE_LENGTH_MAX)
+
+    @property
+    def is_answered(self) -> bool:
+        """An ack alone is not."""
+        asks = any(one is not None for one in (self.subscribe, self.unsubscribe, self.cursor))
+        return asks or self.ack is None
 
 
 @router.websocket("/api/ws")
@@ -118,12 +123,15 @@ class Conversation:
         self._rooms: frozenset[str] = frozenset()
         self._begun = False
         """It has its rooms, so its place is settled."""
-        self._asked: asyncio.Queue[str] = asyncio.Queue(ASKED_MAX)
+        self._asked: asyncio.Queue[Asked | None] = asyncio.Queue(ASKED_MAX)
+        """What waits for its answer; None: something that can't be read."""
         self._write = frame_writer(socket.scope)
         self._unacked: deque[tuple[int, int]] = deque()
         """(cursor, bytes) of what was told since the last ack."""
         self._unacked_bytes = 0
-        self._acked = asyncio.Event()
+        self._full_since_s: float | None = None
+        """When it was found to have its fill, until it is told an event again."""
+        self._heard = asyncio.Event()
         self._place = reader.place
         """Of what was told last."""
         loop = asyncio.get_running_loop()
@@ -153,31 +161,29 @@ class Conversation:
             message = await self._socket.receive()
             if message["type"] == "websocket.disconnect":
                 return
-            text = message.get("text") or ""
-            if len(text) > ASKED_LENGTH_MAX:
-                raise ClosingError(TOO_LARGE, "too_large")
-            if asked := _only_ack(text):
-                self._ack(asked)
-                continue
-            await self._asked.put(text)
-            self._reader.nudge()
+            asked = _read(message.get("text"), message.get("bytes"))
+            if asked is not None and asked.ack is not None:
+                self._ack(asked.ack)
+            if asked is None or asked.is_answered:
+                await self._asked.put(asked)
+                self._heard.set()
+                self._reader.nudge()
 
     def _ack(self, place: str) -> None:
         _, cursor = read_place(place) or ("", 0)
         while self._unacked and self._unacked[0][0] <= cursor:
             self._unacked_bytes -= self._unacked.popleft()[1]
-        self._acked.set()
+        self._heard.set()
 
-    async def _answer(self, text: str) -> None:
-        try:
-            asked = Asked.model_validate_json(text)
-        except ValidationError:
+    async def _answer(self, asked: Asked | None) -> None:
+        if asked is None:
             await self._refuse("invalid_request", "Send JSON as docs/api.md says.")
             return
         if not await self._is_active():
             raise ClosingError(REVOKED, "key_revoked")
-        rooms = (self._rooms | {*asked.subscribe}) - {*asked.unsubscribe}
-        if any(not is_room(self._principal.organization, room) for room in asked.subscribe):
+        more, less = asked.subscribe or (), asked.unsubscribe or ()
+        rooms = (self._rooms | {*more}) - {*less}
+        if any(not is_room(self._principal.organization, room) for room in more):
             await self._refuse("unknown_room", "There is no such room.")
         elif len(rooms) > ROOMS_MAX:
             await self._refuse("too_many_rooms", f"A socket has at most {ROOMS_MAX} rooms.")
@@ -185,8 +191,6 @@ class Conversation:
             await self._refuse("cursor_too_late", "A socket begins once; open another one.")
         else:
             await self._subscribe(rooms, read_place(asked.cursor))
-        if asked.ack is not None:
-            self._ack(asked.ack)
 
     async def _subscribe(self, rooms: frozenset[str], place: tuple[str, int] | None) -> None:
         if place is not None:
@@ -215,7 +219,8 @@ class Conversation:
                 self._unacked_bytes = 0
                 await self._say("reset", {})
             for told in found.told:
-                await self._tell(told)
+                if not await self._tell(told):
+                    break
             if self._now_s() - self._spoke_s >= self._console.settings.keep_alive_s:
                 await self._say("alive", {})
 
@@ -229,15 +234,19 @@ class Conversation:
         self._place, self._spoke_s = told.place, self._now_s()
         return True
 
-    async def _tell(self, told: Told) -> None:
+    async def _tell(self, told: Told) -> bool:
+        """False: something is asked first; what comes after the place is read again."""
         size = len(told.text)
-        if self._has_its_fill(size):
-            await self._wait_for_acks(size)
+        if self._has_its_fill(size) and not await self._wait_for_acks(size):
+            self._reader.begin(read_place(self._place) or ("", 0))
+            return False
         self._count(told, size)
         await self._send(told.text)
         self._place = told.place
+        return True
 
     def _count(self, told: Told, size: int) -> None:
+        self._full_since_s = None
         self._unacked.append((told.cursor, size))
         self._unacked_bytes += size
 
@@ -246,19 +255,23 @@ class Conversation:
             return True
         return bool(self._unacked) and self._unacked_bytes + size > UNACKED_BYTES_MAX
 
-    async def _wait_for_acks(self, size: int) -> None:
-        end_s = self._now_s() + SLOW_S
+    async def _wait_for_acks(self, size: int) -> bool:
+        """Whether there is room; False: something is asked, and acks may be behind it."""
+        since_s = self._full_since_s = self._full_since_s or self._now_s()
         while self._has_its_fill(size):
-            self._acked.clear()
-            wait_s = min(RECHECK_S, end_s - self._now_s())
+            wait_s = min(RECHECK_S, since_s + SLOW_S - self._now_s())
             if wait_s <= 0:
                 detail = f"No ack for {SLOW_S:g} s; come back with the last cursor."
                 await self._send(told_text("slow", self._place, {"detail": detail}))
                 self._send_away("ack")
+            if not self._asked.empty():
+                return False
+            self._heard.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait_s):
-                    await self._acked.wait()
+                    await self._heard.wait()
             await self._recheck()
+        return True
 
     async def _say(self, event: str, data: dict[str, object]) -> None:
         """Something of the socket's own, with the place that holds as it is said."""
@@ -296,12 +309,16 @@ class Conversation:
         return await self._console.keys.is_active(self._principal)
 
 
-def _only_ack(text: str) -> str | None:
-    """The place of a message that is an ack and nothing else, which needs no answer."""
-    if not text.startswith('{"ack"'):
-        return None
+def _read(text: str | None, data: bytes | None) -> Asked | None:
+    """What a message asks; None: it is not as docs/api.md says.
+
+    Raises:
+        ClosingError: it is too large; our own server does not let it come so far.
+    """
+    sent = text.encode() if text is not None else data or b""
+    if len(sent) > MESSAGE_BYTES_MAX:
+        raise ClosingError(*TOO_LARGE)
     try:
-        asked = Asked.model_validate_json(text)
+        return None if text is None else Asked.model_validate_json(sent)
     except ValidationError:
         return None
-    return None if asked.subscribe or asked.unsubscribe or asked.cursor else asked.ack

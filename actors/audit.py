@@ -4,6 +4,7 @@
     job.queued job.ended              review.requested review.decided
     delivery.made                     command       what a person asked of Troupe
     message                           every message, without its content
+    message.redelivered               a dead letter that a person had tried once more
 
 Each is one line with `at`, `type` and `organizationId`; docs/api.md has the
 fields.  A line says what its record says and is made of named fields only, so
@@ -17,7 +18,9 @@ grow with the organization.
 from __future__ import annotations
 
 import json
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping
+from hashlib import sha256
 from typing import Any, Final
 
 from actors.spool import Spool
@@ -32,6 +35,11 @@ PAGE: Final = 100
 """Records read at once; an artifact is none of them."""
 MESSAGES_PAGE: Final = 50
 """A message has up to a MiB."""
+LETTERS: Final = "dead_letter"
+GIVEN_UP_MAX: Final = 10_000
+"""Messages of one agent that were given up and are compared with what is redelivered."""
+ANEW_MS: Final = 60_000
+"""A message that was made so long before it was accepted is there a second time."""
 END: Final = "export.end"
 COMMANDS: Final = frozenset(
     {
@@ -84,8 +92,8 @@ async def _everything(client: Client) -> AsyncIterator[Line]:
         async for record in _records(client, collection):
             for line in lines(record):
                 yield line
-    async for record in _records(client, "agent"):
-        async for line in _messages(client, f"{client.organization}/{record['agentId']}"):
+    async for agent in _agents(client):
+        async for line in _messages(client, agent):
             yield line
     async for line in _messages(client, SCHEDULER):
         yield line
@@ -102,6 +110,23 @@ async def _records(client: Client, collection: str) -> AsyncIterator[Record]:
         after = page[-1].key
 
 
+async def _agents(client: Client) -> AsyncIterator[str]:
+    """Addresses of all that have lived, and of the others that have dead letters."""
+    async for record in _records(client, "agent"):
+        yield f"{client.organization}/{record['agentId']}"
+    async for letter in _records(client, LETTERS):
+        where = f"{client.organization}/{letter['agent']}"
+        if await client.get("agent", where) is None and await _is_first(client, letter):
+            yield where
+
+
+async def _is_first(client: Client, letter: Record) -> bool:
+    """Whether a dead letter is the first of its agent; asked: a set would grow."""
+    terms = {"agent": letter["agent"]}
+    found = await client.list(LETTERS, terms, limit=1, descending=False)
+    return any(json.loads(one.body)["id"] == letter["id"] for one in found)
+
+
 async def _keys(client: Client) -> AsyncIterator[Record]:
     """Keys are the system's documents; a term says whose they are."""
     terms, after = [f"organization={client.organization}"], None
@@ -114,13 +139,39 @@ async def _keys(client: Client) -> AsyncIterator[Record]:
 async def _messages(client: Client, agent: str) -> AsyncIterator[Line]:
     """What an agent was sent; of what the system's were sent, what came from the organization."""
     own = f"{client.organization}/"
-    after = 0
+    after, given_up = 0, GivenUp()
     while page := await client.store.history(agent, after, MESSAGES_PAGE):
         for stored in page:
             if agent.startswith(own) or stored.sender.startswith(own):
-                for line in of_message(stored):
+                for line in of_message(stored, given_up):
                     yield line
         after = page[-1].seq
+
+
+class GivenUp:
+    """What one agent was sent and has given up, as digests; to compare with what is sent again."""
+
+    def __init__(self) -> None:
+        self._payloads: OrderedDict[tuple[str, ...], set[bytes]] = OrderedDict()
+
+    def add(self, message: Message) -> None:
+        self._payloads.setdefault(_made(message), set()).add(_digest(message))
+        if len(self._payloads) > GIVEN_UP_MAX:
+            self._payloads.popitem(last=False)
+
+    def differs(self, message: Message) -> bool | None:
+        """Whether its payload is another than that of the one given up; None: there is none."""
+        known = self._payloads.get(_made(message))
+        return None if known is None else _digest(message) not in known
+
+
+def _made(message: Message) -> tuple[str, ...]:
+    """What stays as it was when a message is redelivered."""
+    return message.timestamp, message.sender, message.message_type
+
+
+def _digest(message: Message) -> bytes:
+    return sha256(json.dumps(message.content, sort_keys=True).encode()).digest()
 
 
 # lines
@@ -160,8 +211,10 @@ def of_job(job: Record) -> list[Line]:
         return lines
     result = job.get("result") or {}
     how = {
-        **_some(job, "status", "reason", "error", "attempts", "startedAt", "costUsd", "tokens"),
+        **_some(job, "status", "reason", "attempts", "startedAt", "costUsd", "tokens"),
         **_some(result, "outcome", "pullRequestUrl"),
+        # an earlier attempt's error is no part of how another one ended
+        "error": job.get("error") if job["status"] == "failed" else None,
     }
     lines.append(_line("job.ended", job["completedAt"], which, how))
     if job.get("agentType") == "delivery" and job["status"] == "completed":
@@ -184,8 +237,12 @@ def of_review(review: Record) -> list[Line]:
     return lines
 
 
-def of_message(stored: Any) -> list[Line]:
-    """A stored message: its metadata, and what it asked for if a person did."""
+def of_message(stored: Any, given_up: GivenUp) -> list[Line]:
+    """A stored message: its metadata, who redelivered it, and what it asked for if a person did.
+
+    Args:
+        given_up: what the agent was sent before and gave up; this one joins it.
+    """
     at = iso(stored.accepted_ms)
     which = {"messageId": stored.message_id}
     about = {
@@ -203,11 +260,32 @@ def of_message(stored: Any) -> list[Line]:
     except InvalidMessageError:  # it is a dead letter, and counts all the same
         return [_line("message", at, which, about)]
     about |= {"messageType": message.message_type, "metadata": message.metadata}
-    lines = [_line("message", at, which, about)]
+    lines = [_line("message", at, which, about), *_redelivered(stored, message, given_up)]
+    if stored.status == "dead":
+        given_up.add(message)
     kind, _, key_id = message.sender.partition(":")
     if kind == "client" and message.message_type in COMMANDS:
         lines.append(_command(stored, message, key_id, at))
     return lines
+
+
+def _redelivered(stored: Any, message: Message, given_up: GivenUp) -> list[Line]:
+    """Who had it tried once more; senders can write that too, so it must have been there before."""
+    by = (message.metadata or {}).get("redeliveredBy")
+    if by is None:
+        return []
+    edited = given_up.differs(message)
+    if edited is None and message.timestamp > iso(stored.accepted_ms - ANEW_MS):
+        return []
+    about = {
+        "by": by,
+        "edited": edited,
+        "sender": message.sender,
+        "recipient": message.recipient,
+        "messageType": message.message_type,
+    }
+    which = {"messageId": stored.message_id}
+    return [_line("message.redelivered", iso(stored.accepted_ms), which, about)]
 
 
 def _command(stored: Any, message: Message, key_id: str, at: str) -> Line:
@@ -219,6 +297,7 @@ def _command(stored: Any, message: Message, key_id: str, at: str) -> Line:
         "keyId": key_id,
         "agent": split(stored.recipient)[1],
         **_some(content, *_NAMED),
+        "edited": "payload" in content if "letter" in content else None,
         "refused": answer.get("code") if answer.get("ok") is False else None,
     }
     which = {"messageId": stored.message_id, "command": message.message_type}

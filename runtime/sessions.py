@@ -16,6 +16,7 @@ import json
 import traceback
 from collections.abc import Sequence
 from functools import cache
+from itertools import pairwise
 from typing import Any, Final, Literal, cast
 
 from runtime.clock import iso
@@ -29,6 +30,8 @@ from runtime.wire import WireModel
 RUN: Final = "job.run"
 FRAMES_MAX: Final = 30
 """Frames of a stack trace; the innermost are kept."""
+CUTS_KNOWN_MAX: Final = 15
+"""Cuts of a run of which it is sure that they are all: a host keeps the latest 16."""
 
 Status = Literal[
     "running", "completed", "failed", "cancelled", "waiting", "paused", "given_up", "skipped"
@@ -38,8 +41,8 @@ Status = Literal[
 class Stretch(WireModel):
     """A part of a run that the end of its host has cut off."""
 
-    attempt: int
-    """The first stretch of the run is 1."""
+    attempt: int | None = None
+    """The first stretch of the run is 1; None: there were more than are kept."""
     started_at: str
     ended_at: str
     """When another host took the run up; of the death itself nobody took the time."""
@@ -65,7 +68,8 @@ class Session(WireModel):
     trace: tuple[str, ...] | None = None
     """`file:line in function`, the innermost last; of a failed run."""
     interrupted: tuple[Stretch, ...] | None = None
-    """Told once the run has ended; at most the latest 16."""
+    """Told once the run has ended; of one that was cut more than `CUTS_KNOWN_MAX` times the
+    latest, without their numbers."""
 
 
 def end_of_run(
@@ -135,11 +139,13 @@ def session_of(stored: StoredMessage) -> Session | None:
 
 
 def _stretches(began_ms: int, cuts: Sequence[int]) -> tuple[Stretch, ...] | None:
-    starts = (began_ms, *cuts)
+    """From cut to cut; the first from the run's start, unless there may have been cuts before."""
+    is_all = len(cuts) <= CUTS_KNOWN_MAX
+    times = (began_ms, *cuts) if is_all else cuts
     return (
         tuple(
-            Stretch(attempt=number, started_at=iso(start), ended_at=iso(cut))
-            for number, (start, cut) in enumerate(zip(starts, cuts, strict=False), 1)
+            Stretch(attempt=number if is_all else None, started_at=iso(start), ended_at=iso(cut))
+            for number, (start, cut) in enumerate(pairwise(times), 1)
         )
         or None
     )

@@ -45,7 +45,7 @@ async def explain(session: Session, id: str) -> None:
 
 
 OUTCOMES: Final = {
-    "fired": "it ran",
+    "fired": "its job was made",
     "coalesced": "a later due time ran for it",
     "skipped_overlap": "the run before had not ended",
     "skipped_paused": "it was paused",
@@ -60,6 +60,7 @@ WHYS: Final = {
     "older_than_window": "it was older than the catch-up window",
     "beyond_cap": "newer ones filled the catch-up's cap",
     "queue_full": "as many as may wait were waiting",
+    "tzdata": "a new release of tzdata came while it waited, and due times were computed anew",
 }
 
 

@@ -149,9 +149,11 @@ def _job(job: Record, steps: Mapping[str, Sequence[Record]]) -> Iterator[Sentenc
         result: Record = job.get("result") or {}
         took_s = elapsed_s(job.get("startedAt"), job.get("completedAt"))
         took = f" after {duration(took_s)}" if took_s is not None else ""
-        outcome = result.get("outcome") or job.get("error") or job.get("reason") or ""
+        error = job.get("error") if job["status"] == "failed" else None  # else of an old attempt
+        outcome = result.get("outcome") or error or job.get("reason") or ""
+        how = f" ({_short(outcome)})" if outcome and outcome != job["status"] else ""
         said = f": {_short(result['summary'])}" if result.get("summary") else ""
-        text = f"The {name} {job['status']}{took} ({_short(outcome)}){said}."
+        text = f"The {name} {job['status']}{took}{how}{said}."
         yield Sentence(job.get("completedAt") or job["queuedAt"], text)
 
 
@@ -227,7 +229,7 @@ def _now(subject: Record, material: Material, now: datetime) -> str:
         ended += f"; the work is in {where}" if where else ""
         why = code if code and code != outcome else None
         return f"{ended}{f': {reason(why)}' if why else ''}."
-    since = age(subject.get("updatedAt") or subject.get("queuedAt"), now)
+    since = age(_since(subject, material), now)
     for_long = f", for {since} now" if since else ""
     if code:
         before = material.jobs[-1].get("ahead") if material.jobs else None
@@ -240,6 +242,16 @@ def _now(subject: Record, material: Material, now: datetime) -> str:
     if job and (again := next_try(job)):
         step = f"; an attempt failed ({_short(job.get('error') or '')}), the next is {again}"
     return f"It is {subject['status']}{for_long}{step}."
+
+
+def _since(subject: Record, material: Material) -> str | None:
+    """When it came into its status; None: that is not known."""
+    since: str | None = subject.get("updatedAt") or subject.get("queuedAt")
+    if material.issue is None and subject["status"] != "pending":
+        newest: Record = next(iter(material.sessions.get(subject["id"], ())), {})
+        is_this = newest.get("status") == subject["status"]
+        since = (newest.get("endedAt") or newest["startedAt"]) if is_this else None
+    return since
 
 
 def _reason(subject: Record, material: Material) -> str | None:
@@ -274,7 +286,8 @@ def _next(subject: Record, material: Material) -> Iterator[str]:
     elif waits:
         yield f'troupe issues tell {subject["id"]} --agent code "what is to be done"'
     elif code == "question":
-        yield f'troupe issues tell {subject["id"]} "..."'
+        if issue_id := subject["id"] if material.issue else subject.get("issueId"):
+            yield f'troupe issues tell {issue_id} "..."'
     elif hint := remedy(code, job_id, subject.get("agentId")):
         yield hint
     if subject["status"] not in ENDED and not waits:

@@ -82,9 +82,11 @@ class Desk:
             known = await self._known(caller, body)
             if known is not None:
                 return _respond(known, 200)
-            await _check_room(caller)
             try:
-                return _respond(await self._accept(caller, once, body), 202)
+                async with caller.console.gauge.place(caller.client, QUEUED_MAX) as is_free:
+                    if not is_free:
+                        raise _too_many()
+                    return _respond(await self._accept(caller, once, body), 202)
             except ConflictError:
                 continue  # somebody was quicker: the next look finds what they wrote
         raise busy()
@@ -122,7 +124,6 @@ class Desk:
             writes=writes,
             events=[caller.event("issue:created", data, f"issue:{issue.id}")],
         )
-        caller.console.gauge.accepted(caller.client)
         return told
 
     async def _wait(self, caller: Caller) -> str:
@@ -141,15 +142,14 @@ def _check_words(caller: Caller, body: IssueSubmission) -> None:
         check_base_ref(body.context.base_ref)
 
 
-async def _check_room(caller: Caller) -> None:
-    if not await caller.console.gauge.has_room(caller.client, QUEUED_MAX):
-        raise ProblemError(
-            429,
-            "too_many_issues",
-            f"{QUEUED_MAX} issues are waiting already.",
-            None,
-            {"Retry-After": str(RETRY_AFTER_S)},
-        )
+def _too_many() -> ProblemError:
+    return ProblemError(
+        429,
+        "too_many_issues",
+        f"{QUEUED_MAX} issues are waiting already.",
+        None,
+        {"Retry-After": str(RETRY_AFTER_S)},
+    )
 
 
 def _respond(told: Submitted, status: int) -> Response:

@@ -71,8 +71,8 @@ def typed(here, data, root):
 
 
 @pytest.fixture(scope="module")
-def trail(typed):
-    """One issue delivered, one rejected, one cancelled, a key made and revoked; all its lines."""
+def trail(typed, tmp_path_factory):
+    """One issue delivered, one cancelled, a key made and revoked, two letters; all its lines."""
     delivered = typed.submit("Export drops pages")
     typed("review", "approve", delivered["id"], "--comment", "Well done.")
     typed("watch", delivered["id"])
@@ -83,10 +83,39 @@ def trail(typed):
     typed("keys", "revoke", made["id"])
     typed("schedule", "set", "code:acme.api", "--cron", "@yearly", "--name", "old")
     typed("schedule", "delete", "code:acme.api", "--name", "old", "--reason", "moved to CI")
+    ghosts = redelivered(typed, tmp_path_factory.mktemp("payloads") / "payload.json")
     text = typed("export", "--organization", "acme").stdout
     *lines, end = [json.loads(line) for line in text.splitlines()]
     assert end == {"type": "export.end", "lines": len(lines)}
-    return {"text": text, "lines": lines, "issue": delivered, "other": cancelled, "key": made}
+    return {
+        "text": text, "lines": lines, "issue": delivered, "other": cancelled, "key": made,
+        "ghosts": ghosts,
+    }  # fmt: skip
+
+
+def redelivered(typed, file):
+    """Two messages to an agent that can't live, given up; and both once more, one with a payload.
+
+    Their ids, which are four.
+    """
+    sent = [
+        typed.json("agents", "send", "ghost:a", "hello", content)["messageId"]
+        for content in ('{"n": 1}', '{"n": 2}')
+    ]
+    dead(typed, sent)
+    file.write_text('{"n": 3}')
+    edited = typed.json("letters", "redeliver", sent[0], "--payload", str(file))["messageId"]
+    same = typed.json("letters", "redeliver", sent[1])["messageId"]
+    dead(typed, [edited, same])
+    return [*sent, edited, same]
+
+
+def dead(typed, ids):
+    """Return when these are the ghost's letters."""
+    found = set()
+    while found != set(ids):
+        letters = typed.json("letters", "list", "--agent", "ghost:a")
+        found = {one["messageId"] for one in letters}
 
 
 def only(trail, type, **fields):
@@ -139,6 +168,22 @@ def test_every_message_is_in_it_without_its_content(trail):
     )
     assert first["sender"].startswith("client:key_") and first["status"] == "processed"
     assert SECRET not in trail["text"]
+
+
+def test_who_redelivers_a_letter_is_in_it_and_whether_they_changed_it(trail):
+    """Nobody would see that a person has put words into another's mouth."""
+    *_, edited, same = trail["ghosts"]
+    told = [
+        (line["messageId"], line["by"], line["edited"], line["recipient"])
+        for line in only(trail, "message.redelivered")
+    ]
+    assert told == [(edited, "ann", True, "ghost:a"), (same, "ann", False, "ghost:a")]
+
+
+def test_messages_to_an_agent_that_has_never_lived_are_in_it_once(trail):
+    """What was sent to a mistyped agent would have been said to nobody; or several times."""
+    found = [line["messageId"] for line in only(trail, "message", recipient="ghost:a")]
+    assert found == trail["ghosts"]
 
 
 def test_it_is_in_the_order_of_time(trail):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from actors.cli import main
 from tests.desk import Desk, desk
 
 AGENT = "code:acme.given-up"
+_NUMBERS = count()
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +37,9 @@ def read(here: Desk, *args: str, stdin: str | None = None) -> Any:
 def dead_job(here: Desk) -> str:
     """Id of a job that has failed for good."""
     payload = json.dumps({"issue": {"title": "fails"}})
-    troupe(here, "schedule", "set", AGENT, "--event", "never", "--payload", payload)
-    job: str = read(here, "schedule", "trigger", AGENT)["jobId"]
+    named = ("--name", f"n{next(_NUMBERS)}")  # one whose job has failed is in ERROR
+    troupe(here, "schedule", "set", AGENT, *named, "--event", "never", "--payload", payload)
+    job: str = read(here, "schedule", "trigger", AGENT, *named)["jobId"]
     while not any(letter.get("jobId") == job for letter in read(here, "letters")):
         pass
     troupe(here, "agents", "resume", AGENT)

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
+
+from actors.commands.explain import due_time
 from actors.commands.story import Material, tell
 from actors.records import (
     AgentIssue,
@@ -219,6 +225,37 @@ def test_a_job_alone_has_a_story() -> None:
     assert any("ValueError: no" in sentence.text for sentence in story.happened)
 
 
+def test_an_earlier_attempts_error_is_not_how_another_one_ended() -> None:
+    """A job that a person has cancelled would be told as one that has failed."""
+    ended = {"completed_at": at(9), "error": "RuntimeError: out", "reason": "cancelled"}
+    told = text(Material(jobs=[job(status=JobStatus.CANCELLED, **ended)]))
+    assert "job_1 cancelled after 6.0 s." in told and "RuntimeError" not in told
+
+
+def test_a_question_of_a_job_is_answered_to_its_issue() -> None:
+    """The command that is shown would name a job, which nobody can tell anything."""
+    asks = {"status": JobStatus.WAITING, "reason": "question"}
+    told = text(Material(jobs=[job(issue_id="issue_7", **asks)]))
+    assert 'troupe issues tell issue_7 "..."' in told
+    assert "issues tell" not in text(Material(jobs=[job(**asks)]))
+    issues = Material(issue=issue(status="pending", reason="question"), jobs=[job(**asks)])
+    assert 'troupe issues tell issue_1 "..."' in text(issues)
+
+
+def test_how_long_a_job_runs_is_counted_from_its_newest_start() -> None:
+    """Hours in the queue, or of an attempt that failed, would pass for work."""
+    run = {"jobId": "job_1", "startedAt": "2026-11-21T08:09:50.000Z", "status": "running"}
+    runs = job(status=JobStatus.RUNNING)
+    assert tell(Material(jobs=[runs], sessions={"job_1": [run]}), NOW).now == (
+        "It is running, for 10 s now."
+    )
+    assert tell(Material(jobs=[runs]), NOW).now == "It is running."
+    waits = job(status=JobStatus.WAITING, reason="model_not_configured")
+    ended = {**run, "status": "waiting", "endedAt": "2026-11-21T08:09:55.000Z"}
+    assert "for 5 s now" in tell(Material(jobs=[waits], sessions={"job_1": [ended]}), NOW).now
+    assert "now" not in tell(Material(jobs=[waits], sessions={"job_1": [run]}), NOW).now
+
+
 def test_costs_of_several_jobs_are_added_and_split() -> None:
     """The price of a bounce would be hidden."""
     jobs = [job(), job(id="job_2", agent_type="review", cost_usd=0.01, tokens=10)]
@@ -262,3 +299,42 @@ def test_attempts_that_failed_and_hosts_that_died_are_told() -> None:
     failed = {**done, "status": "failed", "completedAt": at(23), "error": "TimeoutError"}
     story = tell(Material(jobs=[failed], sessions={"job_1": runs[1:]}), NOW)
     assert sum("TimeoutError" in one.text for one in story.happened) == 1
+
+
+class Asked:
+    """A session whose API knows one due time and its job."""
+
+    as_json = False
+
+    def __init__(self, **fields: Any) -> None:
+        self.out = self
+        self.one = {
+            "agentId": "code:a", "name": "default", "revision": 1, "due": at(1), "count": 1,
+            "decidedAt": at(2), "cause": "time", **fields,
+        }  # fmt: skip
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+    @asynccontextmanager
+    async def api(self) -> AsyncIterator[Asked]:
+        yield self
+
+    async def get(self, path: str) -> dict[str, Any]:
+        return self.one if "occurrences" in path else {"id": "job_1", "status": "pending"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"outcome": "fired", "jobId": "job_1"}, "fired: its job was made."),
+        ({"outcome": "superseded", "reason": "changed"}, "superseded: the schedule was changed"),
+        ({"outcome": "superseded", "reason": "tzdata"}, "superseded: a new release of tzdata came"),
+    ],
+)
+def test_a_due_time_is_told_as_what_became_of_it(fields: dict[str, str], sentence: str) -> None:
+    """A job that waits would have run, and a schedule that nobody has touched be changed."""
+    session: Any = Asked(**fields)
+    asyncio.run(due_time(session, "occ_1"))
+    assert sentence in "\n".join(session.said)

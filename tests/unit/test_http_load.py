@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+
 import pytest
 
-from runtime.client import Client, expect_absent
+from runtime.client import Client, ConflictError, expect_absent
 from runtime.clock import ManualClock
 from runtime.console.load import FRESH_S, Gauge
 from runtime.ids import Ids
@@ -38,10 +41,29 @@ def client(store, clock):
     return Client(store, clock, Ids(clock), "acme")
 
 
-async def add(client, count):
+async def add(client, count, status="queued"):
     for _ in range(count):
-        write = expect_absent("issue", client.ids.new("issue"), b"{}", {"status": "queued"})
+        write = expect_absent("issue", client.ids.new("issue"), b"{}", {"status": status})
         await client.commit(writes=[write])
+
+
+async def has_room(gauge, client):
+    """Whether an issue would be accepted; it is not."""
+    with contextlib.suppress(ConflictError):
+        async with gauge.place(client, LIMIT) as is_free:
+            found = is_free
+            raise ConflictError("somebody was quicker")
+    return found
+
+
+async def accept(gauge, client):
+    """Accept an issue if there is room, as slowly as a store may; whether there was."""
+    async with gauge.place(client, LIMIT) as is_free:
+        if is_free:
+            for _ in range(5):
+                await asyncio.sleep(0)
+            await add(client, 1)
+    return is_free
 
 
 async def test_what_was_found_is_told_again_for_a_moment_only(store, clock, client):
@@ -49,27 +71,52 @@ async def test_what_was_found_is_told_again_for_a_moment_only(store, clock, clie
     gauge = Gauge(store, clock)
     for _ in range(5):
         assert (await gauge.load()).pending == 0
-        assert await gauge.has_room(client, LIMIT)
-    assert store.counts == 3
+        assert await has_room(gauge, client)
+    assert store.counts == 4
     await add(client, LIMIT)
     clock.advance(FRESH_S)
-    assert not await gauge.has_room(client, LIMIT)
+    assert not await has_room(gauge, client)
 
 
 async def test_what_was_accepted_here_counts_at_once(store, clock, client):
     """A process would accept a second's worth of issues beyond the limit."""
     gauge = Gauge(store, clock)
     for _ in range(LIMIT):
-        assert await gauge.has_room(client, LIMIT)
-        await add(client, 1)
-        gauge.accepted(client)
-    assert not await gauge.has_room(client, LIMIT)
+        assert await accept(gauge, client)
+    assert not await accept(gauge, client)
+
+
+@pytest.mark.parametrize("waiting", [0, LIMIT - 1])
+async def test_what_is_being_accepted_counts_too(store, clock, client, waiting):
+    """As many as come at once would be accepted beyond the limit, whatever waits already."""
+    gauge = Gauge(store, clock)
+    await add(client, waiting)
+    found = await asyncio.gather(*(accept(gauge, client) for _ in range(5 * LIMIT)))
+    assert sum(found) == await client.count("issue", {"status": "queued"}) - waiting
+    assert sum(found) == LIMIT - waiting
+
+
+async def test_what_could_not_be_accepted_gives_its_place_back(store, clock, client):
+    """Requests that failed would use up the room of those that come after them."""
+    gauge = Gauge(store, clock)
+    await add(client, LIMIT - 1)
+    for _ in range(3):
+        assert await has_room(gauge, client)
+    assert await accept(gauge, client)
+
+
+async def test_what_waits_for_something_else_than_its_turn_counts_too(store, clock, client):
+    """An organization without a model could hand in issues without end."""
+    gauge = Gauge(store, clock)
+    await add(client, LIMIT - 1)
+    await add(client, 1, "pending")
+    assert not await has_room(gauge, client)
 
 
 async def test_from_half_of_the_limit_on_it_is_counted_anew(store, clock, client):
     """What other processes accept would not be seen where it matters."""
     gauge = Gauge(store, clock)
     await add(client, LIMIT // 2)
-    assert await gauge.has_room(client, LIMIT)
+    assert await has_room(gauge, client)
     await add(client, LIMIT // 2)
-    assert not await gauge.has_room(client, LIMIT)
+    assert not await has_room(gauge, client)

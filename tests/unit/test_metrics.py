@@ -19,6 +19,7 @@ from runtime.clock import SystemClock
 from runtime.console.metered import status_class
 from runtime.ids import HOME, Ids
 from runtime.job import AgentJob, Job, JobResult, JobStatus
+from runtime.jobs.rounds import OUTCOMES
 from runtime.message import Message
 from runtime.metrics import METRICS, Meter, Sample
 from runtime.observed import OPERATIONS, Observed
@@ -289,12 +290,28 @@ def exported() -> dict[str, tuple[str, set[str]]]:
     return found
 
 
+def label_values() -> dict[str, set[str]]:
+    """The values of each label of which the manual's table names any."""
+    found: dict[str, set[str]] = {}
+    for label, meaning in re.findall(r"^\| `ray_\w+` \| \w+ \| `(\w+)` \| (.*) \|$",
+                                     section("Metrics"), re.MULTILINE):  # fmt: skip
+        if values := set(re.findall(r"`(\w+)`", meaning)):
+            found.setdefault(label, set()).update(values)
+    return found
+
+
+def test_the_table_names_every_end_of_a_run() -> None:
+    """A rate would be asked for by a word that no run ever ends with."""
+    assert label_values()["outcome"] == set(OUTCOMES)
+
+
 @dataclass(frozen=True)
 class Selector:
     """`name{label="value"}[5m]`, and the function that it is the argument of."""
 
     name: str
-    matched: set[str]
+    matched: dict[str, set[str]]
+    """By the label the values it may have."""
     over: str
     function: str
 
@@ -302,7 +319,15 @@ class Selector:
 def selectors(expression: str) -> list[Selector]:
     pattern = r"(?:(\w+)\()?\b(ray_\w+)(\{[^}]*\})?(\[\w+\])?"
     return [
-        Selector(name, set(re.findall(r"(\w+)\s*(?:=~|=|!=|!~)", labels)), over, function)
+        Selector(
+            name,
+            {
+                label: set(values.split("|"))
+                for label, values in re.findall(r'(\w+)\s*(?:=~|=|!=|!~)\s*"([^"]*)"', labels)
+            },
+            over,
+            function,
+        )
         for function, name, labels, over in re.findall(pattern, expression)
     ]
 
@@ -334,7 +359,9 @@ def test_a_query_of_the_dashboard_uses_each_metric_as_what_it_is(
     for one in found:
         kind, has = known[one.name]
         assert (one.function == "rate") == bool(one.over) == (kind != "gauge"), one
-        assert one.matched <= has, one
+        assert one.matched.keys() <= has, one
+        for label, values in one.matched.items():
+            assert values <= label_values().get(label, values), one
         assert (kind == "bucket") == expression.startswith("histogram_quantile("), one
     grouped = set(re.findall(r"\w+", " ".join(re.findall(r"by \(([^)]*)\)", expression))))
     assert grouped <= labels

@@ -88,6 +88,7 @@ class LocalTroupe:
         host = self.hosts.pop(name)
         tasks = [*host._tasks, *host._ending]
         for activation in host._active.values():
+            activation.stopped = True  # it does nothing about what ends now
             lane = activation.jobs
             run = lane._current
             tasks += [t for t in (activation.task, lane._task) if t is not None]

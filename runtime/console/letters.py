@@ -3,7 +3,8 @@
     document  (`dead_letter`, recipient's address/message id)   or   (…, job/job id)
 
 A redelivered message has a new id and is otherwise the one that was given up:
-same sender, same content.  A job is tried again by the scheduler.  Either is
+same sender, same content.  A job is tried again by the scheduler; the message that
+started its run has no letter beside the job's.  Either is
 done in the commit that removes the dead letter as it was read, so a letter is
 redelivered once, however many ask at once.
 """

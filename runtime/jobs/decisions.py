@@ -21,6 +21,7 @@ from runtime.jobs.events import (
     ms_of,
     record_put,
     renamed,
+    run_id,
     told_send,
 )
 from runtime.message import Message
@@ -40,7 +41,7 @@ from runtime.turn import to_json
 CARRIED_BYTES_MAX = 64 << 10
 """Of a record that goes along with `job.run`; the host reads a longer one itself."""
 MEAN_OVER = 50
-"""A mean service time follows about this many of the latest jobs."""
+"""A mean service time follows about this many of the latest runs."""
 
 
 class Decision(msgspec.Struct):
@@ -109,7 +110,7 @@ def start(job: AgentJob, revision: int, now_ms: int, attempts_max: int) -> Decis
         content |= {"job": msgspec.Raw(body), "revision": revision + 1}
     if job.cost_usd or job.tokens:
         content["spent"] = [job.cost_usd, job.tokens]  # so that the run's own can be told
-    decision.sends.append(_run(job, content, f"run:{job.id}:{revision}", now_ms))
+    decision.sends.append(_run(job, content, run_id(job.id, revision), now_ms))
     if looks:
         return decision
     _tell(decision, job, "started", {}, revision, now_ms)
@@ -179,6 +180,18 @@ def ask_host(job: AgentJob, what: str, cause: str, now_ms: int) -> Decision:
     return Decision(puts=[asked], sends=[send], reply={"ok": True, "status": job.status.value})
 
 
+def withdraw(job: AgentJob, cause: str, now_ms: int) -> Decision:
+    """Take a request to pause back, and tell the host, which may not have paused yet."""
+    send = to_agent(job, "job.resume", {"jobId": job.id}, f"resume:{cause}", now_ms)
+    reply = {"ok": True, "status": job.status.value}
+    return Decision(puts=[unasked(job)], sends=[send], reply=reply)
+
+
+def unasked(job: AgentJob) -> Put:
+    """Forget what was asked of the job's run, so that the next one is not met by it."""
+    return Put("asked", job.id, job.organization_id, None)
+
+
 def to_agent(job: AgentJob, message_type: str, content: Any, message_id: str, now_ms: int) -> Send:
     """A control message for the job's agent."""
     message = Message(
@@ -214,7 +227,11 @@ ServiceTimes = dict[str, dict[str, float]]
 
 
 def measure(service: ServiceTimes, agent_type: str, took_s: float) -> None:
-    """Add a completed job to the mean times of its kind; waiting estimates rest on them."""
+    """Add the time that a run held its slot to the mean of its kind.
+
+    How long others wait for a slot is estimated from it, so what a job waits without one,
+    for a person or the next try, is no part of it.
+    """
     seen = service.setdefault(agent_type, {"count": 0, "meanS": 0.0})
     seen["count"] += 1
     seen["meanS"] += (took_s - seen["meanS"]) / min(seen["count"], MEAN_OVER)

@@ -25,14 +25,17 @@ from runtime.ids import address, split
 from runtime.job import LOGS_MAX, AgentJob, JobStatus, LogLine
 from runtime.jobs import decisions
 from runtime.jobs.decisions import Decision, refuse
-from runtime.jobs.events import renamed, took_ms
+from runtime.jobs.events import renamed
 from runtime.jobs.holds import Holds
 from runtime.jobs.table import JobTable
 from runtime.message import Message
-from runtime.store.contract import ABSENT, Document, Put
+from runtime.store.contract import ABSENT, Document
 
 ATTEMPTS_MAX = 4
 """First try and retries of a job that does not say, unless the operator does."""
+
+
+_Handler = Callable[[AgentJob, int, Message, str | None], Decision]
 
 
 class JobDesk:
@@ -56,7 +59,7 @@ class JobDesk:
         self._random = random
         self._backoff = backoff
         self._attempts_max = attempts_max
-        self._handlers: dict[str, Callable[[AgentJob, int, Message], Decision]] = {
+        self._handlers: dict[str, _Handler] = {
             "job.queued": self._queued,
             "job.ready": self._ready,
             "job.signal": self._signal,
@@ -73,16 +76,17 @@ class JobDesk:
         """Whether there is a message of this type that `decide` takes."""
         return message_type in self._handlers
 
-    def decide(self, job: AgentJob, revision: int, message: Message) -> Decision:
+    def decide(self, job: AgentJob, revision: int, message: Message, asked: str | None) -> Decision:
         """What a message leads to.
 
         Args:
             revision: of the job's record, as it was read.
+            asked: as for `ended`; only pause and resume look at it.
 
         Raises:
             KeyError, TypeError: the message is not of its type's form.
         """
-        return self._handlers[message.message_type](job, revision, message)
+        return self._handlers[message.message_type](job, revision, message, asked)
 
     def requeue(self, job: AgentJob, revision: int, **changed: Any) -> Decision:
         """Back into the queue, at its old place."""
@@ -91,7 +95,9 @@ class JobDesk:
         self._jobs.queued(job)
         return decision
 
-    def _queued(self, job: AgentJob, revision: int, message: Message) -> Decision:
+    def _queued(
+        self, job: AgentJob, revision: int, message: Message, asked: str | None
+    ) -> Decision:
         if job.status is JobStatus.PENDING and not self._jobs.is_waiting(job.id):
             self._jobs.queued(job)
         return Decision()
@@ -99,13 +105,15 @@ class JobDesk:
     def ended(self, job: AgentJob, revision: int, message: Message, asked: str | None) -> Decision:
         """A run has let go.
 
-        The message is `job.ended {jobId, outcome, final?, error?, reason?, resumeAtMs?,
-        still?}`, of one that is over with `agentType` and, if it has completed, `tookMs`.
+        The message is `job.ended {jobId, outcome, tookMs?, final?, error?, reason?,
+        resumeAtMs?, still?, asked?}`, of one that is over with `agentType`.
 
         Args:
             asked: `cancel` or `pause`, if its host was asked to and may not have heard.
         """
         self._jobs.ended(job.id)
+        if (took := message.content.get("tookMs")) is not None:
+            self._measure(job.agent_type, float(took))
         match message.content["outcome"]:
             case "failed":
                 error = message.content.get("error") or job.error
@@ -117,8 +125,6 @@ class JobDesk:
                     return self._moved_on(job, revision)
                 return self._let_go(job, revision, message, asked)
             case _:
-                if (took := took_ms(job)) is not None:
-                    self._measure(job.agent_type, took)
                 return self._completed(address(job.organization_id, job.agent), job.status)
 
     def finished(self, sender: str, content: dict[str, Any]) -> Decision | None:
@@ -159,7 +165,10 @@ class JobDesk:
         now_ms = self._clock.now_ms()
         if asked == "cancel":
             return decisions.end(job, revision, JobStatus.CANCELLED, "cancelled", now_ms)
-        if asked == "pause" or job.status is JobStatus.PAUSED:
+        paused, was_asked = job.status is JobStatus.PAUSED, bool(message.content.get("asked"))
+        if paused and was_asked and asked is None:  # that was withdrawn as it paused
+            return self._resumed(job, revision, attempts=job.attempts - 1)
+        if paused or asked == "pause":
             return self._paused(job, revision, attempts=job.attempts - 1)
         resume_at_ms = message.content.get("resumeAtMs")
         if type(resume_at_ms) is not int or resume_at_ms > LATEST_MS:
@@ -171,7 +180,11 @@ class JobDesk:
     def _paused(self, job: AgentJob, revision: int, **changed: Any) -> Decision:
         self._jobs.paused(job.id)
         paused = {"status": JobStatus.PAUSED, "reason": "paused", **changed}
-        return decisions.change(job, revision, **paused)[1]
+        now, decision = decisions.change(job, revision, **paused)
+        if job.status is not JobStatus.PAUSED:  # else its host has told
+            decisions.publish(decision, "job:paused", now, self._clock.now_ms())
+            decision.feed.append(renamed(decision.feed[-1], "agent:paused"))
+        return decision
 
     def _failed(self, job: AgentJob, revision: int, final: bool, asked: str | None) -> Decision:
         now_ms = self._clock.now_ms()
@@ -191,18 +204,22 @@ class JobDesk:
         )
         return decision
 
-    def _ready(self, job: AgentJob, revision: int, message: Message) -> Decision:
+    def _ready(self, job: AgentJob, revision: int, message: Message, asked: str | None) -> Decision:
         if job.status is not JobStatus.WAITING:
             return Decision()
         return self.requeue(job, revision)
 
-    def _signal(self, job: AgentJob, revision: int, message: Message) -> Decision:
+    def _signal(
+        self, job: AgentJob, revision: int, message: Message, asked: str | None
+    ) -> Decision:
         now_ms = self._clock.now_ms()
         cause = f"signal:{message.message_id}"
         send = decisions.to_agent(job, "job.signal", message.content, cause, now_ms)
         return Decision(sends=[send], reply={"ok": True})
 
-    def _cancel(self, job: AgentJob, revision: int, message: Message) -> Decision:
+    def _cancel(
+        self, job: AgentJob, revision: int, message: Message, asked: str | None
+    ) -> Decision:
         now_ms = self._clock.now_ms()
         if job.status.final:
             return refuse("already_ended", f"{job.id} is {job.status.value}")
@@ -211,17 +228,29 @@ class JobDesk:
         self._jobs.forget(job.id)
         return decisions.end(job, revision, JobStatus.CANCELLED, "cancelled", now_ms)
 
-    def _pause(self, job: AgentJob, revision: int, message: Message) -> Decision:
+    def _pause(self, job: AgentJob, revision: int, message: Message, asked: str | None) -> Decision:
+        if asked == "cancel" and not job.status.final:
+            return _ending(job)
         if job.status is JobStatus.RUNNING:
             return decisions.ask_host(job, "pause", message.message_id, self._clock.now_ms())
         if job.status not in (JobStatus.PENDING, JobStatus.WAITING):
             return refuse("wrong_status", f"{job.id} is {job.status.value}")
         return self._paused(job, revision)
 
-    def _resume(self, job: AgentJob, revision: int, message: Message) -> Decision:
-        if job.status is not JobStatus.PAUSED:
-            return refuse("wrong_status", f"{job.id} is {job.status.value}")
-        decision = self._unasked(job, self.requeue(job, revision))
+    def _resume(
+        self, job: AgentJob, revision: int, message: Message, asked: str | None
+    ) -> Decision:
+        if asked == "cancel" and not job.status.final:
+            return _ending(job)
+        if job.status is JobStatus.PAUSED:
+            return self._resumed(job, revision)
+        if asked == "pause" and not job.status.final:
+            return decisions.withdraw(job, message.message_id, self._clock.now_ms())
+        return refuse("wrong_status", f"{job.id} is {job.status.value}")
+
+    def _resumed(self, job: AgentJob, revision: int, **changed: Any) -> Decision:
+        decision = self.requeue(job, revision, **changed)
+        decision.puts.append(decisions.unasked(job))
         assert decision.job is not None
         decisions.publish(decision, "job:resumed", decision.job, self._clock.now_ms())
         decision.feed.append(renamed(decision.feed[-1], "agent:resumed"))
@@ -251,8 +280,9 @@ class JobDesk:
         fresh = {"attempts": 0, "error": None, "result": None, "completed_at": None}
         logs = (*job.logs, line)[-LOGS_MAX:]
         decision = self.requeue(job, revision, logs=logs, **fresh)
+        decision.puts.append(decisions.unasked(job))
         decisions.retried(decision, job, letter, by, now_ms)
-        return self._unasked(job, decision)
+        return decision
 
     def _anew(self, job: AgentJob, message: Message, letter: Document | None) -> Decision:
         """A job like one that has failed, with another payload."""
@@ -277,7 +307,13 @@ class JobDesk:
         self._jobs.queued(fresh)
         return decision
 
-    def _unasked(self, job: AgentJob, decision: Decision) -> Decision:
-        """Forget an earlier request to pause or cancel, so that the next run is not met by it."""
-        decision.puts.append(Put("asked", job.id, job.organization_id, None))
-        return decision
+    def give_up(self, job: AgentJob, revision: int, reason: str, error: str) -> Decision:
+        """A job fails as what is next for it can't be written; that says nothing of its agent."""
+        self._jobs.ended(job.id)
+        self._jobs.forget(job.id)
+        job = replace(job, error=error)
+        return decisions.end(job, revision, JobStatus.FAILED, reason, self._clock.now_ms())
+
+
+def _ending(job: AgentJob) -> Decision:
+    return refuse("cancelling", f"{job.id} was asked to cancel, and is about to end")

@@ -4,17 +4,22 @@ To start a job is to commit `status=running` together with the message `job.run`
 for its agent; from there on the host that claims the agent is the record's
 writer until `job.ended` comes back.  Each record is written against the
 revision it was decided on.  When a commit of many decisions is refused, each is
-made again by itself, from what the store says by then.
+made again by itself, from what the store says by then.  What can't be written
+even so is refused, or its job has failed: nobody else waits for it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Final
+
+from msgspec.structs import replace
 
 from runtime.clock import Clock
-from runtime.errors import InvalidIdError, InvalidMessageError, StoreError
+from runtime.errors import InvalidIdError, InvalidMessageError, StoreError, UndoneError
 from runtime.ids import SYSTEM, address, split
 from runtime.job import AgentJob, JobStatus
 from runtime.jobs import decisions
@@ -23,7 +28,18 @@ from runtime.jobs.decisions import Decision, refuse
 from runtime.jobs.desk import JobDesk
 from runtime.jobs.holds import HOLDS
 from runtime.jobs.records import JobRecords, Record
-from runtime.jobs.rounds import DECIDE_MAX, ENDED, RETRY, Heard, Unit, packed, rounds
+from runtime.jobs.rounds import (
+    DECIDE_MAX,
+    ENDED,
+    PAUSE,
+    RESUME,
+    RETRY,
+    UNWRITABLE,
+    Heard,
+    Unit,
+    packed,
+    rounds,
+)
 from runtime.jobs.seat import Seat
 from runtime.jobs.table import JobTable
 from runtime.message import Message
@@ -31,6 +47,17 @@ from runtime.metrics import Meter
 from runtime.observed import Observed
 from runtime.patience import patiently
 from runtime.store.contract import DEAD_LETTERS, Store
+
+logger = logging.getLogger(__name__)
+
+CONFLICT: Final = "revision_conflict"
+LATER_MS: Final = 60_000
+"""After which a job is started again of which not even the failure could be written."""
+_STARTABLE: Final = frozenset({JobStatus.PENDING, JobStatus.WAITING})
+_REFUSED: Final = {
+    UNWRITABLE: (UNWRITABLE, "the store can't write what that leads to"),
+    CONFLICT: ("conflict", "it is being changed by others; try again"),
+}
 
 
 class Dispatcher:
@@ -150,15 +177,16 @@ class Dispatcher:
 
     async def _decide_on(self, known: Record, message: Message) -> Decision:
         job, revision = known.job, known.revision
-        if message.message_type == ENDED:
-            asked = await patiently(self._store.get, "asked", job.id)
-            word = asked.body.decode() if asked is not None else None
-            return self._desk.ended(job, revision, message, word)
-        if message.message_type != RETRY:
-            return self._desk.decide(job, revision, message)
-        key = decisions.letter_key(job.id)
-        letter = await patiently(self._store.get, DEAD_LETTERS, key)
-        return self._desk.retry(job, revision, message, letter)
+        if message.message_type == RETRY:
+            key = decisions.letter_key(job.id)
+            letter = await patiently(self._store.get, DEAD_LETTERS, key)
+            return self._desk.retry(job, revision, message, letter)
+        asked = None
+        if message.message_type in (ENDED, PAUSE, RESUME):
+            document = await patiently(self._store.get, "asked", job.id)
+            asked = document.body.decode() if document is not None else None
+        decide = self._desk.ended if message.message_type == ENDED else self._desk.decide
+        return decide(job, revision, message, asked)
 
     async def _take_due(self) -> None:
         """Queue the jobs whose time has come."""
@@ -189,7 +217,7 @@ class Dispatcher:
 
     def _start(self, job_id: str) -> Unit | None:
         known, now_ms = self._records.get(job_id), self._clock.now_ms()
-        if known is None or known.job.status not in (JobStatus.PENDING, JobStatus.WAITING):
+        if known is None or known.job.status not in _STARTABLE:
             self._jobs.ended(job_id)
             return None
         if known.job.not_before_ms > now_ms:  # a refused decision has left another time in memory
@@ -199,16 +227,28 @@ class Dispatcher:
         self._records.forget(job_id)  # from here on its host writes it
         return Unit(self._desk.start(known.job, known.revision), starts=job_id)
 
-    async def _check(self, job_id: str) -> None:
-        """A start was refused: it had landed, or the record changed; go by the record."""
+    async def _check(self, job_id: str, refused: str) -> None:
+        """A start was not written: it had landed, or the record changed; go by the record."""
         known = await self._records.read_anew(job_id)
         if known is None:
             self._jobs.ended(job_id)
         elif known.job.status is not JobStatus.RUNNING:
             self._jobs.ended(job_id)
-            self._jobs.admit(known.job, self._clock.now_ms())
-            self._news.set()
+            if refused == UNWRITABLE and known.job.status in _STARTABLE:
+                await self._fail(known)
+            else:
+                self._jobs.admit(known.job, self._clock.now_ms())
+                self._news.set()
         self._records.forget(job_id)
+
+    async def _fail(self, known: Record) -> None:
+        """A job's start can't be written: it has failed. If not even that can be, it waits."""
+        if await self._written([self._given_up(known, UNWRITABLE)]) is not None:
+            now_ms = self._clock.now_ms()
+            self._jobs.admit(replace(known.job, not_before_ms=now_ms + LATER_MS), now_ms)
+
+    def _given_up(self, known: Record, refused: str, heard: Heard | None = None) -> Unit:
+        return Unit(self._desk.give_up(known.job, known.revision, *_told(refused)), heard)
 
     # Writing
 
@@ -219,48 +259,85 @@ class Dispatcher:
             refused = [await self._written(parts[0])]
         else:
             refused = await asyncio.gather(*(self._written(part) for part in parts))
-        for part, again in zip(parts, refused, strict=True):
-            for unit in part if again else ():
-                await self._again(unit)
+        for part, why in zip(parts, refused, strict=True):
+            for unit in part if why is not None else ():
+                alone = why
+                if why == UNWRITABLE and len(part) > 1:  # one of them can't be written: which?
+                    alone = await self._written([unit])
+                if alone is not None:
+                    await self._again(unit, alone)
 
-    async def _written(self, part: list[Unit]) -> bool:
-        """Write units in one commit; whether that was refused."""
+    async def _written(self, part: list[Unit]) -> str | None:
+        """Write units in one commit; why that was refused, or UNWRITABLE."""
         whole = Decision()
         for unit in part:
             whole.puts += unit.decision.puts
             whole.sends += unit.decision.sends
             whole.feed += unit.decision.feed
-        acks = tuple(ack for unit in part if (ack := unit.ack) is not None)
         try:
-            if await self._seat.write(whole, acks) is not None:
-                return True
-        except (StoreError, ValueError):  # one of them can't be written: which?
+            acks = tuple(ack for unit in part if (ack := unit.ack) is not None)
+            refused = await self._seat.write(whole, acks)
+        except UndoneError:  # this life has heard of what is not so
+            raise
+        except (StoreError, ValueError) as error:
             if len(part) == 1:
-                raise
-            return True
-        self._observed.saw(part, self._clock.now_ms())
-        return False
+                _unwritable(part[0], error)
+            return UNWRITABLE
+        if refused is None:
+            self._observed.saw(part, self._clock.now_ms())
+        return refused
 
-    async def _again(self, unit: Unit) -> None:
-        """Decide on one thing anew, from what the store says now."""
+    async def _again(self, unit: Unit, refused: str) -> None:
+        """Decide on one thing anew, from what the store says now; in the end refuse it."""
         if unit.starts is not None:
-            await self._check(unit.starts)
-        if unit.heard is None:
+            await self._check(unit.starts, refused)
+        if (heard := unit.heard) is None:
             return
-        for _ in range(DECIDE_MAX):
-            await self._reread(unit.heard)
-            unit = await self._unit(unit.heard)
-            assert unit.heard is not None and unit.ack is not None
-            refused = await self._seat.write(unit.decision, (unit.ack,))
-            if refused is None:
-                self._observed.saw([unit], self._clock.now_ms())
+        for _ in range(DECIDE_MAX if refused != UNWRITABLE else 0):
+            await self._reread(unit, heard)
+            unit = await self._unit(heard)
+            again = await self._written([unit])
+            if again is None:
                 return
-            await self._reread(unit.heard)
-            if refused != "revision_conflict":
-                return
+            refused = again
+            if refused != CONFLICT:
+                break
+        await self._reread(unit, heard)
+        await self._refuse(unit, heard, refused)
 
-    async def _reread(self, heard: Heard) -> None:
+    async def _refuse(self, unit: Unit, heard: Heard, refused: str) -> None:
+        """Answer a message whose decision can't be written; of the end of a run, the job fails.
+
+        If the decision had landed after all, so has the answer, and this is refused itself.
+        """
+        known = self._records.get(heard.job_id or "") if heard.ends else None
+        if known is not None and not known.job.status.final:
+            done = await self._written([self._given_up(known, refused, heard)]) is None
+            self._records.forget(known.job.id)
+            if done:
+                return
+        answer = Unit(refuse(*_told(refused)), heard)
+        assert answer.ack is not None
+        if await self._seat.write(answer.decision, (answer.ack,)) is None:
+            self._observed.saw([answer], self._clock.now_ms())
+        await self._put_back(unit, heard)
+
+    async def _put_back(self, unit: Unit, heard: Heard) -> None:
+        """Have the jobs of a decision that was not written where their records say."""
+        made = unit.decision.job
+        for job_id in (heard.job_id, made.id if made is not None else None):
+            if job_id is None:
+                continue
+            known = await self._records.read_anew(job_id)
+            self._jobs.forget(job_id)
+            if known is not None and known.job.status is not JobStatus.RUNNING:
+                self._jobs.admit(known.job, self._clock.now_ms())
+        self._news.set()
+
+    async def _reread(self, unit: Unit, heard: Heard) -> None:
         """Forget what was thought to be so of the message's job and of its agent."""
+        if unit.decision.job is not None:
+            self._records.forget(unit.decision.job.id)
         where = _held_by(heard)
         if heard.job_id is not None:
             known = await self._records.read_anew(heard.job_id)
@@ -279,6 +356,21 @@ def _held_by(heard: Heard) -> str | None:
     with suppress(InvalidIdError, KeyError, TypeError):
         return address(split(heard.stored.sender)[0], message.content["agentId"])
     return None
+
+
+def _told(refused: str) -> tuple[str, str]:
+    """Code and sentence."""
+    return _REFUSED.get(refused, ("conflict", f"the store has refused it: {refused}"))
+
+
+def _unwritable(unit: Unit, error: Exception) -> None:
+    what = unit.heard.stored.message_id if unit.heard is not None else unit.starts or "a change"
+    logger.critical(
+        "what is decided on %s can't be written: %s",
+        what,
+        error,
+        extra={"action": "job.unwritable", "about": what},
+    )
 
 
 def _now_s() -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -10,11 +10,10 @@ import msgspec
 from runtime.agent import job_terms
 from runtime.clock import iso
 from runtime.ids import address
-from runtime.job import AgentJob, JobStatus
+from runtime.job import AgentJob
 from runtime.store.contract import FeedEvent, Put, Send
 
 _encode = msgspec.json.Encoder().encode
-_MILLISECOND = timedelta(milliseconds=1)
 
 
 def record_put(record: AgentJob, revision: int) -> Put:
@@ -55,12 +54,18 @@ def ms_of(timestamp: str) -> int:
     return round(datetime.fromisoformat(timestamp).timestamp() * 1000)
 
 
-def took_ms(record: AgentJob) -> int | None:
-    """How long a job took that has completed; None: it has not, or was never started."""
-    start, end = record.started_at, record.completed_at
-    if record.status is not JobStatus.COMPLETED or not (start and end):
-        return None
-    return (datetime.fromisoformat(end) - datetime.fromisoformat(start)) // _MILLISECOND
+def run_id(job_id: str, revision: int) -> str:
+    """Id of the message `job.run` by which a job is started.
+
+    Args:
+        revision: of the job's record before, so that each start has its own.
+    """
+    return f"run:{job_id}:{revision}"
+
+
+def is_run_of(message_id: str, job_id: str) -> bool:
+    """Whether a message is `job.run` as the scheduler has sent it; delivered anew it is not."""
+    return message_id.startswith(f"run:{job_id}:")
 
 
 def finished_send(

@@ -5,8 +5,8 @@ the host acknowledges it in the commit that ends the run.  So a host that dies
 loses nothing and tells nobody: the lease lapses, another host claims the
 agent, finds the message and runs process_task again over the recorded steps.
 
-Control messages (`job.run`, `job.cancel`, `job.pause`, `job.signal`) come from
-the scheduler only and never reach the agent's handler; what the runtime tells
+Control messages (`job.run`, `job.cancel`, `job.pause`, `job.resume`, `job.signal`)
+come from the scheduler only and never reach the agent's handler; what the runtime tells
 an agent about jobs it asked for (`job.completed`, ...) does.
 """
 
@@ -21,6 +21,8 @@ from runtime.clock import iso
 from runtime.deadletters import burial
 from runtime.errors import told
 from runtime.ids import SCHEDULER, SCHEDULER_AGENT
+from runtime.job import JobStatus
+from runtime.jobs.events import is_run_of
 from runtime.jobs.run import JobRun
 from runtime.jobs.writer import LostError
 from runtime.message import Message
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-CONTROL = frozenset({"job.run", "job.cancel", "job.pause", "job.signal"})
+CONTROL = frozenset({"job.run", "job.cancel", "job.pause", "job.resume", "job.signal"})
 
 
 class JobLane:
@@ -67,10 +69,7 @@ class JobLane:
     async def handle(self, stored: StoredMessage, message: Message) -> None:
         """Begin a run, or note what is asked of one."""
         if message.message_type == "job.run":
-            self._queued.append((stored, message))
-            self._early[message.content["jobId"]] = []
-            if not self.busy:
-                self._task = asyncio.create_task(self._run())
+            await self._queue(stored, message)
             return
         signals = message.message_type == "job.signal"
         if not signals:  # heeded before it is acknowledged: what begins meanwhile must know
@@ -81,6 +80,35 @@ class JobLane:
         self._activation.done(stored.seq)
         if signals:
             self._tell(message)
+
+    async def _queue(self, stored: StoredMessage, message: Message) -> None:
+        job_id = message.content["jobId"]
+        if not is_run_of(stored.message_id, job_id):  # given up once, and delivered by hand
+            await self._pass_over(stored)
+            return
+        self._queued.append((stored, message))
+        self._early[job_id] = []
+        if not self.busy:
+            self._task = asyncio.create_task(self._run())
+            self._task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """What ends it unasked leaves a run undone: the agent is claimed anew, with its inbox."""
+        error = None if task.cancelled() else task.exception()
+        if self._activation.stopped or not (task.cancelled() or error):
+            return
+        logger.error(
+            "the runs of %s have ended unasked",
+            self._activation.address,
+            exc_info=error,
+            extra={"action": "job.broken", "agent": self._activation.address},
+        )
+        self._activation.host.lost(self._activation)
+
+    async def _pass_over(self, stored: StoredMessage) -> None:
+        """There is nothing to run any more, and nobody to tell."""
+        await self._write(acks=(Ack(stored.message_id),))
+        self._activation.done(stored.seq)
 
     def _tell(self, message: Message) -> None:
         """Have the run heed what is asked of it, now or when it begins."""
@@ -129,8 +157,11 @@ class JobLane:
         while self._queued:
             stored, message = self._queued.popleft()
             try:
-                self._current = await self._load(stored, message)
-                await self._go(self._current, stored)
+                self._current = run = await self._load(stored, message)
+                if run is None:
+                    await self._pass_over(stored)
+                    continue
+                await self._go(run, stored)
                 self._activation.done(stored.seq)
             except LostError as lost:
                 logger.warning(
@@ -173,10 +204,17 @@ class JobLane:
         await self._write(**parts)
         self._activation.done(stored.seq)
 
-    async def _load(self, stored: StoredMessage, message: Message) -> JobRun:
+    async def _load(self, stored: StoredMessage, message: Message) -> JobRun | None:
+        """None: the job does not run, or is not there: it was mended by hand, or forgotten.
+
+        A run that has ended is acknowledged in the same commit, so it is not one of these.
+        """
         run = JobRun.carried(self._activation, stored, message)
         if run is None:
             run = await JobRun.load(self._activation, stored, message)
-        for asked in self._early.pop(run.record.id):
+        early = self._early.pop(message.content["jobId"], ())
+        if run is None or run.record.status is not JobStatus.RUNNING:
+            return None
+        for asked in early:
             run.control(asked)
         return run

@@ -13,6 +13,7 @@ from contextlib import suppress
 
 from runtime.ids import SCHEDULER, address
 from runtime.job import AgentJob
+from runtime.jobs.events import is_run_of
 from runtime.patience import patiently
 from runtime.store.contract import BATCH_MAX, Store, StoredMessage
 
@@ -29,7 +30,7 @@ async def orphans(store: Store, running: Sequence[AgentJob]) -> set[str]:
 
 async def _has_run(store: Store, job: AgentJob) -> bool:
     pending = await _pending(store, address(job.organization_id, job.agent))
-    return any(message.message_id.startswith(f"run:{job.id}:") for message in pending)
+    return any(is_run_of(message.message_id, job.id) for message in pending)
 
 
 async def _ending(store: Store) -> set[str]:

@@ -23,8 +23,13 @@ from runtime.turn import to_json
 
 RETRY: Final = "job.retry"
 ENDED: Final = "job.ended"
+CANCEL: Final = "job.cancel"
+PAUSE: Final = "job.pause"
+RESUME: Final = "job.resume"
 DECIDE_MAX: Final = 3
 """Times one message is decided on by itself when a record changes under the decision."""
+UNWRITABLE: Final = "unwritable"
+"""Why a decision was not written: the store can't, and nothing of it is there."""
 UNITS_MAX: Final = 64
 """Units of one commit."""
 UNIT_BYTES_MAX: Final = 1 << 20
@@ -36,6 +41,7 @@ OVER: Final = frozenset({"completed", "cancelled"})
 """Ends of a run after which nothing is left to decide."""
 OUTCOMES: Final = (*OVER, "failed", "waiting", "paused")
 """All ends of a run; what is compared with them need not be a text."""
+_READING: Final = frozenset({RETRY, CANCEL, PAUSE, RESUME})
 
 
 class Heard(Struct, frozen=True):
@@ -57,10 +63,13 @@ class Heard(Struct, frozen=True):
 
     @property
     def reads_more(self) -> bool:
-        """Whether more than the job's record is read to decide on it."""
+        """Whether more than the job's record is read to decide on it, or on what follows it.
+
+        Of cancel, pause and resume each has to find what was asked before.
+        """
         if self.ends:
             return not self.over
-        return self.message is not None and self.message.message_type == RETRY
+        return self.message is not None and self.message.message_type in _READING
 
     @classmethod
     def of(cls, stored: StoredMessage) -> Heard:

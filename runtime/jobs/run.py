@@ -29,7 +29,7 @@ from runtime.job import (
     JobResult,
     JobStatus,
 )
-from runtime.jobs.events import finished_send, job_event, job_send, renamed, took_ms
+from runtime.jobs.events import finished_send, job_event, job_send, renamed
 from runtime.jobs.work import JobWork
 from runtime.jobs.writer import UNWRITABLE, LostError
 from runtime.message import Message
@@ -69,6 +69,10 @@ class JobRun(JobWork):
         self._mark: Mark | None = None
         self._work: asyncio.Task[Any] | None = None
         """The task that is in process_task."""
+        self._cut = False
+        """Whether the cancel of the job has ended process_task."""
+        self._stops = False
+        """Whether the end of the host has."""
 
     @classmethod
     def carried(
@@ -88,7 +92,10 @@ class JobRun(JobWork):
         return cls(activation, stored, record, content["revision"], [])
 
     @classmethod
-    async def load(cls, activation: Activation, stored: StoredMessage, message: Message) -> JobRun:
+    async def load(
+        cls, activation: Activation, stored: StoredMessage, message: Message
+    ) -> JobRun | None:
+        """A run from what is recorded; None: there is no such job any more."""
         store = activation.host.store
         job_id = message.content["jobId"]
         document, steps, asked = await asyncio.gather(
@@ -97,7 +104,7 @@ class JobRun(JobWork):
             patiently(store.get, "asked", job_id),
         )
         if document is None:
-            raise LostError(f"job {job_id} has no record")
+            return None
         record = AgentJob.from_json(document.body)
         look = message.content.get("look")
         run = cls(activation, stored, record, document.revision, steps, look)
@@ -106,13 +113,21 @@ class JobRun(JobWork):
         return run
 
     def control(self, message_type: str) -> None:
-        """Cancel, pause or signal the running job."""
+        """Cancel, pause or signal the running job, or take the pause back.
+
+        A cancel holds: whatever is asked after it changes nothing.
+        """
         if message_type == "job.signal":
             self._signalled = True
+        elif self._asked == "cancel":
             return
-        self._asked = message_type.removeprefix("job.")
-        if self._asked == "cancel" and self._work is not None:
-            self._work.cancel()
+        elif message_type == "job.resume":
+            self._asked = None
+        else:
+            self._asked = message_type.removeprefix("job.")
+            if self._asked == "cancel" and self._work is not None:
+                self._cut = True
+                self._work.cancel()
 
     # Running
 
@@ -167,45 +182,51 @@ class JobRun(JobWork):
                 changed = {"status": JobStatus.WAITING, "reason": waiting.reason}
                 await self._end("waiting", changed, more)
             except JobPaused:
-                await self._end("paused", {"status": JobStatus.PAUSED, "reason": "paused"})
-            except (JobCancelled, asyncio.CancelledError):
-                if not self._is_cancelled():
-                    raise  # the host stops: leave it for the next activation
-                await self._finish(JobStatus.CANCELLED, None, "cancelled")
-            except LostError:
+                changed = {"status": JobStatus.PAUSED, "reason": "paused"}
+                await self._end("paused", changed, {"asked": self._asked == "pause"})
+            except (JobCancelled, asyncio.CancelledError) as cut:
+                if self._stops:
+                    raise  # leave it for the next activation
+                if self._asked == "cancel":
+                    await self._finish(JobStatus.CANCELLED, None, "cancelled")
+                else:  # what it has waited for was cancelled, and nobody has asked for that
+                    await self._failed(cut)
+            except (LostError, KeyboardInterrupt, SystemExit, GeneratorExit):
                 raise
-            except Exception as error:  # the author's code may raise anything; it fails the attempt
-                logger.warning(
-                    "job %s failed",
-                    self._record.id,
-                    exc_info=True,
-                    extra={"action": "job.attempt_failed", "agent": self._activation.address},
-                )
-                final = isinstance(error, (JobFailedError, NondeterminismError))
-                await self._fail(error, final)
+            except BaseException as error:  # the author's code may raise anything
+                await self._failed(error)
             else:
                 await self._finish(JobStatus.COMPLETED, result, result.outcome)
             return
 
     async def _process(self) -> JobResult:
         self._introduce_soon()
-        self._work = asyncio.current_task()
+        self._work = task = asyncio.current_task()
+        assert task is not None
+        before = task.cancelling()  # what an earlier run of this task has not taken back
         try:
             result = await self._activation.agent.process_task(self)
             return result.checked()  # else its record could be written and never read
         finally:
             self._work = None
+            if self._cut:
+                task.uncancel()
+            self._stops = task.cancelling() > before
             for later in (self._flush, self._introduction):
                 if later is not None:
                     later.cancel()
 
-    def _is_cancelled(self) -> bool:
-        """Whether what ended process_task was the cancel of this job, not the host's end too."""
-        task = asyncio.current_task()
-        assert task is not None
-        return self._asked == "cancel" and task.uncancel() == 0
+    async def _failed(self, error: BaseException) -> None:
+        """The attempt has, by what process_task raised."""
+        logger.warning(
+            "job %s failed",
+            self._record.id,
+            exc_info=True,
+            extra={"action": "job.attempt_failed", "agent": self._activation.address},
+        )
+        await self._fail(error, isinstance(error, (JobFailedError, NondeterminismError)))
 
-    async def _fail(self, error: Exception, final: bool) -> None:
+    async def _fail(self, error: BaseException, final: bool) -> None:
         text = told(error)
         await self._write_end("failed", {"error": text}, {"final": final, "error": text}, error)
 
@@ -234,7 +255,7 @@ class JobRun(JobWork):
         outcome: str,
         changed: dict[str, Any],
         more: dict[str, Any],
-        error: Exception | None = None,
+        error: BaseException | None = None,
     ) -> None:
         """One commit: the record, the acknowledgement, and word to whom it concerns.
 
@@ -242,7 +263,11 @@ class JobRun(JobWork):
         would leave a job that has ended and runs again.
         """
         record = replace(self._record, **changed)
-        content = {"jobId": record.id, "outcome": outcome, **more, **_over(record)}
+        content = {"jobId": record.id, "outcome": outcome, **more}
+        if record.status.final:
+            content["agentType"] = record.agent_type  # so that the scheduler need not read it
+        if not more.get("still"):
+            content["tookMs"] = self._took_ms()
         sends = [self._send(SCHEDULER, SCHEDULER_AGENT, content, "job.ended")]
         if record.reply_to and record.status.final:
             activation = self._activation
@@ -287,11 +312,15 @@ class JobRun(JobWork):
         if record.error and outcome == "failed":
             more["error"] = record.error
         if outcome == "completed":
-            more["duration"] = max(0, now_ms - self._stored.accepted_ms)  # of this run, in ms
+            more["duration"] = self._took_ms()
         event = job_event(record, f"job:{outcome}", now_ms, **more)
         if outcome in ("completed", "failed", "paused"):
             return (event, renamed(event, f"agent:{outcome}"))
         return (event,)
+
+    def _took_ms(self) -> int:
+        """How long this run has held its slot."""
+        return max(0, self._activation.host.clock.now_ms() - self._stored.accepted_ms)
 
     def _send(self, where: str, recipient: str, content: Any, message_type: str) -> Send:
         activation = self._activation
@@ -299,11 +328,3 @@ class JobRun(JobWork):
         now_ms = activation.host.clock.now_ms()
         told = (message_id, message_type, content, now_ms)
         return job_send(activation.agent_id, activation.address, recipient, where, *told)
-
-
-def _over(record: AgentJob) -> dict[str, Any]:
-    """What the scheduler has to know of a job that is over, so that it need not read it."""
-    if not record.status.final:
-        return {}
-    took = took_ms(record)
-    return {"agentType": record.agent_type, **({} if took is None else {"tookMs": took})}

@@ -50,7 +50,7 @@ class Desk:
         if message_type == "job.ended":
             decision = self.desk.ended(self.job, self.revision, message, self.asked)
         else:
-            decision = self.desk.decide(self.job, self.revision, message)
+            decision = self.desk.decide(self.job, self.revision, message, self.asked)
         for put in decision.puts:
             if put.collection == "job":
                 self.job = AgentJob.from_json(put.body)
@@ -181,7 +181,7 @@ def test_two_failures_in_a_row_hold_their_agent(desk, outcomes, held) -> None:
     events = [event.event for decision in decisions for event in decision.feed]
     assert events.count("agent:paused") == held
     decision = desk.desk.holds.ask("acme/worker:one", False, "ann", 0)
-    assert [put.body for put in decision.puts] == [None] * held
+    assert [put.body for put in decision.puts] == [None]
     assert (desk.table.next() is not None) is held
 
 
@@ -198,3 +198,94 @@ def test_what_was_refused_does_not_count_twice(desk) -> None:
     hear_end(desk, shared(0), "failed")
     desk.table.queued(shared(9))
     assert desk.table.next() is not None
+
+
+def test_a_cancel_holds_whatever_is_asked_after_it(desk) -> None:
+    """A job whose cancel was answered ok would be paused, or go on, and hold its slot."""
+    desk.hear("job.cancel")
+    assert [desk.hear(f"job.{verb}").reply["code"] for verb in ("pause", "resume")] == [
+        "cancelling",
+        "cancelling",
+    ]
+    desk.host_writes(JobStatus.WAITING, reason="question")  # and its end is not read yet
+    assert desk.hear("job.pause").reply["code"] == "cancelling"
+    desk.hear("job.ended", outcome="waiting")
+    assert desk.job.status is JobStatus.CANCELLED
+    assert desk.hear("job.pause").reply["code"] == "wrong_status"
+
+
+def test_a_resume_takes_back_a_pause_that_was_not_met_yet(desk) -> None:
+    """It would be refused, and the run pause for good at its next step."""
+    desk.hear("job.pause")
+    decision = desk.hear("job.resume")
+    assert decision.reply == {"ok": True, "status": "running"}
+    assert [send.message_id for send in decision.sends] == ["resume:m"]
+    assert desk.asked is None
+    assert desk.hear("job.resume").reply["code"] == "wrong_status"
+    desk.host_writes(JobStatus.WAITING, reason="question")
+    desk.hear("job.ended", outcome="waiting")
+    assert desk.job.status is JobStatus.WAITING
+
+
+def test_a_resume_takes_back_a_pause_of_a_run_that_has_let_go_to_wait(desk) -> None:
+    """The pause would hold as soon as the end of the run is read, after the resume."""
+    desk.hear("job.pause")
+    desk.host_writes(JobStatus.WAITING, reason="question")
+    assert desk.hear("job.resume").reply["ok"]
+    desk.hear("job.ended", outcome="waiting")
+    assert desk.job.status is JobStatus.WAITING
+
+
+def test_a_run_that_paused_as_its_pause_was_taken_back_goes_on(desk) -> None:
+    """The resume would be answered ok, and the job stay paused."""
+    desk.hear("job.pause")
+    desk.hear("job.resume")
+    desk.host_writes(JobStatus.PAUSED)
+    decision = desk.hear("job.ended", outcome="paused", asked=True)
+    assert (desk.job.status, desk.job.attempts) == (JobStatus.PENDING, 0)
+    assert [event.event for event in decision.feed] == ["job:resumed", "agent:resumed"]
+    assert desk.is_next
+
+
+def test_a_run_that_paused_and_was_asked_to_again_stays_paused(desk) -> None:
+    """What was asked last would not count."""
+    for verb in ("pause", "resume", "pause"):
+        desk.hear(f"job.{verb}")
+    desk.host_writes(JobStatus.PAUSED)
+    desk.hear("job.ended", outcome="paused", asked=True)
+    assert desk.job.status is JobStatus.PAUSED
+
+
+def test_a_run_that_pauses_by_itself_stays_paused(desk) -> None:
+    """It would run and pause in turns, for ever."""
+    desk.host_writes(JobStatus.PAUSED)
+    desk.hear("job.ended", outcome="paused", asked=False)
+    assert desk.job.status is JobStatus.PAUSED
+
+
+@pytest.mark.parametrize("status", [JobStatus.PENDING, JobStatus.WAITING])
+def test_pausing_what_does_not_run_is_told(desk, status) -> None:
+    """Who follows the job or its agent would see it queued, or waiting, until it is resumed."""
+    desk.host_writes(status)
+    decision = desk.hear("job.pause")
+    assert [event.event for event in decision.feed] == ["job:paused", "agent:paused"]
+    for event in decision.feed:
+        assert {"job:job_1", "agent:worker:job_1"} <= set(event.rooms)
+
+
+def test_the_pause_of_a_run_is_told_by_its_host_alone(desk) -> None:
+    """It would be told twice."""
+    desk.hear("job.pause")
+    desk.host_writes(JobStatus.PAUSED)
+    assert desk.hear("job.ended", outcome="paused", asked=True).feed == []
+
+
+def test_a_service_time_is_how_long_a_run_held_its_slot(desk) -> None:
+    """Days of waiting for a person would be promised to the next in the queue."""
+    desk.host_writes(JobStatus.WAITING, reason="question")
+    desk.hear("job.ended", outcome="waiting", tookMs=4_000)
+    desk.clock.advance(3 * 86_400)
+    desk.running()
+    desk.host_writes(JobStatus.COMPLETED)
+    desk.hear("job.ended", outcome="completed", tookMs=6_000)
+    assert desk.desk.service == {"worker": {"count": 2, "meanS": 5.0}}

@@ -18,9 +18,7 @@ grow with the organization.
 from __future__ import annotations
 
 import json
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping
-from hashlib import sha256
 from typing import Any, Final
 
 from actors.spool import Spool
@@ -29,17 +27,13 @@ from runtime.clock import iso
 from runtime.errors import InvalidMessageError
 from runtime.ids import SCHEDULER, SYSTEM, split
 from runtime.keys import COLLECTION as KEYS
-from runtime.message import Message
+from runtime.message import REDELIVERED, Message
+from runtime.store.contract import DEAD_LETTERS
 
 PAGE: Final = 100
 """Records read at once; an artifact is none of them."""
 MESSAGES_PAGE: Final = 50
 """A message has up to a MiB."""
-LETTERS: Final = "dead_letter"
-GIVEN_UP_MAX: Final = 10_000
-"""Messages of one agent that were given up and are compared with what is redelivered."""
-ANEW_MS: Final = 60_000
-"""A message that was made so long before it was accepted is there a second time."""
 END: Final = "export.end"
 COMMANDS: Final = frozenset(
     {
@@ -114,7 +108,7 @@ async def _agents(client: Client) -> AsyncIterator[str]:
     """Addresses of all that have lived, and of the others that have dead letters."""
     async for record in _records(client, "agent"):
         yield f"{client.organization}/{record['agentId']}"
-    async for letter in _records(client, LETTERS):
+    async for letter in _records(client, DEAD_LETTERS):
         where = f"{client.organization}/{letter['agent']}"
         if await client.get("agent", where) is None and await _is_first(client, letter):
             yield where
@@ -123,7 +117,7 @@ async def _agents(client: Client) -> AsyncIterator[str]:
 async def _is_first(client: Client, letter: Record) -> bool:
     """Whether a dead letter is the first of its agent; asked: a set would grow."""
     terms = {"agent": letter["agent"]}
-    found = await client.list(LETTERS, terms, limit=1, descending=False)
+    found = await client.list(DEAD_LETTERS, terms, limit=1, descending=False)
     return any(json.loads(one.body)["id"] == letter["id"] for one in found)
 
 
@@ -139,39 +133,13 @@ async def _keys(client: Client) -> AsyncIterator[Record]:
 async def _messages(client: Client, agent: str) -> AsyncIterator[Line]:
     """What an agent was sent; of what the system's were sent, what came from the organization."""
     own = f"{client.organization}/"
-    after, given_up = 0, GivenUp()
+    after = 0
     while page := await client.store.history(agent, after, MESSAGES_PAGE):
         for stored in page:
             if agent.startswith(own) or stored.sender.startswith(own):
-                for line in of_message(stored, given_up):
+                for line in of_message(stored):
                     yield line
         after = page[-1].seq
-
-
-class GivenUp:
-    """What one agent was sent and has given up, as digests; to compare with what is sent again."""
-
-    def __init__(self) -> None:
-        self._payloads: OrderedDict[tuple[str, ...], set[bytes]] = OrderedDict()
-
-    def add(self, message: Message) -> None:
-        self._payloads.setdefault(_made(message), set()).add(_digest(message))
-        if len(self._payloads) > GIVEN_UP_MAX:
-            self._payloads.popitem(last=False)
-
-    def differs(self, message: Message) -> bool | None:
-        """Whether its payload is another than that of the one given up; None: there is none."""
-        known = self._payloads.get(_made(message))
-        return None if known is None else _digest(message) not in known
-
-
-def _made(message: Message) -> tuple[str, ...]:
-    """What stays as it was when a message is redelivered."""
-    return message.timestamp, message.sender, message.message_type
-
-
-def _digest(message: Message) -> bytes:
-    return sha256(json.dumps(message.content, sort_keys=True).encode()).digest()
 
 
 # lines
@@ -237,12 +205,8 @@ def of_review(review: Record) -> list[Line]:
     return lines
 
 
-def of_message(stored: Any, given_up: GivenUp) -> list[Line]:
-    """A stored message: its metadata, who redelivered it, and what it asked for if a person did.
-
-    Args:
-        given_up: what the agent was sent before and gave up; this one joins it.
-    """
+def of_message(stored: Any) -> list[Line]:
+    """A stored message: its metadata, who redelivered it, and what it asked for if a person did."""
     at = iso(stored.accepted_ms)
     which = {"messageId": stored.message_id}
     about = {
@@ -260,26 +224,21 @@ def of_message(stored: Any, given_up: GivenUp) -> list[Line]:
     except InvalidMessageError:  # it is a dead letter, and counts all the same
         return [_line("message", at, which, about)]
     about |= {"messageType": message.message_type, "metadata": message.metadata}
-    lines = [_line("message", at, which, about), *_redelivered(stored, message, given_up)]
-    if stored.status == "dead":
-        given_up.add(message)
+    lines = [_line("message", at, which, about), *_redelivered(stored, message)]
     kind, _, key_id = message.sender.partition(":")
     if kind == "client" and message.message_type in COMMANDS:
         lines.append(_command(stored, message, key_id, at))
     return lines
 
 
-def _redelivered(stored: Any, message: Message, given_up: GivenUp) -> list[Line]:
-    """Who had it tried once more; senders can write that too, so it must have been there before."""
-    by = (message.metadata or {}).get("redeliveredBy")
-    if by is None:
-        return []
-    edited = given_up.differs(message)
-    if edited is None and message.timestamp > iso(stored.accepted_ms - ANEW_MS):
+def _redelivered(stored: Any, message: Message) -> list[Line]:
+    """Who had it tried once more, and whether with another payload."""
+    told = (message.metadata or {}).get(REDELIVERED)
+    if not isinstance(told, dict):
         return []
     about = {
-        "by": by,
-        "edited": edited,
+        **_some(told, "by", "edited"),
+        "of": told.get("messageId"),
         "sender": message.sender,
         "recipient": message.recipient,
         "messageType": message.message_type,

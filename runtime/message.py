@@ -20,6 +20,8 @@ from runtime.errors import InvalidMessageError
 from runtime.wire import Camel, encode, written
 
 BYTES_MAX: Final = 2 << 20
+REDELIVERED: Final = "redelivered"
+"""Where the metadata say that a person had it delivered anew: {messageId, by, edited}."""
 """Of a message as JSON; what is larger is stored as content and attached by its hash."""
 MESSAGE_ID_MAX: Final = 128
 ADDRESS_MAX: Final = 240

@@ -29,6 +29,7 @@ from runtime.ids import Address, kind_of, split
 from runtime.job import AgentJob, JobStatus
 from runtime.jobs.holds import HOLDS, Hold
 from runtime.journal import decode
+from runtime.message import REDELIVERED
 from runtime.schedule.record import SCHEDULES
 from runtime.store.contract import ABSENT, Document, JournalEvent, StoredMessage
 from runtime.turn import to_json
@@ -131,6 +132,13 @@ class MessageBody(WireModel):
     def _not_reserved(cls, value: str) -> str:
         if value in RESERVED:
             raise ValueError("this type is the runtime's own")
+        return value
+
+    @field_validator("metadata")
+    @classmethod
+    def _not_ours(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        if value and REDELIVERED in value:
+            raise ValueError(f"`{REDELIVERED}` is the runtime's own")
         return value
 
 

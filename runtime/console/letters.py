@@ -27,9 +27,10 @@ from runtime.console.once import TRIES_MAX, Idempotent, Once, busy
 from runtime.console.paging import Page, PageQuery, list_page, page
 from runtime.console.problems import invalid, not_found
 from runtime.errors import InvalidMessageError
+from runtime.group import why_refused
 from runtime.ids import SYSTEM
 from runtime.job import AgentJob
-from runtime.message import Message
+from runtime.message import REDELIVERED, Message
 from runtime.store.contract import DEAD_LETTERS, Commit, Document, Put, Refused, Send, StoredMessage
 from runtime.wire import WireModel
 
@@ -159,7 +160,8 @@ async def _send_again(
     message_id = caller.console.ids.ulid()
     answer = CommandAnswer(message_id=message_id).to_wire()
     given_up = Message.from_json(message.body)
-    told = {**(given_up.metadata or {}), "redeliveredBy": caller.by}
+    again = {"messageId": given_up.message_id, "by": caller.by, "edited": "payload" in edited}
+    told = {**(given_up.metadata or {}), REDELIVERED: again}
     content = edited.get("payload", given_up.content)
     envelope = replace(given_up, message_id=message_id, metadata=told, content=content)
     send = Send(message_id, message.sender, message.recipient, envelope.to_json(), message.reply_to)
@@ -180,6 +182,8 @@ async def _send_again(
     )
     # as the system, because the sender may be of it: the scheduler's words die too
     [written] = await caller.console.store.commit([Commit(SYSTEM, sends=(send,), puts=puts)])
+    if isinstance(written, Refused) and written.reason != "revision_conflict":
+        raise why_refused(written)
     return None if isinstance(written, Refused) else answer
 
 

@@ -23,40 +23,12 @@ def message(content, made_ms=NOW_MS, type="hello", **more):
     )  # fmt: skip
 
 
-def types(one, given_up):
-    return [line["type"] for line in audit.of_message(one, given_up)]
-
-
-def test_who_only_says_that_a_message_was_redelivered_is_not_believed():
-    """A client's metadata would write another's name into the trail."""
-    said = message({}, metadata={"redeliveredBy": "bob"})
-    assert types(stored(said), audit.GivenUp()) == ["message"]
-
-
-def test_a_redelivery_stays_in_it_when_what_was_given_up_is_forgotten():
-    """Retention would take away who has redelivered an old letter, though the message is there."""
-    again = message({}, NOW_MS - 86_400_000, metadata={"redeliveredBy": "bob"})
-    line = audit.of_message(stored(again), audit.GivenUp())[1]
-    assert (line["type"], line["by"]) == ("message.redelivered", "bob")
-    assert "edited" not in line
-
-
-def test_what_was_given_up_is_remembered_to_a_bound(monkeypatch):
-    """An agent with many dead letters would fill the memory of an export."""
-    monkeypatch.setattr(audit, "GIVEN_UP_MAX", 2)
-    given_up = audit.GivenUp()
-    for number in range(3):
-        audit.of_message(stored(message({}, NOW_MS + number), "dead"), given_up)
-    known = [given_up.differs(message({}, NOW_MS + number)) for number in range(3)]
-    assert known == [None, False, False]
-
-
 def test_a_letter_of_a_job_says_whether_its_payload_was_changed():
     """A job would run with what a person has written, and pass for the one that had failed."""
     contents = ({"letter": 3, "payload": {}}, {"letter": 3}, {})
     said = [
-        audit.of_message(stored(message({"jobId": "job_1", **one}, type="job.retry")), given_up)[1]
-        for one, given_up in zip(contents, [audit.GivenUp()] * 3, strict=True)
+        audit.of_message(stored(message({"jobId": "job_1", **one}, type="job.retry")))[1]
+        for one in contents
     ]
     assert [line.get("edited") for line in said] == [True, False, None]
 

@@ -19,6 +19,7 @@ from runtime.ids import HOME, SYSTEM
 from runtime.job import AgentJob, Job, JobResult, JobStatus
 from runtime.keys import Role
 from runtime.message import Message
+from runtime.store import rules
 from runtime.store.contract import Bury, Commit, Fence
 from tests.http import HttpTroupe, Yielding, populate
 from tests.troupe import LocalTroupe
@@ -367,6 +368,35 @@ async def test_why_an_agent_is_held_is_told(living: Living) -> None:
     assert asked == [("agent.resume", "mended"), ("agent.pause", "too dear")]
 
 
+async def test_a_letter_for_a_full_inbox_waits_for_its_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It was answered as if somebody else had changed it, though it only has to wait."""
+    api = HttpTroupe()
+    world = await populate(api)
+    address = f"acme/{world.agent}"
+    incarnation = await api.store.register("h", "h", 5)
+    [claimed] = await api.store.claim("h", 1, [address])
+    bury = Bury(claimed.inbox[0].message_id, "boom")
+    fence = Fence(incarnation, claimed.epoch)
+    await api.store.commit([Commit("acme", address, fence, buries=(bury,))])
+    monkeypatch.setattr(rules, "INBOX_MAX", 0)
+    async with await api.client() as ann:
+        [letter] = (await ann.get("/api/dead-letters")).json()["items"]
+        full = await ann.post(f"/api/dead-letters/{letter['id']}/redeliver")
+        assert (full.status_code, full.json()["code"]) == (429, "inbox_full")
+        assert full.headers["Retry-After"]
+        assert len((await ann.get("/api/dead-letters")).json()["items"]) == 1
+
+
+async def test_nobody_says_in_metadata_that_a_message_was_redelivered() -> None:
+    """The audit trail would have it that another person had put words into a message."""
+    api = HttpTroupe()
+    async with await api.client() as ann:
+        body = {"content": {}, "metadata": {"redelivered": {"by": "bob", "edited": True}}}
+        assert (await ann.post("/api/agents/code:a/messages", json=body)).status_code == 422
+
+
 async def test_a_dead_message_is_tried_once_more_and_once_only() -> None:
     """Would lose what was given up, or handle it as often as somebody clicks."""
     api = HttpTroupe()
@@ -405,8 +435,8 @@ async def test_a_dead_message_is_tried_once_more_and_once_only() -> None:
         **{k: v for k, v in old.items() if k != "metadata"},
         "messageId": again.message_id,
     }
-    assert metadata == {**(old.get("metadata") or {}), "redeliveredBy": metadata["redeliveredBy"]}
-    assert metadata["redeliveredBy"]
+    told = {"messageId": old["messageId"], "by": "ann", "edited": False}
+    assert metadata == {**(old.get("metadata") or {}), "redelivered": told}
     assert again.sender == "acme/client:test"
 
 

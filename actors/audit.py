@@ -28,12 +28,12 @@ from runtime.errors import InvalidMessageError
 from runtime.ids import SCHEDULER, SYSTEM, split
 from runtime.keys import COLLECTION as KEYS
 from runtime.message import REDELIVERED, Message
-from runtime.store.contract import DEAD_LETTERS
 
 PAGE: Final = 100
 """Records read at once; an artifact is none of them."""
 MESSAGES_PAGE: Final = 50
 """A message has up to a MiB."""
+LETTERS: Final = "dead_letter"
 END: Final = "export.end"
 COMMANDS: Final = frozenset(
     {
@@ -108,7 +108,7 @@ async def _agents(client: Client) -> AsyncIterator[str]:
     """Addresses of all that have lived, and of the others that have dead letters."""
     async for record in _records(client, "agent"):
         yield f"{client.organization}/{record['agentId']}"
-    async for letter in _records(client, DEAD_LETTERS):
+    async for letter in _records(client, LETTERS):
         where = f"{client.organization}/{letter['agent']}"
         if await client.get("agent", where) is None and await _is_first(client, letter):
             yield where
@@ -117,7 +117,7 @@ async def _agents(client: Client) -> AsyncIterator[str]:
 async def _is_first(client: Client, letter: Record) -> bool:
     """Whether a dead letter is the first of its agent; asked: a set would grow."""
     terms = {"agent": letter["agent"]}
-    found = await client.list(DEAD_LETTERS, terms, limit=1, descending=False)
+    found = await client.list(LETTERS, terms, limit=1, descending=False)
     return any(json.loads(one.body)["id"] == letter["id"] for one in found)
 
 

@@ -224,10 +224,14 @@ class Registry:
         return _read(document).is_live(self._clock.now_ms())
 
     async def _all(self) -> list[Service]:
-        documents = await self._store.list_documents(
-            COLLECTION, self._organization, limit=SERVICES_MAX, descending=False
-        )
-        return [_read(document) for document in documents if self.is_live(document)]
+        found: list[Service] = []
+        after: str | None = None
+        while page := await self._store.list_documents(
+            COLLECTION, self._organization, (), after, SERVICES_MAX, descending=False
+        ):
+            found += [_read(document) for document in page if self.is_live(document)]
+            after = page[-1].key
+        return found
 
     async def _is_full(self) -> bool:
         return await self._store.count(COLLECTION, self._organization) >= SERVICES_MAX

@@ -175,7 +175,7 @@ class Retention:
             "job", None, terms, self._after, JOBS_A_PAGE, descending=False
         )
         old = [job for job in page if not _is_made_after(job.key, before_ms)]
-        if len(old) < JOBS_A_PAGE:
+        if not old or len(old) < len(page):
             self._status, self._after = self._status + 1, None
         else:
             self._after = old[-1].key
@@ -183,16 +183,20 @@ class Retention:
 
     async def _forget_requests(self, ended: Sequence[Document]) -> None:
         """Remove what people and agents had asked of these jobs: their end was the answer."""
-        jobs = {job.key for job in ended}
-        just_before = ended[0].key[:-1]
+        jobs, last = {job.key for job in ended}, ended[-1].key
         for collection in ("signal", "asked"):  # keys: the job's, with a name behind it or not
-            found = await self._store.list_documents(
-                collection, None, (), just_before, BATCH_MAX, descending=False
-            )
-            gone = [one for one in found if one.key.partition("/")[0] in jobs]
-            puts = [Put(collection, one.key, one.organization, None) for one in gone]
-            if puts:
-                await self._store.commit([Commit(SYSTEM, puts=tuple(puts))])
+            after = ended[0].key[:-1]
+            while after.partition("/")[0] <= last:
+                found = await self._store.list_documents(
+                    collection, None, (), after, BATCH_MAX, descending=False
+                )
+                if not found:
+                    break
+                gone = [one for one in found if one.key.partition("/")[0] in jobs]
+                puts = [Put(collection, one.key, one.organization, None) for one in gone]
+                if puts:
+                    await self._store.commit([Commit(SYSTEM, puts=tuple(puts))])
+                after = found[-1].key
 
 
 async def ledger_since_ms(store: Store) -> int:

@@ -203,9 +203,9 @@ class Scheduler:
             page = await patiently(
                 self._store.list_documents, collection, None, terms, after, BATCH_MAX, False
             )
-            found.extend(page)
-            if len(page) < BATCH_MAX:
+            if not page:
                 return found
+            found.extend(page)
             after = page[-1].key
 
 

@@ -136,8 +136,11 @@ async def number_page(
     """One page of what is numbered upwards: a journal, an inbox's history."""
     cursors = Cursors(caller, listing, query)
     after = max(0, min(cursors.read(query.cursor, int) or 0, NUMBER_MAX))
-    rows = list(await read(after, query.limit + 1))
-    if len(rows) <= query.limit:
-        return rows, None
+    rows: list[Any] = []
+    while len(rows) <= query.limit:
+        more = await read(place_of(rows[-1]) if rows else after, query.limit + 1 - len(rows))
+        if not more:
+            return rows, None
+        rows += more
     rows = rows[: query.limit]
     return rows, cursors.write(place_of(rows[-1]))

@@ -68,7 +68,7 @@ async def _window(store: Store, where: str, after: int, before: int) -> list[Sto
     while True:
         rows = await store.history(where, after, BATCH_MAX)
         found += [row for row in rows if row.seq < before]
-        if len(rows) < BATCH_MAX or rows[-1].seq >= before:
+        if not rows or rows[-1].seq >= before - 1:
             return found
         after = rows[-1].seq
 

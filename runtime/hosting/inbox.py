@@ -12,10 +12,7 @@ import heapq
 from collections.abc import Iterable
 
 from runtime.patience import patiently
-from runtime.store.contract import BATCH_MAX, Store, StoredMessage
-
-LONG = 32
-"""From this many messages on a claim's answer may have been cut (32 MiB of 1 MiB each)."""
+from runtime.store.contract import ANSWER_BYTES_MAX, BATCH_MAX, Store, StoredMessage
 
 
 class Inbox:
@@ -86,10 +83,16 @@ async def whole(
 ) -> tuple[StoredMessage, ...]:
     """The claimed messages with what the claim's answer had no room for; no poll brings it."""
     found = list(claimed)
-    last = claimed[-1] if len(claimed) >= LONG else None
+    last = claimed[-1] if _is_long(claimed) else None
     while last is not None:
         after = last.seq
         page = await patiently(store.inbox, agent, after, BATCH_MAX)
         found.extend(page)
         last = page[-1] if page else None
     return tuple(found)
+
+
+def _is_long(claimed: tuple[StoredMessage, ...]) -> bool:
+    """Whether a claim may have been cut; a store counts more than this by half at most."""
+    size = sum([len(message.body) + len(message.error or "") for message in claimed])
+    return len(claimed) >= BATCH_MAX or size > ANSWER_BYTES_MAX // 2

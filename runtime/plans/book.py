@@ -138,11 +138,10 @@ class PlanBook:
         """All documents; the next page is on its way while one is worked on."""
         coming = asyncio.create_task(self._page(collection, None))
         try:
-            while len(page := await coming) == BATCH_MAX:
+            while page := await coming:
                 coming = asyncio.create_task(self._page(collection, page[-1].key))
                 await asyncio.sleep(0)  # it is asked for before this one is worked on
                 yield page
-            yield page
         finally:
             coming.cancel()
 

@@ -18,6 +18,11 @@ and "all" below mean "of what is kept".
 transaction (one fsync); nothing is answered before it is durable.  A store
 validates a whole commit before its first write, so a refusal changes nothing.
 
+A page (`poll`, `inbox`, `history`, `journal`, `list_documents`, `tail`) ends with
+the row that passes ANSWER_BYTES_MAX, or before, and a claim with the agent that
+does.  So a page shorter than its limit is not the last: an empty one is, and of a
+`poll` or a `tail` the cursor says how far it goes.
+
 Safety is the fence, never the clock: an activation carries (incarnation, epoch)
 and the store refuses any other pair.  The incarnation changes when the store
 may have lost accepted data (a restored backup, a reboot).  A lease only tells
@@ -68,6 +73,7 @@ from runtime.store.records import (
 
 __all__ = [
     "ABSENT",
+    "ANSWER_BYTES_MAX",
     "ANY",
     "BATCH_MAX",
     "DEAD_LETTERS",
@@ -107,6 +113,8 @@ __all__ = [
 
 BATCH_MAX: Final = 1_000
 """Commits in one call, agents in one claim, rows in one page: never more."""
+ANSWER_BYTES_MAX: Final = 32 << 20
+"""Bodies in one page, or for one claimed agent; the row that passes it is the last."""
 MANY_MAX: Final = 64
 """Documents in one `get_many`: that many large ones still fit an answer."""
 SNAPSHOT_EVERY: Final = 64
@@ -180,7 +188,8 @@ class Store(Protocol):
         nobody else with a live lease holds, whether or not they have messages
         or ever existed. One that `owner` already holds is not returned again.
         Each says whether its last holder had left it without giving it up (`abandoned`).
-        An owner without a live lease gets nothing.
+        Once what they bring passes ANSWER_BYTES_MAX no more are taken: the others are as
+        they were. An owner without a live lease gets nothing.
         """
 
     async def release(self, owner: str, agents: Sequence[str]) -> None:

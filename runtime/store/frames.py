@@ -21,10 +21,12 @@ from typing import Final, cast
 import msgspec
 
 FRAME_BYTES_MAX: Final = 256 << 20
-"""A longer frame ends the connection; answers are cut well below (`rules.ANSWER_BYTES_MAX`)."""
+"""A longer frame ends the connection. Pages and claims are far shorter (`ANSWER_BYTES_MAX`)."""
 UNSENT_BYTES_MAX: Final = 512 << 20
 """What may wait for a peer that does not read."""
 _HEADER: Final = 4
+_ANSWER_HEAD: Final = 10
+"""What a frame has before an answer, at most."""
 _PATH_BYTES_MAX: Final = 107
 """Of a Unix socket's address on Linux."""
 
@@ -43,6 +45,11 @@ class Answer(msgspec.Struct, array_like=True):
 encode = msgspec.msgpack.Encoder().encode
 decode_request = msgspec.msgpack.Decoder(Request).decode
 decode_answer = msgspec.msgpack.Decoder(Answer).decode
+
+
+def fits(answer: bytes) -> bool:
+    """Whether a frame can bring an answer."""
+    return _ANSWER_HEAD + len(answer) <= FRAME_BYTES_MAX
 
 
 class Frames(asyncio.Protocol):

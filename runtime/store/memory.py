@@ -44,6 +44,8 @@ from runtime.store.rules import (
     check_purge,
     check_room,
     cut,
+    cut_by,
+    fill,
     page_limit,
     refusal,
     reminder_id,
@@ -224,7 +226,7 @@ class MemoryStore:
         else:
             known = [self._tables.agents.get(one) or Agent(one) for one in in_order(agents)]
             chosen = [one for one in known if self._roster.takeable(one, owner, now_ms)][:limit]
-        return [self._activate(agent, owner) for agent in chosen]
+        return fill(self._activate(agent, owner) for agent in chosen)
 
     def _activate(self, agent: Agent, owner: str) -> Activation:
         self._tables.agents[agent.address] = agent
@@ -261,7 +263,7 @@ class MemoryStore:
         self._fire_due()
         now_ms = self._clock.now_ms()
         found = self._roster.arrivals(owner, after, limit)
-        messages = cut(self._tables.messages[agent.address][id] for _, agent, id in found)
+        messages = cut([self._tables.messages[agent.address][id] for _, agent, id in found])
         cursor = self._roster.head_seq
         if len(found) == limit or len(messages) < len(found):
             cursor = messages[-1].seq if messages else after
@@ -292,7 +294,7 @@ class MemoryStore:
     async def inbox(self, agent: str, after: int, limit: int) -> list[StoredMessage]:
         self._parking.check_open()
         known = self._tables.agents.get(agent)
-        return self._pending(known, after, page_limit(limit)) if known else []
+        return list(cut(self._pending(known, after, page_limit(limit)))) if known else []
 
     def _pending(self, agent: Agent, after: int, limit: int) -> list[StoredMessage]:
         box = self._tables.messages.get(agent.address, {})
@@ -302,7 +304,7 @@ class MemoryStore:
         self._parking.check_open()
         box, ids = self._tables.messages.get(agent, {}), self._tables.history.get(agent, [])
         start = bisect_right(ids, after, key=lambda id: box[id].seq)
-        return [box[id] for id in ids[start : start + page_limit(limit)]]
+        return list(cut([box[id] for id in ids[start : start + page_limit(limit)]]))
 
     async def outcome(self, agent: str, message_id: str, wait_s: float) -> StoredMessage | None:
         async def look() -> tuple[StoredMessage | None, bool]:
@@ -313,7 +315,8 @@ class MemoryStore:
 
     async def journal(self, agent: str, after: int, limit: int) -> list[JournalEvent]:
         self._parking.check_open()
-        return self._tables.events(agent, after)[: page_limit(limit)]
+        events = self._tables.events(agent, after)[: page_limit(limit)]
+        return list(cut_by(events, [len(one.body) for one in events]))
 
     async def steps(self, job: str) -> list[Step]:
         self._parking.check_open()
@@ -343,7 +346,8 @@ class MemoryStore:
         if after is not None:
             found = [one for one in found if (one.key < after if descending else one.key > after)]
         found.sort(key=lambda one: one.key, reverse=descending)
-        return found[: page_limit(limit)]
+        found = found[: page_limit(limit)]
+        return list(cut_by(found, [len(one.body) for one in found]))
 
     async def count(
         self, collection: str, organization: str | None = None, terms: Sequence[str] = ()

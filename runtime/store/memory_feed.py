@@ -8,6 +8,7 @@ from __future__ import annotations
 from bisect import bisect_right
 
 from runtime.store.contract import Feed, FeedEntry, FeedEvent
+from runtime.store.rules import cut_by
 
 
 class MemoryFeed:
@@ -34,10 +35,11 @@ class MemoryFeed:
         """The page beyond `start`; its cursor passes over what is not the organization's."""
         beyond = self._entries[bisect_right(self._entries, start, key=lambda one: one.cursor) :]
         found = [one for one in beyond if organization in (None, one.organization)][:limit]
+        kept = cut_by(found, [len(one.body) for one in found])
         cursor = self.head
-        if len(found) == limit:
-            cursor = found[-1].cursor if found else start
-        return Feed(tuple(found), cursor, reset)
+        if len(found) == limit or len(kept) < len(found):
+            cursor = kept[-1].cursor if kept else start
+        return Feed(kept, cursor, reset)
 
     def forgettable(self, before_ms: int) -> int:
         """How many events there are before the first that is not old enough."""

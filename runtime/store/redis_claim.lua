@@ -5,20 +5,22 @@
 -- ARGV[5]  addresses, msgpack; '' for those that wait and nobody holds
 -- ARGV[6]  reminders fired at once   ARGV[7]  rows after which no more agent is taken
 -- ARGV[8]  bytes of messages in one activation, about   ARGV[9]  messages in it
+-- ARGV[10] bytes after which no more agent is taken
 --
 --   {org}:journal:<agent>    list    read
 --   {org}:snapshot:<agent>   string  read
 --   and what redis_roster.lua and redis_inbox.lua list
 --
--- Answers [again, more, seen, activations]. Again: reminders are still due, nothing
--- was taken. More: enough for one script; `seen` addresses have been dealt with.
+-- Answers [again, more, seen, activations, cut]. Again: reminders are still due, nothing
+-- was taken. More: enough for one script; `seen` addresses have been dealt with. Cut:
+-- agents that have more messages than their activation.
 -- with redis_base.lua redis_roster.lua redis_inbox.lua
 if not incarnation() then return CHANGED end
 local owner, limit = ARGV[3], tonumber(ARGV[4])
 notice_lapses()
 if fire_due(tonumber(ARGV[6])) then
   settle()
-  return pack({ true, false, 0, {} })
+  return pack({ true, false, 0, {}, {} })
 end
 settle()
 
@@ -36,22 +38,29 @@ local function ready()
   return addresses
 end
 
+local cut = {}
+
 local function activation(one, abandoned)
   local kept = call('GET', of_agent('snapshot', one.address)) or pack(0) .. NIL
   local _, version = unpack_one(kept)
   local from = math.max(version - one.forgotten, 0)
   local events = call('LRANGE', of_agent('journal', one.address), from, -1)
-  local messages = waiting_messages(one.address, 0, tonumber(ARGV[9]), tonumber(ARGV[8]))
+  local messages, last = waiting_messages(one.address, 0, tonumber(ARGV[9]), tonumber(ARGV[8]))
+  if last then cut[#cut + 1] = pack(one.address) end
   local row = '\152' .. pack(one.address, one.epoch, version_of(one)) .. kept
     .. array(events) .. array(messages) .. pack(abandoned)
   return row, 1 + #events + #messages
 end
 
-local taken, rows, seen = {}, 0, 0
+local taken, rows, bytes, seen = {}, 0, 0, 0
+local function is_full()
+  return rows >= tonumber(ARGV[7]) or bytes > tonumber(ARGV[10])
+end
+
 if limit > 0 and is_live(owner) then
   local addresses = ARGV[5] == '' and ready() or cmsgpack.unpack(ARGV[5])
   for _, address in ipairs(addresses) do
-    if #taken == limit or rows >= tonumber(ARGV[7]) then break end
+    if #taken == limit or is_full() then break end
     seen = seen + 1
     local one = agent_at(address)
     if one.owner ~= owner and not is_live(one.owner) then
@@ -59,10 +68,10 @@ if limit > 0 and is_live(owner) then
       move(one, owner)
       local row, size = activation(one, abandoned)
       taken[#taken + 1] = row
-      rows = rows + size
+      rows, bytes = rows + size, bytes + #row
     end
   end
 end
 settle()
-local more = #taken < limit and rows >= tonumber(ARGV[7])
-return '\148' .. pack(false) .. pack(more) .. pack(seen) .. array(taken)
+local more = #taken < limit and is_full()
+return '\149' .. pack(false) .. pack(more) .. pack(seen) .. array(taken) .. array(cut)

@@ -6,15 +6,18 @@ call and made anew by the next one after it broke.  `greet` runs on every new
 connection before anything else is sent on it, whoever makes it.
 
 Nothing is buffered or repeated here: once sent, a call that loses its
-connection, or is not answered in time, has an unknown outcome.
+connection, or is not answered in time, has an unknown outcome.  An answer may be
+long in coming as long as it comes.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import deque
-from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, Final, SupportsIndex
+from urllib.parse import unquote, urlsplit
 
 from redis.asyncio.connection import AbstractConnection, Connection, parse_url
 from redis.exceptions import (
@@ -32,10 +35,12 @@ CONNECT_S: Final = 0.5
 GREET_S: Final = 1.0
 """How long it may take to answer what is asked on a new one."""
 ANSWER_S: Final = 1.0
-"""No answer for so long: the server hangs, the connection is given up."""
+"""Nothing of an answer for so long: the server hangs, the connection is given up."""
 BYTES_PER_S: Final = 20 << 20
 """What a call carries is given this much more time."""
 
+_DATABASE: Final = re.compile(r"/?|/[0-9]{1,9}/?")
+"""The path of a URL that names a database, or none."""
 _NOT_ALLOWED: Final = (AuthenticationError, NoPermissionError)
 
 Greet = Callable[[AbstractConnection], Awaitable[None]]
@@ -47,6 +52,7 @@ class Server:
     def __init__(self, url: str) -> None:
         try:
             self._options: dict[str, Any] = dict(parse_url(url))
+            _check_database(url, self._options)
             self._kind = self._options.pop("connection_class", Connection)
             self._options |= {
                 "protocol": 2,
@@ -99,6 +105,14 @@ class Server:
             await drop(connection)
             raise
         return connection
+
+
+def _check_database(url: str, options: Mapping[str, Any]) -> None:
+    """Raise ValueError for a database that is no number: the parser takes it for 0."""
+    parts = urlsplit(url)
+    names_none = parts.scheme != "unix" and not _DATABASE.fullmatch(unquote(parts.path))
+    if names_none or options.get("db", 0) < 0:
+        raise ValueError("the database is a number from 0, as in redis://HOST:PORT/0")
 
 
 async def _never(connection: AbstractConnection) -> None:
@@ -183,13 +197,16 @@ class _Channel:
         self._waiting: deque[asyncio.Future[Any]] = deque()
         self._outbox: list[bytes] = []
         self._news = asyncio.Event()
+        self._heard_s = 0.0
+        """When the server last sent anything, by the loop's clock."""
+        self._listen()
         self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._write())]
 
     async def call(self, command: tuple[str | bytes | int, ...]) -> Any:
         packed = self._connection.pack_command(*command)
         timeout_s = ANSWER_S + sum(map(len, packed)) / BYTES_PER_S
-        timer = self._loop.call_later(timeout_s, self.end, "no answer in time")
         answer: asyncio.Future[Any] = self._loop.create_future()
+        timer = self._loop.call_later(timeout_s, self._look, answer)
         try:
             if self.ended:
                 raise StoreUnavailableError(self._where, "the connection broke")
@@ -199,6 +216,28 @@ class _Channel:
             return await answer
         finally:
             timer.cancel()
+
+    def _listen(self) -> None:
+        """Notice all that is received: redis-py tells of whole answers only."""
+        reader = self._connection._reader
+        assert reader is not None
+        feed = reader.feed_data
+
+        def heard(data: Iterable[SupportsIndex]) -> None:
+            self._heard_s = self._loop.time()
+            feed(data)
+
+        reader.feed_data = heard  # type: ignore[method-assign]
+
+    def _look(self, answer: asyncio.Future[Any]) -> None:
+        """An answer is late: it is waited for while the server sends it, or those before it."""
+        if answer.done():
+            return
+        left_s = self._heard_s + ANSWER_S - self._loop.time()
+        if left_s > 0:
+            self._loop.call_later(left_s, self._look, answer)
+        else:
+            self.end("no answer in time")
 
     async def _write(self) -> None:
         """Send what has gathered; a caller that gives up does not tear a command."""

@@ -11,10 +11,18 @@ from typing import Final
 import msgspec
 
 from runtime.store import redis_scripts as scripts
-from runtime.store.contract import BATCH_MAX, Feed, FeedEntry, Poll, Record, StoredMessage
+from runtime.store.contract import (
+    ANSWER_BYTES_MAX,
+    BATCH_MAX,
+    Feed,
+    FeedEntry,
+    Poll,
+    Record,
+    StoredMessage,
+)
 from runtime.store.redis_calls import Calls
 from runtime.store.redis_reads import PART_BYTES_MAX
-from runtime.store.rules import ANSWER_BYTES_MAX, cut, page_limit
+from runtime.store.rules import cut, cut_by, page_limit
 
 POLL_AGENTS_MAX: Final = BATCH_MAX
 """Agents one script looks through for messages."""
@@ -60,7 +68,7 @@ async def look_for(
     while True:
         part = _decode_poll(
             await calls.run(
-                scripts.POLL, owner, after, limit, ANSWER_BYTES_MAX, beyond, int(bool(found)),
+                scripts.POLL, owner, after, limit, PART_BYTES_MAX, beyond, int(bool(found)),
                 POLL_AGENTS_MAX, FIRE_MAX,
             )
         )  # fmt: skip
@@ -103,15 +111,19 @@ class Tail:
         """What there is, and whether that is an answer."""
         part = await self._part(self._after, self._limit, self._incarnation)
         reset, entries = part.reset, part.entries
+        sizes = [len(one.body) for one in entries]
         if self._after < 0:  # the head is where it was first looked for
             self._after, self._incarnation = part.cursor, part.incarnation
-        while part.more and len(entries) < self._limit:
+        while part.more and len(entries) < self._limit and sum(sizes) <= ANSWER_BYTES_MAX:
             left = self._limit - len(entries)
             part = await self._part(part.cursor, left, part.incarnation)
             if part.reset:  # forgotten while it was read
                 return Feed(tuple(part.entries), part.cursor, True), True
             entries += part.entries
-        return Feed(tuple(entries), part.cursor, reset), bool(entries) or reset
+            sizes += [len(one.body) for one in part.entries]
+        kept = cut_by(entries, sizes)
+        cursor = kept[-1].cursor if len(kept) < len(entries) else part.cursor
+        return Feed(kept, cursor, reset), bool(kept) or reset
 
     async def _part(self, after: int, limit: int, incarnation: str) -> _TailPart:
         found = await self._calls.run(

@@ -1,4 +1,4 @@
-"""Reading from Redis: pages of any length, a bounded part a script.
+"""Reading from Redis: pages as long as an answer may be, a bounded part a script.
 
 A script looks at a bounded number of rows and bytes, so that nobody else waits
 long for the server; what a caller asked for beyond that is read by the next
@@ -14,8 +14,15 @@ from typing import Final, TypeVar
 import msgspec
 
 from runtime.store import redis_scripts as scripts
-from runtime.store.contract import Document, JournalEvent, Step, StoredMessage
+from runtime.store.contract import (
+    ANSWER_BYTES_MAX,
+    Document,
+    JournalEvent,
+    Step,
+    StoredMessage,
+)
 from runtime.store.redis_calls import Calls
+from runtime.store.rules import cut_by, message_bytes
 
 T = TypeVar("T")
 At = TypeVar("At", int, str)
@@ -37,17 +44,26 @@ _decode_documents: Final = msgspec.msgpack.Decoder(tuple[str | None, int, list[D
 
 
 async def _walk(
-    at: At, limit: int, part: Callable[[At, int], Awaitable[tuple[At | None, list[T]]]]
+    at: At,
+    limit: int,
+    size: Callable[[T], int],
+    part: Callable[[At, int], Awaitable[tuple[At | None, list[T]]]],
 ) -> list[T]:
-    """Rows of part after part, until there are enough or no more."""
+    """Rows of part after part, until there are enough or no more, or an answer is full."""
     found: list[T] = []
-    while len(found) < limit:
+    sizes: list[int] = []
+    while len(found) < limit and sum(sizes) <= ANSWER_BYTES_MAX:
         following, rows = await part(at, limit - len(found))
         found += rows
+        sizes += map(size, rows)
         if following is None:
             break
         at = following
-    return found
+    return list(cut_by(found, sizes))
+
+
+def _body_bytes(row: Document | JournalEvent) -> int:
+    return len(row.body)
 
 
 class Reads:
@@ -61,7 +77,7 @@ class Reads:
             found = await self._run(scripts.MESSAGES, agent, which, at, left, PART_BYTES_MAX)
             return _decode_messages(found)
 
-        return await _walk(after, limit, part)
+        return await _walk(after, limit, message_bytes, part)
 
     async def message(self, agent: str, message_id: str) -> StoredMessage | None:
         found: StoredMessage | None = _decode_message(
@@ -74,7 +90,7 @@ class Reads:
             found = await self._run(scripts.JOURNAL, agent, at, left, PART_BYTES_MAX)
             return _decode_journal(found)
 
-        return await _walk(after, limit, part)
+        return await _walk(after, limit, _body_bytes, part)
 
     async def steps(self, job: str) -> list[Step]:
         found: list[Step] = []
@@ -112,7 +128,7 @@ class Reads:
             return following and f"({following}", rows
 
         begin = ("+" if descending else "-") if after is None else f"({after}"
-        return await _walk(begin, limit, part)
+        return await _walk(begin, limit, _body_bytes, part)
 
     async def count(self, collection: str, organization: str | None, terms: Sequence[str]) -> int:
         where = (collection, organization or "", encode(list(dict.fromkeys(terms))))

@@ -13,16 +13,20 @@ document, so that is judged where its revision is.
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Callable, Container, Iterable, Sequence
-from typing import Final, Protocol
+from itertools import accumulate
+from typing import Final, Protocol, TypeVar
 
 from runtime.errors import InvalidIdError, StoreFullError
 from runtime.ids import SYSTEM, organization_id, ulid_time
 from runtime.store.contract import (
     ABSENT,
+    ANSWER_BYTES_MAX,
     ANY,
     BATCH_MAX,
     MANY_MAX,
+    Activation,
     Commit,
     Refused,
     Result,
@@ -31,8 +35,8 @@ from runtime.store.contract import (
 )
 from runtime.store.roster import INBOX_MAX, PENDING_MAX, Agent
 
-ANSWER_BYTES_MAX: Final = 32 << 20
-"""Bodies in one answer; a longer one is cut after the row that passes it."""
+T = TypeVar("T")
+
 _SYSTEM: Final = SYSTEM + "/"
 
 
@@ -255,13 +259,35 @@ def page_limit(limit: int) -> int:
     return max(0, min(limit, BATCH_MAX))
 
 
-def cut(messages: Iterable[StoredMessage]) -> tuple[StoredMessage, ...]:
-    """The first of `messages` whose bodies fit an answer; at least one if there is one."""
-    kept: list[StoredMessage] = []
-    size = 0
-    for message in messages:
-        if size > ANSWER_BYTES_MAX:
+def cut(messages: Sequence[StoredMessage]) -> tuple[StoredMessage, ...]:
+    """The first of `messages` that fit an answer; at least one if there is one."""
+    return cut_by(messages, map(message_bytes, messages))
+
+
+def cut_by(rows: Sequence[T], sizes: Iterable[int]) -> tuple[T, ...]:
+    """The first of `rows` up to the one that passes an answer, by the sizes of all of them."""
+    return tuple(rows[: bisect(list(accumulate(sizes)), ANSWER_BYTES_MAX) + 1])
+
+
+def message_bytes(message: StoredMessage) -> int:
+    """What a message adds to an answer, about."""
+    return len(message.body) + len(message.reply or b"") + len(message.error or "")
+
+
+def fill(activations: Iterable[Activation]) -> list[Activation]:
+    """Activations, each made only while those before it leave room in an answer."""
+    taken: list[Activation] = []
+    room = ANSWER_BYTES_MAX
+    for one in activations:
+        taken.append(one)
+        room -= activation_bytes(one)
+        if room < 0:
             break
-        kept.append(message)
-        size += len(message.body)
-    return tuple(kept)
+    return taken
+
+
+def activation_bytes(one: Activation) -> int:
+    """What an activation adds to an answer, about."""
+    size = len(one.snapshot.body) if one.snapshot is not None else 0
+    size += sum([len(event.body) for event in one.events])
+    return size + sum([message_bytes(message) for message in one.inbox])

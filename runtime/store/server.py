@@ -21,8 +21,8 @@ import msgspec
 
 from runtime.errors import StoreError
 from runtime.store.contract import Store
-from runtime.store.frames import Answer, Frames, Request, decode_request, socket_address
-from runtime.store.wire import REGISTER, RENEW, answer
+from runtime.store.frames import Answer, Frames, Request, decode_request, fits, socket_address
+from runtime.store.wire import REGISTER, RENEW, answer, refusal
 
 logger = logging.getLogger(__name__)
 
@@ -127,6 +127,10 @@ class _Connection(Frames):
 
     async def _answer(self, request: Request) -> None:
         body = await answer(self._store, request.method, request.payload)
+        if not fits(body):  # it would end every call of the connection, and a host's lease
+            why = f"the answer of {request.method} has {len(body)} bytes, which is too long"
+            logger.error(why, extra={"action": "store.too_long"})
+            body = refusal(StoreError(why))
         self.send(Answer(request.id, msgspec.Raw(body)))
 
     def _ended(self, call: asyncio.Task[None]) -> None:

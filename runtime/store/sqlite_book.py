@@ -29,7 +29,7 @@ from runtime.store.contract import (
     Swept,
 )
 from runtime.store.roster import Agent, Owner, Roster, in_order
-from runtime.store.rules import cause_of, cut, page_limit, refusal, reminder_id
+from runtime.store.rules import cause_of, cut, fill, page_limit, refusal, reminder_id
 from runtime.store.sqlite_agents import HIDDEN, Agents
 from runtime.store.sqlite_bulk import QUERIES, rows
 from runtime.store.sqlite_documents import Documents
@@ -262,7 +262,7 @@ class Book:
             self.agents.load(named)
             known = [self.agents.get(one) or Agent(one) for one in named]
             chosen = [one for one in known if self.roster.takeable(one, owner, now_ms)][:limit]
-        return [self._activate(agent, owner) for agent in chosen]
+        return fill(self._activate(agent, owner) for agent in chosen)
 
     def _activate(self, agent: Agent, owner: str) -> Activation:
         if not agent.row:
@@ -271,7 +271,7 @@ class Book:
         self.roster.take(agent, owner)
         self.agents.hold(agent)
         version, snapshot = self.agents.snapshot(agent)
-        tail = self.journals.page(agent.row, version, agent.version - version)
+        tail = self.journals.tail(agent.row, version, agent.version - version)
         waiting = list(agent.pending.values())[:BATCH_MAX]
         messages = cut(self.inbox.by_seq(waiting))
         return Activation(
@@ -331,12 +331,12 @@ class Book:
         return self.agents.get(address)
 
     def waiting(self, address: str, after: int, limit: int) -> list[StoredMessage]:
-        """Pending messages of an agent beyond `after`."""
+        """Pending messages of an agent beyond `after`, as many as fit an answer."""
         agent = self.known(address)
         if agent is None:
             return []
         seqs = [seq for seq in agent.pending.values() if seq > after]
-        return self.inbox.by_seq(seqs[:limit])
+        return list(cut(self.inbox.by_seq(seqs[:limit])))
 
     def look(self, owner: str, after: int, limit: int) -> tuple[Poll, bool]:
         """What a poll would answer now, and whether that is worth answering at once."""

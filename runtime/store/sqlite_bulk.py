@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from itertools import chain
 from pathlib import Path
@@ -57,6 +57,23 @@ def rows(cursor: Cursor, name: str, *values: Any) -> list[Row]:
     return cursor.execute(QUERIES[name], values).fetchall()
 
 
+def some(
+    cursor: Cursor, text: str, values: Sequence[Any], size: Callable[[Row], int], room: int
+) -> tuple[list[Row], int]:
+    """The rows of a query up to the one that passes `room` bytes, and what is left of it.
+
+    Less than nothing: there may be more rows.
+    """
+    found: list[Row] = []
+    for row in cursor.execute(text, values):
+        found.append(row)
+        room -= size(row)
+        if room < 0:
+            cursor.execute("")  # ends the statement, and its snapshot with it
+            break
+    return found, room
+
+
 def first(cursor: Cursor, name: str, *values: Any) -> Row | None:
     """The first row of a query, if any."""
     found = rows(cursor, name, *values)
@@ -87,6 +104,18 @@ class Bulk:
         for text, values in self._chunks(given):
             found += cursor.execute(text, values).fetchall()
         return found
+
+    def some(
+        self, cursor: Cursor, given: Sequence[Row], size: Callable[[Row], int], room: int
+    ) -> tuple[list[Row], int]:
+        """As `some`, for the rows in their order."""
+        found: list[Row] = []
+        for text, values in self._chunks(given):
+            if room < 0:
+                break
+            more, room = some(cursor, text, values, size, room)
+            found += more
+        return found, room
 
     def _chunks(self, given: Sequence[Row]) -> Iterator[tuple[str, list[Any]]]:
         at, end = 0, len(given)

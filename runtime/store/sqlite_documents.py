@@ -14,14 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import islice
-from operator import attrgetter
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from apsw import Cursor
 
-from runtime.store.contract import Document, Put
-from runtime.store.sqlite_bulk import Bulk, Row, first
+from runtime.store.contract import ANSWER_BYTES_MAX, Document, Put
+from runtime.store.sqlite_bulk import Bulk, Row, first, some
 from runtime.store.sqlite_terms import KNOWN, Found, Terms, encode, page_query
 
 MANY: Final = Bulk("document_many", 2)
@@ -146,21 +145,24 @@ class Documents:
         if after is not None:
             more = {key for key in more if (key < after if descending else key > after)}
         asked = (collection, organization, terms, after, limit + len(fewer), descending)
-        if fewer:  # many rows may be passed over: not with their bodies
-            found = {key for (key,) in self._rows("term_page", *asked)}
-            keys = sorted((found - fewer) | more, reverse=descending)[:limit]
-            return self.get_many(collection, keys)
-        page = [_document(row) for row in self._rows("document_page", *asked)]
-        if more:
-            last = page[-1].key if page and len(page) == limit else None
-            near = [k for k in more if last is None or (k > last if descending else k < last)]
-            page += self.get_many(collection, sorted(near, reverse=descending)[:limit])
-            page.sort(key=attrgetter("key"), reverse=descending)
-        return page[:limit]
+        if more or fewer:  # rows may be passed over: not with their bodies
+            text, values = page_query("term_page", *asked)
+            rows: list[Row] = self._cursor.execute(text, values).fetchall()
+            found: list[str] = [key for (key,) in rows]
+            last = found[-1] if found and len(found) == limit + len(fewer) else None
+            if last is not None:
+                more = {key for key in more if (key > last if descending else key < last)}
+            keys = sorted(more.union(found) - fewer, reverse=descending)[:limit]
+            wanted = [(collection, key) for key in keys]
+            page, _ = MANY.some(self._cursor, wanted, _size, ANSWER_BYTES_MAX)
+        else:
+            text, values = page_query("document_page", *asked)
+            page, _ = some(self._cursor, text, values, _size, ANSWER_BYTES_MAX)
+        return [_document(row) for row in page]
 
-    def _rows(self, what: str, *asked: Any) -> list[Row]:
-        text, values = page_query(what, *asked)
-        return self._cursor.execute(text, values).fetchall()
+
+def _size(row: Row) -> int:
+    return len(row[3])
 
 
 def _document(row: Row) -> Document:

@@ -15,8 +15,9 @@ from typing import Final
 import msgspec
 from apsw import Cursor
 
-from runtime.store.contract import Feed, FeedEntry, FeedEvent
-from runtime.store.sqlite_bulk import Bulk, Row, number, rows
+from runtime.store.contract import ANSWER_BYTES_MAX, Feed, FeedEntry, FeedEvent
+from runtime.store.rules import cut_by
+from runtime.store.sqlite_bulk import QUERIES, Bulk, Row, number, rows, some
 from runtime.store.sqlite_meta import Meta
 
 NEW: Final = Bulk("feed_new", 6)
@@ -90,20 +91,19 @@ class FeedTable:
 
     def look(self, after: int, limit: int, organization: str | None, reset: bool) -> Feed:
         """The page beyond `after`; its cursor passes over what is not the organization's."""
-        if organization is None:
-            found = rows(self._cursor, "feed_page", after, limit)
-        else:
-            found = rows(self._cursor, "feed_page_of", organization, after, limit)
+        name = "feed_page" if organization is None else "feed_page_of"
+        asked = (after, limit) if organization is None else (organization, after, limit)
+        found, room = some(self._cursor, QUERIES[name], asked, _size, ANSWER_BYTES_MAX)
         entries: list[FeedEntry] = []
         for last, of, name, rooms, at_ms, body in found:
             names, to = _names(name), _decode(rooms)
             for cursor, one in enumerate(names, last - len(names) + 1):
                 if cursor > after:
                     entries.append(FeedEntry(cursor, of, one, to, at_ms, body))
-        if len(entries) < limit:
-            return Feed(tuple(entries), self.head, reset)
-        del entries[limit:]
-        return Feed(tuple(entries), entries[-1].cursor if entries else after, reset)
+        kept = cut_by(entries[:limit], [len(one.body) for one in entries[:limit]])
+        if len(kept) == len(entries) < limit and room >= 0:
+            return Feed(kept, self.head, reset)
+        return Feed(kept, kept[-1].cursor if kept else after, reset)
 
 
 def _are_alike(event: FeedEvent, other: FeedEvent) -> bool:
@@ -114,6 +114,10 @@ def _are_alike(event: FeedEvent, other: FeedEvent) -> bool:
         and event.at_ms == other.at_ms
         and event.organization == other.organization
     )
+
+
+def _size(row: Row) -> int:
+    return len(row[5])
 
 
 def _names(name: str | bytes) -> tuple[str, ...]:

@@ -16,8 +16,8 @@ from typing import Final, Literal
 
 from apsw import Cursor
 
-from runtime.store.contract import Retry, Send, StoredMessage
-from runtime.store.sqlite_bulk import QUERIES, Bulk, Row, first, number, rows
+from runtime.store.contract import ANSWER_BYTES_MAX, Retry, Send, StoredMessage
+from runtime.store.sqlite_bulk import QUERIES, Bulk, Row, first, number, rows, some
 from runtime.store.sqlite_meta import Meta
 
 RECEIVED: Final = Bulk("message_known", 3)
@@ -129,21 +129,28 @@ class Inbox:
     # reading
 
     def by_seq(self, seqs: Sequence[int]) -> list[StoredMessage]:
-        """The pending messages of these seqs, in their order, which is that of their seqs."""
+        """The pending messages of these seqs, in their order, which is that of their seqs.
+
+        Not much more of them than fits an answer is read.
+        """
         kept = self._kept
         found = [kept[seq] for seq in seqs if seq in kept]
         if len(found) < len(seqs):
             missing = [(seq,) for seq in seqs if seq not in kept]
-            found += [StoredMessage(*row) for row in BY_SEQ.read(self._cursor, missing)]
+            read, room = BY_SEQ.some(self._cursor, missing, _size, ANSWER_BYTES_MAX)
+            if room < 0:
+                found = [message for message in found if message.seq < read[-1][0]]
+            found += [StoredMessage(*row) for row in read]
             found.sort(key=attrgetter("seq"))
         return found
 
     def history(self, recipient: int, after: int, limit: int) -> list[StoredMessage]:
-        found = rows(self._cursor, "message_page", recipient, after, limit)
-        if len(found) < limit:
-            after = max(after, self._settled)
-            left = limit - len(found)
-            found += rows(self._cursor, "message_page_recent", recipient, after, left)
+        text, asked = QUERIES["message_page"], (recipient, after, limit)
+        found, room = some(self._cursor, text, asked, _size, ANSWER_BYTES_MAX)
+        if len(found) < limit and room >= 0:
+            asked = (recipient, max(after, self._settled), limit - len(found))
+            text = QUERIES["message_page_recent"]
+            found += some(self._cursor, text, asked, _size, room)[0]
         return [StoredMessage(*row) for row in found]
 
     def one(self, recipient: int, message_id: str) -> StoredMessage | None:
@@ -154,3 +161,8 @@ class Inbox:
         """(seq, recipient's row, message id) of everything that is pending, in order."""
         recent = rows(self._cursor, "pending_recent", self._settled)
         return rows(self._cursor, "pending_settled") + recent
+
+
+def _size(row: Row) -> int:
+    """As `rules.message_bytes`, of a message's row."""
+    return len(row[4]) + len(row[11] or b"") + len(row[12] or "")

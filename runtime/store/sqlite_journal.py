@@ -14,9 +14,9 @@ from typing import Final
 
 from apsw import Cursor
 
-from runtime.store.contract import Event, JournalEvent
+from runtime.store.contract import ANSWER_BYTES_MAX, Event, JournalEvent
 from runtime.store.roster import Agent
-from runtime.store.sqlite_bulk import QUERIES, Bulk, Row, number, rows
+from runtime.store.sqlite_bulk import QUERIES, Bulk, Row, number, rows, some
 from runtime.store.sqlite_meta import Meta
 
 NEW: Final = Bulk("journal_new", 8)
@@ -72,14 +72,31 @@ class Journals:
             self._meta.set("journal_settled", self._settled)
             self._recent = {}
 
-    def page(self, agent: int, after: int, limit: int) -> list[JournalEvent]:
+    def tail(self, agent: int, after: int, limit: int) -> list[JournalEvent]:
+        """The events beyond a version, however long they are."""
         found = rows(self._cursor, "journal_page", agent, after, limit)
-        recent = [(id,) for version, id in self._recent.get(agent, ()) if version > after]
-        found += BY_ID.read(self._cursor, recent[: limit - len(found)])
+        found += BY_ID.read(self._cursor, self._unsettled(agent, after, limit - len(found)))
         return [JournalEvent(*row) for row in found]
+
+    def page(self, agent: int, after: int, limit: int) -> list[JournalEvent]:
+        """Those of them that fit an answer."""
+        text, asked = QUERIES["journal_page"], (agent, after, limit)
+        found, room = some(self._cursor, text, asked, _size, ANSWER_BYTES_MAX)
+        if room >= 0:
+            recent = self._unsettled(agent, after, limit - len(found))
+            found += BY_ID.some(self._cursor, recent, _size, room)[0]
+        return [JournalEvent(*row) for row in found]
+
+    def _unsettled(self, agent: int, after: int, limit: int) -> list[tuple[int]]:
+        recent = self._recent.get(agent, ())
+        return [(id,) for version, id in recent if version > after][:limit]
 
     def drop(self, gone: Sequence[tuple[int, int, int]]) -> None:
         """Remove settled events (id, agent's row, version); their ids are never given again."""
         DROP.run(self._cursor, [(id,) for id, _, _ in gone])
         places = [(agent, version) for _, agent, version in gone]
         self._cursor.executemany(QUERIES["journal_of_drop"], places)
+
+
+def _size(row: Row) -> int:
+    return len(row[2])

@@ -130,11 +130,16 @@ async def answer(store: Store, method: str, payload: bytes | msgspec.Raw) -> byt
             raise errors.StoreError(f"this store has no {method}")
         result = await getattr(store, method)(*arguments)
     except (errors.TroupeError, ValueError) as error:
-        return encode(_Outcome(False, msgspec.Raw(_failure(error))))
+        return refusal(error)
     except Exception as error:  # the boundary of this process: the caller must hear of a defect
         logger.exception("a call of the store failed", extra={"action": "store.defect"})
-        return encode(_Outcome(False, msgspec.Raw(_failure(error))))
+        return refusal(error)
     return encode(_Outcome(True, msgspec.Raw(encode(result))))
+
+
+def refusal(error: Exception) -> bytes:
+    """The answer of a call that ends with an error."""
+    return encode(_Outcome(False, msgspec.Raw(_failure(error))))
 
 
 def read_answer(method: Method[T], body: bytes | msgspec.Raw) -> T:

@@ -12,6 +12,7 @@ from runtime.cluster.settings import ClusterSettings
 from runtime.errors import SettingsError
 from runtime.schedule.queue import Limits
 from runtime.store.memory import MemoryStore
+from runtime.store.redis_link import Server
 
 
 def test_the_pool_follows_the_queue_between_its_bounds() -> None:
@@ -72,12 +73,36 @@ def test_the_schedulers_variables_are_honoured() -> None:
         ("PROMETHEUS_PORT", "99999"),
         ("PROMETHEUS_PORT", "10002"),
         ("LOG_LEVEL", "loud"),
+        pytest.param("SCHEDULER_CHECK_INTERVAL", "9" * 5_000, id="thousands of digits"),
+        ("TROUPE_DATA", "~nobody-has-this-name/troupe"),
+        ("REDIS_URL", "redis://h/abc"),
+        ("REDIS_URL", "redis://h/3x"),
+        ("REDIS_URL", "redis://h/1/2"),
+        ("REDIS_URL", "redis://h/-3"),
+        ("REDIS_URL", "redis://h?db=-3"),
     ],
 )
 def test_a_setting_that_means_nothing_is_refused(name: str, value: str) -> None:
     """Hosts would wait for a node that can't be, without a word."""
     with pytest.raises(SettingsError, match=name):
         ClusterSettings.from_env({name: value})
+
+
+@pytest.mark.parametrize(
+    ("url", "database"),
+    [
+        ("redis://h", 0),
+        ("redis://h/", 0),
+        ("redis://h/3", 3),
+        ("rediss://h:1/3/", 3),
+        ("redis://h?db=3", 3),
+        ("unix:///run/redis.sock?db=3", 3),
+    ],
+)
+def test_a_redis_url_names_its_database(url: str, database: int) -> None:
+    """An operator's address would be refused, or another database be written to."""
+    assert ClusterSettings.from_env({"REDIS_URL": url}).store == url
+    assert Server(url).where.endswith(f"database {database}")
 
 
 def test_the_file_with_the_stores_password_is_the_operators_alone(tmp_path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from runtime.clock import ManualClock
 from runtime.errors import SettingsError, StoreError, StoreUnavailableError
 from runtime.store import redis as redis_store
-from runtime.store import redis_commits, redis_upkeep
+from runtime.store import redis_commits, redis_owners, redis_upkeep
 from runtime.store.contract import (
     Ack,
     Bury,
@@ -40,6 +41,7 @@ from tests.conformance.kit import (
     ok,
     picture,
     publish,
+    put,
     send,
     soon,
     started,
@@ -173,6 +175,49 @@ async def test_a_part_of_a_wrong_type_writes_nothing(server, desk, prefix, part)
     assert isinstance(found, Committed)
 
 
+@pytest.mark.parametrize("part", WRONG)
+async def test_a_part_of_a_wrong_type_fails_its_call_before_any_of_it(server, desk, prefix, part):
+    """Who made the call would think that nothing was written, and write the rest again."""
+    await prepared(desk)
+    before = state_of(server, prefix)
+    wrong = desk.turn(A, **(everything(0) | WRONG[part]))
+    with pytest.raises(ValueError):
+        await desk.store.commit([accept(send("good")), wrong])
+    assert state_of(server, prefix) == before
+
+
+@pytest.mark.parametrize("key", [Path("a/b"), 1 << 70])
+async def test_what_has_no_form_as_bytes_is_its_callers_error(desk, key):
+    """Whoever gathers commits of many could not tell it from a store that has failed."""
+    for beside in ([], [accept(send("m"))]):
+        with pytest.raises(ValueError):
+            await desk.store.commit([*beside, Commit("acme", puts=(put(key),))])
+    assert await desk.give("m") == (1,)
+
+
+async def test_a_call_of_which_a_part_was_written_has_an_unknown_outcome(server, desk, prefix):
+    """A defect of the server's data would pass for a call of which nothing is there."""
+    await desk.take(A)
+    server.ask("SADD", f"{prefix}{{acme}}:inbox:counter:b", "of another type")
+    call = [accept(send("good")), accept(send("bad", B))]
+    with pytest.raises(StoreUnavailableError):
+        await desk.store.commit(call)
+    assert ids(await desk.store.inbox(A, 0, 10)) == ["good"]
+    with pytest.raises(StoreError) as again:
+        await desk.store.commit(call)
+    assert type(again.value) is StoreError, "this time nothing was written"
+
+
+async def test_a_script_that_fails_late_has_an_unknown_outcome(server, desk, prefix):
+    """What it had written by then would pass for not written."""
+    await desk.take(A)
+    await desk.give("m")
+    server.ask("SET", f"{prefix}{{system}}:pending", "no number")
+    with pytest.raises(StoreUnavailableError):
+        await desk.store.commit([desk.turn(A, acks=(Ack("m"),))])
+    assert (await desk.store.outcome(A, "m", 0)).status == "processed"
+
+
 def parts_of_a_commit():
     return Commit(
         "acme", A, None, 3,
@@ -248,6 +293,26 @@ async def test_commits_of_many_callers_travel_together(server, desk):
     await asyncio.gather(*(desk.give(f"m{number}") for number in range(200)))
     assert scripts() - before < 10
     assert len(await desk.store.history(A, 0, 1000)) == 201
+
+
+async def test_a_claim_is_long_in_many_scripts_not_in_one(desk, monkeypatch):
+    """The server would stand still for everybody, and its answer come too late for ever."""
+    monkeypatch.setattr(redis_owners, "PART_BYTES_MAX", 1_000, raising=False)
+    agents = [A, B, "acme/counter:c"]
+    for agent in agents:
+        for number in range(4):
+            await ok(desk.store, accept(send(f"m{number}", agent, body=b"x" * 800)))
+    run, sizes = desk.store._owners._run, []
+
+    async def counted(*asked):
+        answer = await run(*asked)
+        sizes.append(len(answer))
+        return answer
+
+    desk.store._owners._run = counted
+    taken = await desk.take()
+    assert [(one.agent, len(one.inbox)) for one in taken] == [(agent, 4) for agent in agents]
+    assert len(sizes) > 2 and max(sizes) < 2_500
 
 
 async def test_a_call_that_is_too_long_for_one_script_is_written_in_order(desk, monkeypatch):

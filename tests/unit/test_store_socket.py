@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import stat
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +13,7 @@ from runtime import errors
 from runtime.clock import ManualClock
 from runtime.errors import StoreError, StoreUnavailableError
 from runtime.store import channel, frames, server, wire
-from runtime.store.contract import Ack, Commit, Committed, Fence, Refused, Send
+from runtime.store.contract import Ack, Commit, Committed, Fence, Put, Refused, Send
 from runtime.store.memory import MemoryStore
 from runtime.store.remote import CodedStore, RemoteStore
 from runtime.store.server import StoreServer
@@ -120,6 +121,21 @@ async def test_what_is_no_request_ends_only_its_connection(remote, path, sent):
     """A stray client could stop the store, or make it allocate without a bound."""
     assert await closed_by_peer(path, sent)
     assert (await remote.health()).backend == "memory"
+
+
+async def test_an_answer_that_is_too_long_is_an_error_of_its_call(remote, monkeypatch):
+    """It would end every call of its host, and the host's lease, each time it is asked for."""
+    monkeypatch.setattr(frames, "FRAME_BYTES_MAX", 10_000)
+    await remote.register("o", "h", LONG_S)
+    for number in range(3):
+        await remote.commit([message(f"m{number}", b"x" * 4_000)])
+    waiting = asyncio.create_task(remote.outcome(A, "m0", LONG_S))
+    with pytest.raises(StoreError, match="the answer of inbox has 1") as raised:
+        await remote.inbox(A, 0, 10)
+    assert not isinstance(raised.value, StoreUnavailableError)
+    assert len(await remote.inbox(A, 0, 2)) == 2
+    assert (await remote.health()).owners == ("o",) and not waiting.done()
+    waiting.cancel()
 
 
 async def test_a_frame_may_come_byte_by_byte(served, path):
@@ -298,6 +314,38 @@ async def test_a_bad_call_does_not_fail_those_that_travel_with_it(memory):
     first, second, third = await asyncio.gather(*calls, return_exceptions=True)
     assert type(second) is StoreError
     assert (first[0].seqs, third[0].seqs) == ((1,), (2,))
+
+
+@pytest.mark.parametrize("key", [Path("a/b"), 1 << 70])
+async def test_a_commit_without_a_form_as_bytes_is_its_callers_error(memory, key):
+    """Whoever gathers commits of many could not tell it from a store that has failed."""
+    remote = CodedStore(Direct(memory))
+    bad = Commit("acme", puts=(Put("c", key, "acme", b""),))
+    with pytest.raises(ValueError, match="can't be written down"):
+        await remote.commit([bad])
+    calls = [remote.commit([one]) for one in (message("m1"), message("m2"), bad, message("m3"))]
+    *right, last = await asyncio.gather(
+        calls[0], calls[1], calls[3], calls[2], return_exceptions=True
+    )
+    assert isinstance(last, ValueError)
+    assert [answer.seqs for [answer] in right] == [(1,), (2,), (3,)]
+
+
+async def test_a_transport_that_fails_leaves_nobody_waiting(memory):
+    """Commits that travel together would all hang at one that the transport can't carry."""
+
+    class Fails(Direct):
+        async def call(self, method, payload, wait_s):
+            if b"nonsense" in payload:
+                raise TypeError("no way to carry this")
+            return await super().call(method, payload, wait_s)
+
+    remote = CodedStore(Fails(memory))
+    calls = [remote.commit([message(id)]) for id in ("m1", "m2", "nonsense", "m3")]
+    async with asyncio.timeout(5):
+        *right, bad, last = await asyncio.gather(*calls, return_exceptions=True)
+    assert isinstance(bad, TypeError)
+    assert [answer.seqs for [answer] in (*right, last)] == [(1,), (2,), (3,)]
 
 
 # broken connections

@@ -94,6 +94,7 @@ BOUNDS = (
     (redis_looks, "EVENTS_MAX", 2),
     (redis_owners, "FIRE_MAX", 1),
     (redis_owners, "CLAIM_ROWS_MAX", 2),
+    (redis_owners, "PART_BYTES_MAX", 100),
     (redis_owners, "RELEASE_MAX", 1),
     (redis_reads, "STEPS_MAX", 1),
     (redis_reads, "WALK_MAX", 1),

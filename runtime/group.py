@@ -80,7 +80,7 @@ class GroupCommitter:
         """Write a batch and answer everybody in it."""
         try:
             answers = await self._write([commit for commit, _ in batch])
-        except (StoreError, ValueError) as error:  # nothing was written: whose fault was it?
+        except Exception as error:  # whatever it was, nobody may wait for ever: whose fault was it?
             if len(batch) == 1:
                 _tell(batch[0][1], error)
             for one in batch if len(batch) > 1 else ():
@@ -132,5 +132,7 @@ def why_refused(refused: Refused) -> TroupeError:
 
 
 def _tell(future: asyncio.Future[Answer], error: Exception) -> None:
+    if not isinstance(error, StoreError | ValueError):
+        error = StoreError(f"{type(error).__name__}: {error}")
     if not future.done():
         future.set_exception(error)

@@ -8,6 +8,7 @@ commit is still wholly there or not at all.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
@@ -17,6 +18,8 @@ import msgspec
 from runtime.errors import StoreError, StoreFullError, StoreUnavailableError
 from runtime.store.contract import Commit, Committed, Record, Refused
 from runtime.store.redis_wire import encode_commit
+
+logger = logging.getLogger(__name__)
 
 SCRIPT_COMMITS_MAX: Final = 64
 """Commits in one script: a few milliseconds of the server's time."""
@@ -37,6 +40,8 @@ class _Defect(Record, frozen=True, tag="defect"):
 
 
 _decode: Final = msgspec.msgpack.Decoder(list[Committed | Refused | _Defect]).decode
+_pack: Final = msgspec.msgpack.Encoder().encode
+_judge: Final = msgspec.msgpack.Decoder(list[Commit]).decode
 
 
 class _Call:
@@ -48,12 +53,10 @@ class _Call:
         self.future: asyncio.Future[Answers] = asyncio.get_running_loop().create_future()
 
     def succeed(self, answers: list[Committed | Refused | _Defect]) -> None:
-        kept: Answers = []
-        for answer in answers:
-            if isinstance(answer, _Defect):
-                return self.fail(StoreError("a commit can't be carried out", answer.what))
-            kept.append(answer)
-        if not self.future.done():
+        kept: Answers = [one for one in answers if not isinstance(one, _Defect)]
+        if len(kept) < len(answers):
+            self.fail(_defective(answers))
+        elif not self.future.done():
             self.future.set_result(kept)
 
     def fail(self, error: StoreError) -> None:
@@ -69,7 +72,7 @@ class Commits:
         self._flights: set[asyncio.Task[None]] = set()
 
     async def commit(self, commits: Sequence[Commit]) -> Answers:
-        call = _Call([encode_commit(commit) for commit in commits])
+        call = _Call(_encoded(commits))
         if call.size_bytes > COMMIT_BYTES_MAX:
             raise ValueError(f"{call.size_bytes} bytes in one call, at most {COMMIT_BYTES_MAX}")
         self._gathered.append(call)
@@ -131,7 +134,37 @@ class Commits:
                 if not answers:
                     raise
                 raise StoreUnavailableError("a part was written", *error.args) from error
+            except StoreUnavailableError:
+                raise
+            except Exception as error:  # nobody may wait for ever, and who knows what is written
+                raise StoreUnavailableError("a part may be written", str(error)) from error
         return answers
+
+
+def _encoded(commits: Sequence[Commit]) -> list[bytes]:
+    """Commits as the script reads them.
+
+    What it finds wrong with one is known when it has written others, so those of a call that
+    has several are judged before.
+
+    Raises:
+        ValueError: a part of one is not of its type.
+    """
+    try:
+        if len(commits) > 1:
+            _judge(_pack(commits))
+        return [encode_commit(commit) for commit in commits]
+    except (TypeError, AttributeError, OverflowError) as error:
+        raise ValueError(f"a commit can't be written down: {error}") from error
+
+
+def _defective(answers: list[Committed | Refused | _Defect]) -> StoreError:
+    """What is told of a call with a defect: whether a part of it is written."""
+    what = next(one.what for one in answers if isinstance(one, _Defect))
+    if what.startswith("torn") or any(isinstance(one, Committed) for one in answers):
+        logger.error("a commit can't be carried out: %s", what, extra={"action": "store.defect"})
+        return StoreUnavailableError("a part was written, and a commit can't be", what)
+    return StoreError("a commit can't be carried out", what)
 
 
 def _parts(commits: list[bytes]) -> list[list[bytes]]:

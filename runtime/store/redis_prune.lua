@@ -7,7 +7,8 @@
 --   {system}:order:<job>, {system}:steps:<job>   list, hash   steps of the jobs
 --   {org}:jobs                         set     jobs in which its agents have begun steps
 --   {system}:finished                  list    finished_ms, agent, message id; oldest first
---   {system}:dead                      zset    agent \0 message id -> finished_ms
+--   {system}:dead                      zset    agent \0 message id -> finished_ms; with
+--                                              processed ones that ended out of order
 --   {org}:known:<agent>                hash    message id -> seq, and what became of it
 --   {org}:inbox:<agent>                stream  the messages
 --   {system}:documents:<collection>    hash    dead letters, and what is left of deleted ones
@@ -29,14 +30,17 @@ local before, left = tonumber(ARGV[3]), tonumber(ARGV[4])
 local rows, passed = 0, tonumber(ARGV[6])
 
 local function forget_steps(job)
-  local order = system('order:' .. job)
+  local order, begun = system('order:' .. job), {}
   local keys = call('LRANGE', order, 0, left - 1)
   for _, key in ipairs(keys) do
     local _, agent = cmsgpack.unpack(call('HGET', system('steps:' .. job), 'f' .. key))
-    call('SREM', of_organization('jobs', agent), job)
+    begun[of_organization('jobs', agent)] = true
     call('HDEL', system('steps:' .. job), 'f' .. key, 'i' .. key, 'r' .. key)
   end
   call('LTRIM', order, #keys, -1)
+  if call('EXISTS', order) == 0 then  -- a purge finds the rest of them by the job
+    for jobs in pairs(begun) do call('SREM', jobs, job) end
+  end
   rows, left = rows + #keys, left - #keys
 end
 
@@ -53,13 +57,31 @@ local function forget_message(finished_ms, address, id)
   return true
 end
 
+-- A place of `finished` beyond this one whose message ended before; nil: none is found.
+-- A few are looked at, ever farther apart: they miss fewer than those that are passed.
+local function older_beyond(at)
+  local gap, entry = 0, nil
+  repeat
+    at, gap = at + gap + 1, 2 * gap + 1
+    entry = call('LINDEX', system('finished'), at)
+    if entry and cmsgpack.unpack(entry) < before then return at end
+  until not entry
+end
+
+-- What is too young and yet stands before older ones ended under a clock that was ahead:
+-- it goes to `dead`, which is in order of time, and no longer keeps those behind it.
 local function forget_processed()
-  local latest, seen = nil, 0
+  local latest, seen, older = nil, 0, -1
   for _, entry in ipairs(call('LRANGE', system('finished'), 0, left - 1)) do
     local finished_ms, address, id = cmsgpack.unpack(entry)
-    if finished_ms >= before then break end
+    if finished_ms >= before then
+      if older < seen then older = older_beyond(seen) end
+      if not older then break end
+      call('ZADD', system('dead'), finished_ms, address .. '\0' .. id)
+    elseif forget_message(finished_ms, address, id) then
+      latest = math.max(latest or 0, finished_ms)
+    end
     seen = seen + 1
-    if forget_message(finished_ms, address, id) then latest = math.max(latest or 0, finished_ms) end
   end
   if seen > 0 then call('LTRIM', system('finished'), seen, -1) end
   left = left - seen

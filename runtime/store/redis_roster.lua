@@ -75,6 +75,8 @@ local function is_live(owner)
     local ends = call('ZSCORE', system('owners'), owner)
     live = ends ~= false and tonumber(ends) > NOW
     LIVE[owner] = live
+    -- Noticed already where the clock was set back since: it lapses once more.
+    if live then call('ZADD', system('lapsing'), 'NX', ends, owner) end
   end
   return live
 end

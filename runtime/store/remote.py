@@ -17,7 +17,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from runtime.errors import StoreError, StoreUnavailableError
+from runtime.errors import StoreUnavailableError
 from runtime.store import wire
 from runtime.store.channel import SocketTransport
 from runtime.store.contract import (
@@ -64,10 +64,10 @@ class CodedStore:
     async def commit(self, commits: Sequence[Commit]) -> list[Committed | Refused]:
         self._check_open()
         if not self._on_their_way:
-            payload = encode((commits,))
+            payload = _encoded((commits,))
             _check_size(len(payload))
             return await self._write(payload)
-        call = _Call([msgspec.Raw(encode(commit)) for commit in commits])
+        call = _Call([msgspec.Raw(_encoded(commit)) for commit in commits])
         _check_size(call.size_bytes)
         if not self._gathered:
             asyncio.get_running_loop().call_soon(self._send_gathered)
@@ -196,7 +196,7 @@ class CodedStore:
         except StoreUnavailableError as error:
             for call in calls:
                 call.fail(StoreUnavailableError(*error.args))
-        except (StoreError, ValueError) as error:  # nothing was written: whose fault was it?
+        except Exception as error:  # whatever it was, nobody may wait for ever: whose fault was it?
             if len(calls) == 1:
                 calls[0].fail(error)
             for call in calls if len(calls) > 1 else ():
@@ -214,6 +214,18 @@ class CodedStore:
         finally:
             self._on_their_way -= 1
         return read_answer(wire.COMMIT, body)
+
+
+def _encoded(commits: object) -> bytes:
+    """Commits as bytes.
+
+    Raises:
+        ValueError: a part of them has no form as bytes.
+    """
+    try:
+        return encode(commits)
+    except (TypeError, OverflowError) as error:
+        raise ValueError(f"a commit can't be written down: {error}") from error
 
 
 def _check_size(size_bytes: int) -> None:

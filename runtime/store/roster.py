@@ -69,7 +69,8 @@ class Owner:
         self.name = name
         self.lease_until_ms = lease_until_ms
         self.lapsed = False
-        """Set when the lapse has been noticed, so that it is announced once."""
+        """Set when the lapse has been noticed, so that it is announced once; taken back with
+        the clock."""
         self.told = 0
         """`Roster.risen` as of the last poll that had news."""
 
@@ -136,9 +137,10 @@ class Roster:
     def lapse(self, now_ms: int) -> None:
         """Notice the leases that have ended; agents that wait there become ready."""
         for holder, one in self.owners.items():
-            if not one.lapsed and one.lease_until_ms <= now_ms:
-                one.lapsed = True
+            ended = one.lease_until_ms <= now_ms
+            if ended and not one.lapsed:
                 self.risen += bool(self.waiting.get(holder))
+            one.lapsed = ended
 
     # holding
 
@@ -269,7 +271,7 @@ class Roster:
             if entry is None:
                 continue
             agent, message_id = entry
-            if agent.owner == owner and message_id in agent.pending:
+            if agent.owner == owner and agent.pending.get(message_id) == seq:
                 yield seq, agent, message_id
 
     def _ready(self, now_ms: int) -> Iterator[Agent]:

@@ -144,7 +144,7 @@ class SqliteStore:
 
     def inside(self) -> InsideStore:
         """The store for one who lives in this process; it ends who had it before."""
-        inside = InsideStore(self, self._transactions)
+        inside = InsideStore(self, self._transactions, self._look)
         self._transactions.let_in(inside)
         return inside
 
@@ -173,7 +173,13 @@ class SqliteStore:
         limit = page_limit(limit)
         await self._transactions.fire_due()
         keys = ("poll", ("poll", owner))
-        return await self._watch(keys, lambda book: book.look(owner, after, limit), wait_s)
+        return await self._watch(keys, lambda book: self._look(book, owner, after, limit), wait_s)
+
+    def _look(self, book: Book, owner: str, after: int, limit: int) -> tuple[Poll, bool]:
+        """A poll's look; a lapse that it notices no longer keeps the alarm from what comes next."""
+        found = book.look(owner, after, limit)
+        self._set_alarm()
+        return found
 
     async def outcome(self, agent: str, message_id: str, wait_s: float) -> StoredMessage | None:
         def look(book: Book) -> tuple[StoredMessage | None, bool]:

@@ -47,6 +47,8 @@ class Copy:
         self._left = 0
         self._state: CopyState = "copying"
         self._error = ""
+        self._created = False
+        """Whether the file at `path` is the copy's own."""
 
     def asked(self) -> Copied:
         """How far it is; whoever asks keeps it going."""
@@ -80,11 +82,9 @@ class Copy:
                     self._left, self._pages = steps.remaining, steps.page_count
         except (apsw.Error, OSError, _AbandonedError) as error:
             self._error = str(error) or type(error).__name__
-            self._state = "failed"
-            self.path.unlink(missing_ok=True)
+            self._give_up()
         except BaseException:
-            self._state = "failed"
-            self.path.unlink(missing_ok=True)
+            self._give_up()
             raise
         else:
             self._state = "done"
@@ -93,3 +93,9 @@ class Copy:
         """A new file that only its owner can read: it holds what the store holds."""
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
         os.close(os.open(self.path, flags, 0o600))
+        self._created = True
+
+    def _give_up(self) -> None:
+        self._state = "failed"
+        if self._created:
+            self.path.unlink(missing_ok=True)

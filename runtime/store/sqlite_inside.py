@@ -35,9 +35,16 @@ T = TypeVar("T")
 class InsideStore(Through):
     """The contract over an open SQLite store; made by `SqliteStore.inside`."""
 
-    def __init__(self, store: Store, transactions: Transactions) -> None:
+    def __init__(
+        self,
+        store: Store,
+        transactions: Transactions,
+        look: Callable[[Book, str, int, int], tuple[Poll, bool]],
+    ) -> None:
+        """`look` is what a poll does: of an owner, beyond a seq, so many messages."""
         super().__init__(store)
         self._transactions = transactions
+        self._look = look
         self._parking = Parking()
         self._undone = False
 
@@ -87,7 +94,7 @@ class InsideStore(Through):
         limit = page_limit(limit)
 
         async def look() -> tuple[Poll, bool]:
-            return self._read(lambda book: book.look(owner, after, limit))
+            return self._read(lambda book: self._look(book, owner, after, limit))
 
         await asyncio.sleep(0)
         await self._transactions.fire_due()

@@ -10,7 +10,7 @@ Places are in memory only: after a restart a round begins anew.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from apsw import Cursor
 
@@ -77,8 +77,7 @@ class Pruner:
         return Swept(found, False)
 
     def _messages(self, before_ms: int, limit: int) -> tuple[int, int]:
-        oldest = first(self._cursor, "prune_first", self._place)
-        if oldest is None or oldest[0] >= before_ms:
+        if self._is_young(before_ms):
             return 0, 0
         seen = rows(self._cursor, "prune_outcomes", self._place, limit)
         gone = [
@@ -93,6 +92,26 @@ class Pruner:
         if seen:
             self._place = seen[-1][0]
         return len(gone), len(seen)
+
+    def _is_young(self, before_ms: int) -> bool:
+        """Whether what is left of the messages is too young to go.
+
+        It is if the first came too late, as times grow with seqs; unless that was under a clock
+        that was ahead. Then older ones stand behind it, and one of them is among the samples as
+        soon as they are as many as those before them.
+        """
+        oldest_ms = number(self._cursor, "prune_first", self._place)
+        if oldest_ms is None or oldest_ms < before_ms:
+            return oldest_ms is None
+        return all(finished_ms >= before_ms for finished_ms in self._samples())
+
+    def _samples(self) -> Iterator[int]:
+        """When the first message beyond the place ended, and some others, ever farther apart."""
+        gap, found = 0, first(self._cursor, "prune_outcomes", self._place, 1)
+        while found is not None:
+            yield found[2]
+            found = first(self._cursor, "prune_outcomes", found[0] + gap, 1)
+            gap = 2 * gap + 1
 
     def _is_settled(self, seq: int) -> bool:
         """Whether a dead message's letter is gone."""

@@ -113,6 +113,19 @@ async def test_agents_of_a_lapsed_owner_can_be_taken(store, desk, clock):
     assert [one.agent for one in await rival.take(A, B)] == [B]
 
 
+async def test_a_lease_can_lapse_again_after_the_clock_was_set_back(store, desk, clock):
+    """The agents of a host that died then would never answer again."""
+    await desk.take(A)
+    clock.advance(11)
+    rival = await other(store, lease_s=10_000.0)
+    assert await rival.take() == [], "somebody has looked"
+    clock.advance(-6)
+    await desk.give("m")
+    clock.advance(3_600)
+    assert (await store.poll("o2", 0, 10, 0)).ready == 1
+    assert [one.agent for one in await rival.take()] == [A]
+
+
 async def test_renewing_keeps_what_is_held(store, desk, clock):
     """A live host would lose its agents."""
     await desk.give("m")

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from runtime.errors import StoreUnavailableError
+from runtime.store import parking
 from runtime.store.contract import Ack, Remind
 
 from .kit import LONG_S, SCHEDULER, A, B, Desk, accept, ids, ok, send, soon, started
@@ -165,6 +166,19 @@ async def test_a_parked_poll_wakes_when_a_lease_lapses(store, desk, clock):
     assert (await soon(waiting)).ready == 2
 
 
+async def test_a_parked_poll_wakes_when_a_lease_lapses_again(store, desk, clock):
+    """After the clock was set back the agents of a dead host would wait for the next message."""
+    rival = await Desk(store, "o2", "host-2").register(lease_s=0.2)
+    await rival.take(A)
+    clock.advance(0.3)
+    assert (await quick(store)).ready == 0
+    clock.advance(-0.3)
+    await desk.give("m")
+    waiting = await started(store, store.poll("o1", 0, 10, LONG_S))
+    clock.advance(0.3)
+    assert (await soon(waiting)).ready == 1
+
+
 async def test_a_parked_poll_wakes_when_a_lease_is_given_up(store, desk):
     """The agents of a host whose process is known to be gone would wait for its lease."""
     await desk.take(A)
@@ -258,6 +272,17 @@ async def test_a_due_reminder_wakes_a_parked_poll(store, desk, clock):
     await desk.take(A)
     waiting = await started(store, store.poll("o1", 0, 10, LONG_S))
     await desk.commit(reminders=(Remind("wake", clock.now_ms() + 100),))
+    clock.advance(0.2)
+    assert ids((await soon(waiting)).messages) == [f"reminder:wake:{clock.now_ms() - 100}"]
+
+
+async def test_a_lapse_that_nobody_saw_hides_no_reminder(store, desk, clock):
+    """Once a host had died while nobody polled, reminders would be as late as the longest wait."""
+    await Desk(store, "o2", "host-2").register(lease_s=0.0)
+    await asyncio.sleep(20 * parking.NAP_S_MIN)  # an alarm for the lapse has come to nothing
+    await desk.take(A)
+    await desk.commit(reminders=(Remind("wake", clock.now_ms() + 100),))
+    waiting = await started(store, store.poll("o1", 0, 10, LONG_S))
     clock.advance(0.2)
     assert ids((await soon(waiting)).messages) == [f"reminder:wake:{clock.now_ms() - 100}"]
 

@@ -120,6 +120,22 @@ async def test_a_late_repetition_is_refused_where_its_id_tells_its_time(forgetti
     assert await one(forgetting, accept(send(young), send(old))) == Refused("duplicate", young)
 
 
+@pytest.mark.parametrize("limit", [1, 10])
+async def test_an_id_that_is_sent_anew_is_polled_where_it_is_now(forgetting, desk, clock, limit):
+    """A poll would find it at its old place too: told twice, or for ever instead of what is new."""
+    await desk.take(A)
+    await handled(desk, "again")
+    clock.advance(1)
+    assert await prune(forgetting, clock) == 1
+    await desk.give("first", "again")
+    found, cursor = [], 0
+    while len(found) < 2:
+        poll = await forgetting.poll("o1", cursor, limit, 0)
+        assert poll.cursor > cursor
+        found, cursor = [*found, *poll.messages], poll.cursor
+    assert [(one.seq, one.message_id) for one in found] == [(2, "first"), (3, "again")]
+
+
 async def test_a_forgotten_time_is_known_after_reopening(opened, forgetting, desk, clock):
     """A restart would open the door for late repetitions."""
     if not opened.durable:
@@ -310,6 +326,31 @@ async def test_what_may_not_go_does_not_keep_the_rest(forgetting, desk, clock):
     clock.advance(EVERYTHING_S)
     assert await prune(forgetting, clock, 1) == 3
     assert ids(await forgetting.history(A, 0, 10)) == ["d1", "d2", "d3"]
+
+
+@pytest.mark.parametrize("limit", [1, 3, BATCH_MAX])
+@pytest.mark.parametrize("ahead", [1, 4])
+async def test_a_clock_that_was_ahead_does_not_keep_the_rest(forgetting, desk, clock, limit, ahead):
+    """One message that ended then would stop all forgetting until that date."""
+    await desk.take(A)
+    clock.advance(365 * 86_400)
+    for number in range(ahead):
+        await handled(desk, f"ahead-{number}")
+    clock.advance(-365 * 86_400)
+    for number in range(6):
+        await handled(desk, f"m{number}")
+    clock.advance(EVERYTHING_S)
+    before_ms = clock.now_ms()
+    await handled(desk, "young")
+    rows, more = 0, True
+    while more:
+        swept = await forgetting.prune(before_ms, limit)
+        assert swept.rows <= limit
+        rows, more = rows + swept.rows, swept.more
+    kept = [*(f"ahead-{number}" for number in range(ahead)), "young"]
+    assert (rows, ids(await forgetting.history(A, 0, 20))) == (6, kept)
+    clock.advance(400 * 86_400)
+    assert await prune(forgetting, clock, limit) == ahead + 1, "their time has come"
 
 
 @pytest.mark.parametrize("limit", [0, -1, BATCH_MAX + 1])

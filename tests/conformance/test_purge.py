@@ -16,6 +16,7 @@ from runtime.store.contract import (
     Result,
     Send,
     Snapshot,
+    Swept,
 )
 
 from .kit import (
@@ -107,6 +108,16 @@ async def test_nothing_of_an_organization_is_left(lived, limit):
         assert await lived.outcome(agent, "in-1", 0) is None
     assert await lived.get("job", "job_1") is None
     assert ids(await lived.history(SCHEDULER, 0, 10)) == ["of beta"]
+
+
+@pytest.mark.parametrize("limit", [1, 2])
+async def test_steps_of_which_a_part_was_forgotten_go_too(forgetting, desk, limit):
+    """What a customer's jobs had asked for would stay when the customer has left."""
+    await desk.take(A)
+    await desk.commit(intents=tuple(Intent("job_1", key, "pure", b"ask") for key in "abc"))
+    assert await forgetting.prune(0, limit, ["job_1"]) == Swept(limit, True)
+    await purge(forgetting)
+    assert await forgetting.steps("job_1") == []
 
 
 async def test_the_others_notice_nothing(lived, desk):

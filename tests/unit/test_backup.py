@@ -181,6 +181,16 @@ async def test_a_copy_that_fails_harms_nobody(path, tmp_path):
     await store.close()
 
 
+async def test_a_file_that_is_there_outlives_a_copy_to_its_path(path, tmp_path):
+    """A copy that is refused would take yesterday's backup with it."""
+    store, target = await filled(path), tmp_path / "copy"
+    assert (await copied(store, target, "one")).state == "done"
+    size_bytes = target.stat().st_size
+    assert (await copied(store, target, "two")).state == "failed"
+    assert target.stat().st_size == size_bytes
+    await store.close()
+
+
 @pytest.mark.usefixtures("slow")
 async def test_closing_the_store_ends_its_copy(path, tmp_path):
     """`troupe down` would wait for a backup of any length."""

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+import pytest
+
+from runtime.errors import StoreError
 from runtime.group import TOLD_TOGETHER, GroupCommitter
-from runtime.store.contract import Commit, Committed, Refused
+from runtime.store.contract import Commit, Committed, Put, Refused
 from runtime.store.memory import MemoryStore
 from runtime.verify.loop import LoopClock, run
 
@@ -81,3 +84,33 @@ def test_answers_of_two_calls_come_in_their_order() -> None:
     """A host would think that an agent's earlier message is its latest, and let one overtake it."""
     told = run(_told_together())
     assert told == list(range(2 * TOLD_TOGETHER + 2))
+
+
+class Picky(MemoryStore):
+    """Fails at what it does not expect, as a codec does."""
+
+    async def commit(self, commits: Sequence[Commit]) -> list[Committed | Refused]:
+        for put in [put for commit in commits for put in commit.puts]:
+            if not isinstance(put.expect, int):
+                raise TypeError("no way to write this")
+            put.expect.to_bytes(8, signed=True)
+        return await super().commit(commits)
+
+
+async def _beside(bad: Put) -> list[Committed | Refused | BaseException]:
+    group = GroupCommitter(Picky(LoopClock(asyncio.get_running_loop())))
+    puts = (Put("c", "first", "acme", b""), bad, Put("c", "last", "acme", b""))
+    answers = [group.commit(Commit("acme", puts=(put,))) for put in puts]
+    async with asyncio.timeout(1):
+        found = await asyncio.gather(*answers, return_exceptions=True)
+    assert isinstance(await group.commit(Commit("acme")), Committed)
+    await group.close()
+    return found
+
+
+@pytest.mark.parametrize("expect", [object(), 1 << 70])
+def test_a_commit_that_a_store_fails_at_fails_alone(expect: int) -> None:
+    """One agent's nonsense would leave everybody of its host waiting for ever."""
+    first, bad, last = run(_beside(Put("c", "bad", "acme", b"", (), expect)))
+    assert isinstance(first, Committed) and isinstance(last, Committed)
+    assert isinstance(bad, StoreError)

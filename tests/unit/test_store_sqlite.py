@@ -38,6 +38,7 @@ from runtime.store.contract import (
     Retry,
     Send,
     Snapshot,
+    Swept,
 )
 from runtime.store.sqlite import SqliteStore
 from runtime.store.sqlite_bulk import QUERIES
@@ -676,6 +677,19 @@ def rows_of_each_table(connection):
 
 
 # plans
+
+
+async def test_a_round_of_forgetting_looks_at_few_of_the_young(store):
+    """Each round would read all that is kept, and the commits behind it wait."""
+    incarnation = await store.register("o1", "host-1", 10)
+    [found] = await store.claim("o1", 1, [A])
+    fence = Fence(incarnation, found.epoch)
+    for number in range(500):
+        turn = Commit("acme", A, fence, acks=(Ack(f"m{number}"),))
+        await store.commit([message(f"m{number}"), turn])
+    executed = statements(store)
+    assert await store.prune(0, 200) == Swept(0, False)
+    assert len(executed) < 20
 
 
 WALKS = {"pending_settled", "owner_all", "meta_all", "purge_deleted", "unindexed_all"}

@@ -93,6 +93,8 @@ class Roster:
         """Pending messages of all agents."""
         self.risen = 1
         """Grows whenever an agent becomes ready; tells an owner's poll what is news."""
+        self.lapses = 0
+        """Grows whenever a lease is noticed to have ended, or to live again."""
         self._recent: list[tuple[Agent, str] | None] = [None] * RECENT_MAX
         self._recent_from = head_seq + 1
 
@@ -138,9 +140,12 @@ class Roster:
         """Notice the leases that have ended; agents that wait there become ready."""
         for holder, one in self.owners.items():
             ended = one.lease_until_ms <= now_ms
-            if ended and not one.lapsed:
-                self.risen += bool(self.waiting.get(holder))
+            if ended == one.lapsed:
+                continue
             one.lapsed = ended
+            self.lapses += 1
+            if ended:
+                self.risen += bool(self.waiting.get(holder))
 
     # holding
 

@@ -261,6 +261,8 @@ def page_limit(limit: int) -> int:
 
 def cut(messages: Sequence[StoredMessage]) -> tuple[StoredMessage, ...]:
     """The first of `messages` that fit an answer; at least one if there is one."""
+    if len(messages) < 2:
+        return tuple(messages)
     return cut_by(messages, map(message_bytes, messages))
 
 

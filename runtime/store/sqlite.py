@@ -75,6 +75,8 @@ class SqliteStore:
         self._waking: asyncio.Task[None] | None = None
         self._event_ms: int | None = None
         """What the alarm was last set for."""
+        self._lapses = 0
+        """Those noticed by then."""
         self._copy: Copy | None = None
         """The latest copy that was asked for."""
         self._copying: asyncio.Task[None] | None = None
@@ -178,7 +180,9 @@ class SqliteStore:
     def _look(self, book: Book, owner: str, after: int, limit: int) -> tuple[Poll, bool]:
         """A poll's look; a lapse that it notices no longer keeps the alarm from what comes next."""
         found = book.look(owner, after, limit)
-        self._set_alarm()
+        if book.roster.lapses != self._lapses:
+            self._lapses = book.roster.lapses
+            self._set_alarm()
         return found
 
     async def outcome(self, agent: str, message_id: str, wait_s: float) -> StoredMessage | None:

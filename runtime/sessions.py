@@ -95,6 +95,8 @@ def end_of_run(
         said["cuts"] = list(cuts)
     if error is not None:
         said |= {"error": told(error), "trace": frames(error)}
+    elif outcome == "failed" and record.error:  # its hosts have died: nothing was raised
+        said["error"] = record.error
     return to_json(said) if len(said) > 1 else _said_no_more(outcome)
 
 

@@ -9,7 +9,8 @@ import pytest
 from runtime.clock import iso
 from runtime.hosting.suspects import CUTS_MAX
 from runtime.ids import SCHEDULER
-from runtime.sessions import CUTS_KNOWN_MAX, Session, session_of
+from runtime.job import AgentJob
+from runtime.sessions import CUTS_KNOWN_MAX, Session, end_of_run, session_of
 from runtime.store.contract import StoredMessage
 
 
@@ -41,3 +42,13 @@ def test_a_run_that_is_cut_often_is_told_with_stretches_that_were(count: int) ->
 def test_what_is_taken_for_all_cuts_is_less_than_a_host_keeps() -> None:
     """Cuts of which some are forgotten would be taken for all."""
     assert CUTS_KNOWN_MAX < CUTS_MAX
+
+
+def test_a_run_whose_hosts_have_died_says_so() -> None:
+    """Nothing was raised, and it was told as failed without a word of why."""
+    job = AgentJob.new(
+        id="job_1", organization_id="acme", agent_type="code", now_ms=0, payload={},
+        error="poison: 3 hosts have died while they were at it",
+    )  # fmt: skip
+    assert json.loads(end_of_run("failed", job))["error"] == job.error
+    assert "error" not in json.loads(end_of_run("cancelled", job))

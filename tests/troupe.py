@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from runtime.agent import BaseAgent
 from runtime.client import Client
 from runtime.clock import Clock, SystemClock
 from runtime.hosting.host import Host, HostSettings
 from runtime.ids import Ids
+from runtime.job import AgentJob
 from runtime.kinds import Factory, Kinds
 from runtime.schedule.queue import Limits
 from runtime.scheduler import Scheduler
@@ -35,6 +37,18 @@ async def eventually(look: Callable[[], Awaitable[T]]) -> T:
         while not (found := await look()):
             await asyncio.sleep(0)
         return found
+
+
+def asked_job(agent: BaseAgent, job_id: str, payload: dict[str, Any], **more: Any) -> AgentJob:
+    """A job for an agent's own kind, as it enqueues one in a turn."""
+    own: dict[str, Any] = {
+        "id": job_id,
+        "organization_id": agent.context.organization,
+        "agent_type": agent.kind,
+        "now_ms": agent.context.now_ms(),
+        "payload": payload,
+    }
+    return AgentJob.new(**{**own, **more})
 
 
 class LocalTroupe:

@@ -27,12 +27,7 @@ def short(monkeypatch):
 async def inboxes(store, desk):
     for number in NUMBERS:
         await ok(store, accept(send(f"m{number}", body=BODY)))
-
-    async def read(after):
-        page = await store.inbox(A, after, 100)
-        return [int(one.message_id[1:]) for one in page], page[-1].seq if page else after
-
-    return read
+    return messages(store.inbox)
 
 
 async def histories(store, desk):
@@ -41,9 +36,12 @@ async def histories(store, desk):
     for number in NUMBERS:
         await desk.give(f"m{number}")
         await desk.commit(acks=(Ack(f"m{number}", BODY),))
+    return messages(store.history)
 
+
+def messages(page_of):
     async def read(after):
-        page = await store.history(A, after, 100)
+        page = await page_of(A, after, 100)
         return [int(one.message_id[1:]) for one in page], page[-1].seq if page else after
 
     return read

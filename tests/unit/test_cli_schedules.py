@@ -11,6 +11,8 @@ import pytest
 from click.testing import CliRunner
 
 from actors.cli import main
+from actors.commands import ledger
+from actors.commands.failures import CommandError
 from tests.desk import Desk, desk
 
 AGENT = "review:acme.api"
@@ -216,3 +218,13 @@ def test_a_run_under_way_is_told_with_what_can_be_done(here: Desk) -> None:
     assert "--drain" not in typed(here, "trigger", agent, code=4)
     assert "paused" in typed(here, "pause", agent, "--drain")
     CliRunner().invoke(main, ["cancel", job], env=here.env)
+
+
+def test_a_revision_that_means_nothing_any_more_ends_an_audit_with_a_word() -> None:
+    """An expression that was taken once and is ambiguous now would end it in a traceback."""
+    revision = {
+        "agentId": AGENT, "name": "default", "revision": 3, "after": "2026-01-01T00:00:00Z",
+        "schedule": {"cron": "0 0 */1 * 1"},
+    }  # fmt: skip
+    with pytest.raises(CommandError, match=r"Revision 3 can't be computed .*ambiguous_day_fields"):
+        ledger._revision(revision)

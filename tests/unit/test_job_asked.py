@@ -12,13 +12,13 @@ from runtime.agent import BaseAgent
 from runtime.client import Client
 from runtime.errors import JobCancelled
 from runtime.ids import SCHEDULER, SYSTEM
-from runtime.job import AgentJob, JobResult
+from runtime.job import JobResult
 from runtime.jobs.run import JobRun
 from runtime.message import Message
 from runtime.schedule.queue import Limits
 from runtime.sessions import session_of
 from runtime.store.contract import Commit, Send
-from tests.troupe import LocalTroupe, eventually, soon
+from tests.troupe import LocalTroupe, asked_job, eventually, soon
 from tests.unit.test_jobs import until
 
 WHERE = "acme/worker:one"
@@ -47,16 +47,12 @@ def worker(outside: Outside) -> type[BaseAgent]:
 
         async def receive_message(self, message: Message) -> object:
             if message.message_type == "start":
-                self.enqueue(
-                    AgentJob.new(
-                        id=message.content["jobId"],
-                        organization_id=self.context.organization,
-                        agent_type=message.content.get("kind", "worker"),
-                        agent_id=message.content.get("agent", "worker:one"),
-                        now_ms=self.context.now_ms(),
-                        payload=message.content,
-                    )
-                )
+                content = message.content
+                who = {
+                    "agent_type": content.get("kind", "worker"),
+                    "agent_id": content.get("agent", "worker:one"),
+                }
+                self.enqueue(asked_job(self, content["jobId"], content, **who))
             return None
 
         async def process_task(self, job) -> JobResult:
@@ -152,13 +148,18 @@ async def heard(troupe: LocalTroupe, prefix: str) -> None:
     await eventually(look)
 
 
-async def test_a_cancel_is_not_undone_by_what_its_host_hears_after_it(troupe, outside) -> None:
-    """The run would end for no reason, and its job hold the slot and its agent for ever."""
-    client = troupe.client()
+async def cancelled(client: Client, outside: Outside) -> None:
+    """A run that was cancelled in the middle and cleans up behind itself."""
     await start(client, "job_1", holds=True)
     await soon(outside.begun.wait())
     assert (await ask(client, "cancel"))["ok"]
     await soon(outside.cleans.wait())
+
+
+async def test_a_cancel_is_not_undone_by_what_its_host_hears_after_it(troupe, outside) -> None:
+    """The run would end for no reason, and its job hold the slot and its agent for ever."""
+    client = troupe.client()
+    await cancelled(client, outside)
     assert (await ask(client, "pause"))["code"] == "cancelling"
     for verb in ("pause", "resume", "cancel"):
         current(troupe).control(f"job.{verb}")
@@ -171,10 +172,7 @@ async def test_a_cancel_is_not_undone_by_what_its_host_hears_after_it(troupe, ou
 async def test_a_cancel_holds_over_a_pause_though_its_host_dies(troupe, outside) -> None:
     """What was asked last would be all that the next host knows of."""
     client = troupe.client()
-    await start(client, "job_1", holds=True)
-    await soon(outside.begun.wait())
-    assert (await ask(client, "cancel"))["ok"]
-    await soon(outside.cleans.wait())
+    await cancelled(client, outside)
     await ask(client, "pause")
     outside.cleaned.set()
     await troupe.kill_host("host-0")

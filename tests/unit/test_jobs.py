@@ -16,7 +16,7 @@ from runtime.job import AgentJob, JobResult
 from runtime.jobs import writer as jobwriter
 from runtime.message import Message
 from runtime.store.contract import Document
-from tests.troupe import LocalTroupe, eventually, soon
+from tests.troupe import LocalTroupe, asked_job, eventually, soon
 
 STEPS = 5
 TOLD = {"job.started", "job.completed", "job.failed", "job.waiting", "job.cancelled"}
@@ -68,16 +68,8 @@ def worker(world: World) -> type[BaseAgent]:
 
         async def receive_message(self, message: Message) -> object:
             if message.message_type == "start":
-                self.enqueue(
-                    AgentJob.new(
-                        id=message.content["jobId"],
-                        organization_id=self.context.organization,
-                        agent_type="worker",
-                        now_ms=self.context.now_ms(),
-                        reply_to=self.agent_id,
-                        payload=message.content,
-                    )
-                )
+                content = message.content
+                self.enqueue(asked_job(self, content["jobId"], content, reply_to=self.agent_id))
             elif message.message_type == "signal":
                 await self.send_message("scheduler:main", message.content, "job.signal")
             elif message.message_type in TOLD:

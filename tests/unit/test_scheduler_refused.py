@@ -13,12 +13,12 @@ from runtime.client import Client
 from runtime.clock import SystemClock
 from runtime.errors import JobFailedError, JobWaiting, StoreError, UndoneError
 from runtime.ids import SCHEDULER
-from runtime.job import AgentJob, JobResult
+from runtime.job import JobResult
 from runtime.jobs import dispatcher
 from runtime.message import Message
 from runtime.store.contract import Commit, Committed, Refused
 from runtime.store.memory import MemoryStore
-from tests.troupe import LocalTroupe, soon
+from tests.troupe import LocalTroupe, asked_job, soon
 from tests.unit.test_jobs import until
 
 
@@ -41,16 +41,7 @@ class Worker(BaseAgent):
     async def receive_message(self, message: Message) -> object:
         if message.message_type == "start":
             for job_id in message.content["jobs"]:
-                self.enqueue(
-                    AgentJob.new(
-                        id=job_id,
-                        organization_id=self.context.organization,
-                        agent_type="worker",
-                        now_ms=self.context.now_ms(),
-                        reply_to=self.agent_id,
-                        payload=message.content,
-                    )
-                )
+                self.enqueue(asked_job(self, job_id, message.content, reply_to=self.agent_id))
         return None
 
     async def process_task(self, job) -> JobResult:

@@ -27,15 +27,13 @@ from runtime.jobs import decisions
 from runtime.jobs.decisions import Decision, refuse
 from runtime.jobs.events import renamed
 from runtime.jobs.holds import Holds
+from runtime.jobs.rounds import PAUSE, RESUME
 from runtime.jobs.table import JobTable
 from runtime.message import Message
 from runtime.store.contract import ABSENT, Document
 
 ATTEMPTS_MAX = 4
 """First try and retries of a job that does not say, unless the operator does."""
-
-
-_Handler = Callable[[AgentJob, int, Message, str | None], Decision]
 
 
 class JobDesk:
@@ -59,7 +57,7 @@ class JobDesk:
         self._random = random
         self._backoff = backoff
         self._attempts_max = attempts_max
-        self._handlers: dict[str, _Handler] = {
+        self._handlers: dict[str, Callable[[AgentJob, int, Message], Decision]] = {
             "job.queued": self._queued,
             "job.ready": self._ready,
             "job.signal": self._signal,
@@ -81,12 +79,18 @@ class JobDesk:
 
         Args:
             revision: of the job's record, as it was read.
-            asked: as for `ended`; only pause and resume look at it.
+            asked: as for `ended`: a cancel holds, and a resume takes back a pause.
 
         Raises:
             KeyError, TypeError: the message is not of its type's form.
         """
-        return self._handlers[message.message_type](job, revision, message, asked)
+        kind = message.message_type
+        if kind in (PAUSE, RESUME) and not job.status.final:
+            if asked == "cancel":
+                return refuse("cancelling", f"{job.id} was asked to cancel, and is about to end")
+            if asked == "pause" and kind == RESUME and job.status is not JobStatus.PAUSED:
+                return decisions.withdraw(job, message.message_id, self._clock.now_ms())
+        return self._handlers[kind](job, revision, message)
 
     def requeue(self, job: AgentJob, revision: int, **changed: Any) -> Decision:
         """Back into the queue, at its old place."""
@@ -95,9 +99,7 @@ class JobDesk:
         self._jobs.queued(job)
         return decision
 
-    def _queued(
-        self, job: AgentJob, revision: int, message: Message, asked: str | None
-    ) -> Decision:
+    def _queued(self, job: AgentJob, revision: int, message: Message) -> Decision:
         if job.status is JobStatus.PENDING and not self._jobs.is_waiting(job.id):
             self._jobs.queued(job)
         return Decision()
@@ -204,22 +206,18 @@ class JobDesk:
         )
         return decision
 
-    def _ready(self, job: AgentJob, revision: int, message: Message, asked: str | None) -> Decision:
+    def _ready(self, job: AgentJob, revision: int, message: Message) -> Decision:
         if job.status is not JobStatus.WAITING:
             return Decision()
         return self.requeue(job, revision)
 
-    def _signal(
-        self, job: AgentJob, revision: int, message: Message, asked: str | None
-    ) -> Decision:
+    def _signal(self, job: AgentJob, revision: int, message: Message) -> Decision:
         now_ms = self._clock.now_ms()
         cause = f"signal:{message.message_id}"
         send = decisions.to_agent(job, "job.signal", message.content, cause, now_ms)
         return Decision(sends=[send], reply={"ok": True})
 
-    def _cancel(
-        self, job: AgentJob, revision: int, message: Message, asked: str | None
-    ) -> Decision:
+    def _cancel(self, job: AgentJob, revision: int, message: Message) -> Decision:
         now_ms = self._clock.now_ms()
         if job.status.final:
             return refuse("already_ended", f"{job.id} is {job.status.value}")
@@ -228,25 +226,17 @@ class JobDesk:
         self._jobs.forget(job.id)
         return decisions.end(job, revision, JobStatus.CANCELLED, "cancelled", now_ms)
 
-    def _pause(self, job: AgentJob, revision: int, message: Message, asked: str | None) -> Decision:
-        if asked == "cancel" and not job.status.final:
-            return _ending(job)
+    def _pause(self, job: AgentJob, revision: int, message: Message) -> Decision:
         if job.status is JobStatus.RUNNING:
             return decisions.ask_host(job, "pause", message.message_id, self._clock.now_ms())
         if job.status not in (JobStatus.PENDING, JobStatus.WAITING):
             return refuse("wrong_status", f"{job.id} is {job.status.value}")
         return self._paused(job, revision)
 
-    def _resume(
-        self, job: AgentJob, revision: int, message: Message, asked: str | None
-    ) -> Decision:
-        if asked == "cancel" and not job.status.final:
-            return _ending(job)
-        if job.status is JobStatus.PAUSED:
-            return self._resumed(job, revision)
-        if asked == "pause" and not job.status.final:
-            return decisions.withdraw(job, message.message_id, self._clock.now_ms())
-        return refuse("wrong_status", f"{job.id} is {job.status.value}")
+    def _resume(self, job: AgentJob, revision: int, message: Message) -> Decision:
+        if job.status is not JobStatus.PAUSED:
+            return refuse("wrong_status", f"{job.id} is {job.status.value}")
+        return self._resumed(job, revision)
 
     def _resumed(self, job: AgentJob, revision: int, **changed: Any) -> Decision:
         decision = self.requeue(job, revision, **changed)
@@ -313,7 +303,3 @@ class JobDesk:
         self._jobs.forget(job.id)
         job = replace(job, error=error)
         return decisions.end(job, revision, JobStatus.FAILED, reason, self._clock.now_ms())
-
-
-def _ending(job: AgentJob) -> Decision:
-    return refuse("cancelling", f"{job.id} was asked to cancel, and is about to end")

@@ -15,8 +15,8 @@ Where the server does not offer the extension everything is sent as messages.
 
 What a client says is bounded before it is there as a whole: `MESSAGE_BYTES_MAX`.
 
-An HTTP connection may be cut by the application, which is the only way to be rid
-of a client that takes nothing in: whatever is closed in order is first sent.
+Any connection may be cut by the application, which is the only way to be rid of a
+client that takes nothing in: whatever is closed in order is first sent.
 
     cut = scope["extensions"].get(CUT, {}).get("cut")
 """
@@ -39,6 +39,9 @@ MESSAGE_BYTES_MAX: Final = 16_384
 TOO_LARGE: Final = (1009, "too_large")
 """Close code and reason for one that sends more."""
 
+GONE_S: Final = 10.0
+"""How long whoever is closed has to take in what it was told."""
+
 Write = Callable[[bytes], bool]
 Cut = Callable[[], None]
 
@@ -60,11 +63,35 @@ class Sockets(WebSocketsSansIOProtocol):
         if not self.close_sent:
             extensions = cast(dict[str, Any], self.scope["extensions"])
             extensions[FRAMES] = {"write": self.write_frame}
+            extensions[CUT] = {"cut": self.transport.abort}
+
+    def handle_ping(self) -> None:
+        """Answer, if there is room: of many the last alone needs it (RFC 6455, 5.5.3)."""
+        if self.writable.is_set():
+            super().handle_ping()
+        else:
+            self.conn.data_to_send()  # forgotten
 
     async def send(self, message: Any) -> None:
         await super().send(message)
         if self.initial_response is not None and self.close_sent:
             self.handshake_complete = True  # refused with an answer: nothing is missing
+        if self.close_sent:
+            self._cut_later()
+
+    def keepalive_timeout(self) -> None:
+        super().keepalive_timeout()
+        self._cut_later()
+
+    def handle_close(self, event: Frame) -> None:
+        super().handle_close(event)
+        self._cut_later()
+
+    def _cut_later(self) -> None:
+        """Be rid of it though it does not take in what it was told; a transport waits for ever."""
+        if self.close_timer is not None:
+            self.close_timer.cancel()
+        self.close_timer = self.loop.call_later(GONE_S, self.transport.abort)
 
     def handle_parser_exception(self) -> None:
         """Refuse what is too large in words that reach who is still sending it."""
@@ -72,6 +99,7 @@ class Sockets(WebSocketsSansIOProtocol):
             return  # this is the rest of it
         if not isinstance(self.conn.parser_exc, PayloadTooBig):
             super().handle_parser_exception()
+            self._cut_later()
             return
         self.conn.data_to_send()  # the same in the library's words
         self.transport.write(
@@ -80,7 +108,7 @@ class Sockets(WebSocketsSansIOProtocol):
         if self.transport.can_write_eof():
             self.transport.write_eof()
         # it is read, and forgotten, until the client goes: closed at once, it might hear nothing
-        self.close_timer = self.loop.call_later(self.close_timeout, self.transport.close)
+        self._cut_later()
         self.close_sent = self.disconnected = True
         code, reason = TOO_LARGE
         self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})

@@ -16,7 +16,8 @@ take in any amount, so only the client itself can say what it has taken in.  An
 ack is taken in as it comes; whatever else is asked waits for its answer.
 
 Who may connect is `auth`'s, which rooms there are `rooms`'; a key that is
-revoked closes its sockets within five seconds.
+revoked closes its sockets within five seconds.  A guard sees to that and to who
+does not even take the bytes, since whoever sends waits for such a client.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from pydantic import Field, ValidationError
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from runtime.console.caller import Console
-from runtime.console.door import MESSAGE_BYTES_MAX, TOO_LARGE, frame_writer
+from runtime.console.door import MESSAGE_BYTES_MAX, TOO_LARGE, frame_writer, line_cutter
 from runtime.console.feed import Reader
 from runtime.console.rooms import ROOMS_MAX, is_room
 from runtime.console.told import PLACE_LENGTH_MAX, Told, read_place, told_text
@@ -98,10 +99,17 @@ async def follow(socket: WebSocket) -> None:
 
 
 async def _close(socket: WebSocket, code: int, reason: str) -> None:
-    """Close, and wait until it is gone: who reads nothing counts as long as it is there."""
-    with suppress(TimeoutError):
+    """Close, or cut off who takes nothing in; it counts as long as it is there.
+
+    Another server than ours closes it its own way, and in its own time.
+    """
+    try:
         async with asyncio.timeout(CLOSE_S):
             await socket.close(code, reason)
+    except TimeoutError:
+        cut = line_cutter(socket.scope)
+        if cut is not None:
+            cut()
     while socket.client_state is WebSocketState.CONNECTED:
         await socket.receive()
 
@@ -136,7 +144,7 @@ class Conversation:
         """Of what was told last."""
         loop = asyncio.get_running_loop()
         self._now_s = loop.time
-        self._spoke_s = self._checked_s = loop.time()
+        self._spoke_s = loop.time()
         self._sends_since_s: float | None = None
         if self._write is not None:
             reader.tell = self._tell_now
@@ -179,8 +187,7 @@ class Conversation:
         if asked is None:
             await self._refuse("invalid_request", "Send JSON as docs/api.md says.")
             return
-        if not await self._is_active():
-            raise ClosingError(REVOKED, "key_revoked")
+        await self._check_key()
         more, less = asked.subscribe or (), asked.unsubscribe or ()
         rooms = (self._rooms | {*more}) - {*less}
         if any(not is_room(self._principal.organization, room) for room in more):
@@ -209,7 +216,6 @@ class Conversation:
             while not self._asked.empty():
                 await self._answer(self._asked.get_nowait())
             try:
-                await self._recheck()  # first: what was read is told, whatever the store does
                 found = await self._reader.read(RECHECK_S)
             except StoreUnavailableError:
                 await asyncio.sleep(RECHECK_S)
@@ -270,7 +276,6 @@ class Conversation:
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait_s):
                     await self._heard.wait()
-            await self._recheck()
         return True
 
     async def _say(self, event: str, data: dict[str, object]) -> None:
@@ -283,13 +288,15 @@ class Conversation:
         await self._socket.send({"type": "websocket.send", "text": text})
         self._spoke_s, self._sends_since_s = self._sends_since_s, None
 
-    async def _guard(self) -> None:
-        """Send away whoever does not even take the bytes; a timeout a send would cost more."""
+    async def _guard(self) -> NoReturn:
+        """Close what is to end whatever it is doing; a timeout for each send would cost more."""
         while True:
-            await asyncio.sleep(SLOW_S / 4)
+            await asyncio.sleep(RECHECK_S)
             since_s = self._sends_since_s
             if since_s is not None and self._now_s() - since_s > SLOW_S:
                 self._send_away("bytes")
+            with suppress(StoreUnavailableError):
+                await self._check_key()
 
     def _send_away(self, what: str) -> NoReturn:
         logger.info(
@@ -298,15 +305,9 @@ class Conversation:
         )
         raise ClosingError(TOO_SLOW, "too_slow")
 
-    async def _recheck(self) -> None:
-        if self._now_s() - self._checked_s < RECHECK_S:
-            return
-        if not await self._is_active():
+    async def _check_key(self) -> None:
+        if not await self._console.keys.is_active(self._principal):
             raise ClosingError(REVOKED, "key_revoked")
-        self._checked_s = self._now_s()
-
-    async def _is_active(self) -> bool:
-        return await self._console.keys.is_active(self._principal)
 
 
 def _read(text: str | None, data: bytes | None) -> Asked | None:

@@ -6,14 +6,17 @@ import asyncio
 import json
 import struct
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 from websockets.asyncio.client import connect as open_socket
 from websockets.exceptions import InvalidStatus
+from websockets.frames import Frame, Opcode
 
 from runtime.console import door, ws
+from runtime.keys import CACHE_TTL_S
 from tests.http import HttpTroupe
 from tests.served import served
 from tests.sockets import WAIT_S, Here, Line, event, running
@@ -32,6 +35,24 @@ async def next_event(line: Line) -> Any:
     while (told := await line.hear())["event"] == "subscribed":
         pass
     return told
+
+
+async def upgraded(here: Here, token: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A socket whose bytes are the test's own to read, or not."""
+    at = urlsplit(here.url)
+    reader, writer = await asyncio.open_connection(at.hostname, at.port, limit=1_024)
+    writer.write(
+        b"GET /api/ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+        + f"Authorization: Bearer {token}\r\n\r\n".encode()
+    )
+    async with asyncio.timeout(WAIT_S):
+        await reader.readuntil(b"\r\n\r\n")
+    return reader, writer
+
+
+def frame(opcode: Opcode, data: bytes) -> bytes:
+    return Frame(opcode, data).serialize(mask=True)
 
 
 @pytest.mark.parametrize(
@@ -144,15 +165,8 @@ async def test_what_is_too_large_is_refused_before_it_is_there(
 ) -> None:
     """A viewer could have 16 MiB kept a socket, or would not hear why it is closed as it sends."""
     token, _ = await here.api.key()
-    at = urlsplit(here.url)
-    reader, writer = await asyncio.open_connection(at.hostname, at.port)
-    writer.write(
-        b"GET /api/ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
-        + f"Authorization: Bearer {token}\r\n\r\n".encode()
-    )
+    reader, writer = await upgraded(here, token)
     async with asyncio.timeout(WAIT_S):
-        await reader.readuntil(b"\r\n\r\n")
         begins = bytes([opcode, 0x80 | 127]) + struct.pack("!QI", 1 << 24, 0)
         writer.write(begins + b"x" * size)
         await writer.drain()  # some listen only when they have said it all
@@ -198,3 +212,108 @@ async def test_an_upgrade_that_is_refused_is_no_error_of_the_server(
         assert body is not None
         assert json.loads(body)["code"] == "unauthorized"
     assert [one.getMessage() for one in caplog.records if one.name.startswith("uvicorn")] == []
+
+
+LARGE = 20_000_000
+"""Bytes of an event; no connection keeps so much by itself."""
+
+
+async def stalled(here: Here, token: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A socket whose client has read no more than the beginning of a large event."""
+    reader, writer = await upgraded(here, token)
+    writer.write(frame(Opcode.TEXT, b'{"subscribe": ["monitoring"]}'))
+    async with asyncio.timeout(WAIT_S):
+        await reader.readuntil(b'"subscribed"')
+        await here.publish(event(1, text="x" * LARGE))
+        await reader.readuntil(b'"test:event"')
+    return reader, writer
+
+
+async def rest(reader: asyncio.StreamReader) -> int:
+    """How many bytes come until the end."""
+    read = 0
+    with suppress(ConnectionError):
+        async with asyncio.timeout(WAIT_S):
+            while some := await reader.read(1 << 20):
+                read += len(some)
+    return read
+
+
+@pytest.mark.parametrize("why", ["slow", "revoked"])
+async def test_a_socket_that_takes_nothing_is_cut_and_gives_its_place_back(
+    here: Here, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, why: str
+) -> None:
+    """Would hold a place, memory and what a revoked key may see, for as long as a client likes."""
+    caplog.set_level("INFO", logger="runtime.console.ws")
+    monkeypatch.setattr(ws, "CLOSE_S", 0.1)
+    monkeypatch.setattr(ws, "RECHECK_S", 0.01)
+    monkeypatch.setattr("runtime.keys.CACHE_TTL_S", 0.01)
+    hub, (token, key) = here.api.app.state.console.feed, await here.api.key()
+    reader, writer = await stalled(here, token)
+    writer.write(frame(Opcode.TEXT, b'{"subscribe": ["job:x"]}'))  # its answer has no room
+    assert hub.readers == 1
+    if why == "slow":
+        monkeypatch.setattr(ws, "SLOW_S", 0.1)
+    else:
+        await here.api.keys.revoke(key.id)
+    async with asyncio.timeout(WAIT_S), hub.reader("acme", ["job:y"]):
+        while hub.readers > 1:
+            await asyncio.sleep(0.01)
+    assert await rest(reader) < LARGE  # what was not on its way is thrown away
+    writer.close()
+    slow = [one for one in caplog.records if getattr(one, "action", "") == "socket.slow"]
+    assert bool(slow) is (why == "slow")
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        Frame(Opcode.CLOSE, b"\x03\xe8").serialize(mask=True),
+        Frame(Opcode.TEXT, b"{}").serialize(mask=False),  # against the protocol
+        Frame(Opcode.TEXT, b"x" * (door.MESSAGE_BYTES_MAX + 1)).serialize(mask=True),
+        b"",  # and answers no ping
+    ],
+    ids=["close", "unmasked", "too large", "silent"],
+)
+async def test_a_connection_that_is_closed_does_not_stay_for_what_nobody_reads(
+    monkeypatch: pytest.MonkeyPatch, last: bytes
+) -> None:
+    """A viewer could have any number of large events held, each by a socket that counts no more."""
+    lost = asyncio.Event()
+
+    class Noted(door.Sockets):
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            lost.set()
+
+    monkeypatch.setattr(door, "GONE_S", 0.1)
+    monkeypatch.setitem(door.SERVED, "ws", Noted)
+    if not last:
+        monkeypatch.setitem(door.SERVED, "ws_ping_interval", 0.5)
+        monkeypatch.setitem(door.SERVED, "ws_ping_timeout", 0.1)
+    async with running() as here:
+        token, _ = await here.api.key()
+        reader, writer = await stalled(here, token)
+        writer.write(last)
+        async with asyncio.timeout(WAIT_S):
+            await lost.wait()
+        assert await rest(reader) < LARGE
+        writer.close()
+
+
+def test_a_socket_of_a_revoked_key_ends_in_time() -> None:
+    """Would promise in docs/api.md what the code does not keep."""
+    assert ws.RECHECK_S + CACHE_TTL_S + ws.CLOSE_S <= 5
+
+
+async def test_pings_of_a_client_that_reads_nothing_are_not_kept(here: Here) -> None:
+    """A viewer could have any amount of pongs held for it."""
+    token, _ = await here.api.key()
+    reader, writer = await stalled(here, token)
+    pings = frame(Opcode.PING, b"x" * 125) * 80_000
+    async with asyncio.timeout(WAIT_S):
+        writer.write(pings)
+        writer.write(frame(Opcode.CLOSE, b"\x03\xe8"))
+        await writer.drain()
+    assert await rest(reader) < LARGE + len(pings) // 4
+    writer.close()

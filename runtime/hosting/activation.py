@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from typing import Any, Unpack
 
 from runtime.agent import BaseAgent, DeactivationReason, enter
@@ -43,6 +44,7 @@ from runtime.store.contract import (
     Parts,
     Put,
     Retry,
+    Send,
     Snapshot,
     StoredMessage,
 )
@@ -199,31 +201,9 @@ class Activation:
         """One turn, one commit; the answer's JSON once that is durable, None when it failed."""
         turn = Turn(self.place)
         enter(turn)
-        folded = self.folded
-        first = folded.version == 0
         try:
-            self._calling.begin()
-            try:
-                if first:
-                    await self.agent.initialize()
-                reply = await self.agent.receive_message(message)
-            except asyncio.CancelledError as cancelled:
-                raise self._calling.why(cancelled) from None
-            finally:
-                self._calling.end()
-            ack = Ack(stored.message_id, to_json(reply) if reply is not None else None)
-            if reply is not None and is_answered(message):
-                turn.send(message.sender, reply, "reply", reply_to=message.message_id)
-            if turn.broadcasts:
-                await expand(turn, self.host.store)
-            if first or self.suspects is not None:
-                turn.puts.extend(self._added(stored, first))
-            after, patch = folded.change()
-            events = turn.events(patch, self.agent.schema_version, first)
-            snapshot = self._snapshot(after, len(events), turn.wants_snapshot)
-            if stored.seq == UNACCEPTED:
-                turn.sends.insert(0, send_of(stored))
-            commit = turn.commit(self.fence, folded.version, events, snapshot, ack)
+            ack = await self._received(turn, stored, message)
+            after, commit = self._commit_of(turn, stored, ack)
             answer = await self.host.group.commit(commit)
         except Exception as error:  # the author's code may raise anything: the message's fault
             logger.warning(
@@ -238,17 +218,55 @@ class Activation:
         if not isinstance(answer, Committed):
             await self._refused(stored, answer)
             return None
-        folded.advance(after, answer.version, snapshot is not None)
-        sends, seqs = commit.sends, answer.seqs
+        self.folded.advance(after, answer.version, commit.snapshot is not None)
+        self._sent(stored, commit.sends, answer.seqs)
+        self.host.answers.processed(self.address, stored.message_id, ack.reply)
+        return ack.reply or b"null"
+
+    async def _received(self, turn: Turn, stored: StoredMessage, message: Message) -> Ack:
+        """Have the author's code handle a message; the turn then has all that it wrote.
+
+        Raises:
+            Exception: whatever that code raises, or that it took too long.
+        """
+        self._calling.begin()
+        try:
+            if self.folded.version == 0:
+                await self.agent.initialize()
+            reply = await self.agent.receive_message(message)
+        except asyncio.CancelledError as cancelled:
+            raise self._calling.why(cancelled) from None
+        finally:
+            self._calling.end()
+        ack = Ack(stored.message_id, to_json(reply) if reply is not None else None)
+        if reply is not None and is_answered(message):
+            turn.send(message.sender, reply, "reply", reply_to=message.message_id)
+        if turn.broadcasts:
+            await expand(turn, self.host.store)
+        return ack
+
+    def _commit_of(self, turn: Turn, stored: StoredMessage, ack: Ack) -> tuple[State, Commit]:
+        """The state after a turn, and all that is to be durable together."""
+        folded = self.folded
+        first = folded.version == 0
+        if first or self.suspects is not None:
+            turn.puts.extend(self._added(stored, first))
+        after, patch = folded.change()
+        events = turn.events(patch, self.agent.schema_version, first)
+        snapshot = self._snapshot(after, len(events), turn.wants_snapshot)
         if stored.seq == UNACCEPTED:
+            turn.sends.insert(0, send_of(stored))
+        return after, turn.commit(self.fence, folded.version, events, snapshot, ack)
+
+    def _sent(self, stored: StoredMessage, sends: Sequence[Send], seqs: tuple[int, ...]) -> None:
+        """A message is handled, and what was sent meanwhile is accepted."""
+        if stored.seq == UNACCEPTED:  # it is the first of them
             self.host.handled(seqs[0])
             sends, seqs = sends[1:], seqs[1:]
         else:
             self.done(stored.seq)
         if sends:
             self.host.delivered(self.address, sends, seqs)
-        self.host.answers.processed(self.address, stored.message_id, ack.reply)
-        return ack.reply or b"null"
 
     def _added(self, stored: StoredMessage, first: bool) -> list[Put]:
         """What the runtime itself writes with a turn."""

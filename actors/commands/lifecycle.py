@@ -227,6 +227,12 @@ def say_others(
         out.remark("To change it: troupe down, then the same command again. No work is lost.")
 
 
+def _accepted(details: Mapping[str, str]) -> str:
+    """Counted by the store itself; what a process has committed begins anew with each."""
+    messages, pending, events = (int(details[name]) for name in ("messages", "pending", "events"))
+    return f"{messages:,} messages, {pending:,} of them pending; {events:,} events told"
+
+
 def _say_health(out: Output, url: str, seen: Mapping[str, Any]) -> None:
     health, scheduler, reviews = seen["health"], seen["scheduler"], seen["reviewsPending"]
     asked: list[tuple[str, str | Text | None]] = [
@@ -236,12 +242,11 @@ def _say_health(out: Output, url: str, seen: Mapping[str, Any]) -> None:
     if scheduler is None:
         return out.pairs([*asked, ("store", STORE_OUT)])
     store: Mapping[str, Any] = health.get("store") or {}
-    refused: Mapping[str, int] = store.get("refused") or {}
     return out.pairs(
         [
             *asked,
             ("store", f"{store['backend']}, survives {store['durability']}" if store else None),
-            ("commits", f"{store['commits']}, {sum(refused.values())} refused" if store else None),
+            ("accepted", _accepted(store["details"]) if store else None),
             ("scheduler", scheduler_state(scheduler)),
             ("to review", f"{reviews}   (troupe review)" if reviews else "nothing"),
         ]

@@ -98,9 +98,11 @@ class Activation:
         self.folded = Folded(claimed, self.agent)
         host = self.host
         self.place = Place(self.address, self.folded, host.clock, host.ids, host.store)
+        if claimed.epoch > 1 and self.version == 0 and await host.store.get("agent", self.address):
+            self.jobs.introduce()  # by an earlier life, which had jobs and no turn
         enter(Turn(self.place))
         await self.agent.activate()
-        waiting = await whole(self.address, claimed.inbox, self.host.store)
+        waiting = await whole(self.address, claimed.inbox, host.store)
         self.inbox.claimed(waiting, claimed.epoch)
         if claimed.abandoned:
             self.suspects = Suspects(self, first_in_line(waiting))
@@ -270,7 +272,7 @@ class Activation:
 
     def _added(self, stored: StoredMessage, first: bool) -> list[Put]:
         """What the runtime itself writes with a turn."""
-        puts = [self.description()] if first else []
+        puts = [self.description()] if first and not self.jobs.introduced else []
         if self.suspects is not None:
             puts += self.suspects.settled(stored)
         return puts

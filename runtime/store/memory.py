@@ -390,7 +390,7 @@ class MemoryStore:
 
     async def health(self) -> Health:
         self._parking.check_open()
-        details = {"agents": str(len(self._tables.agents)), "messages": str(self._roster.head_seq)}
+        details = self._tables.sizes(self._roster)
         refused = dict(self._refused)
         owners = self._roster.alive(self._clock.now_ms())
         return Health("memory", "none", self.incarnation, self._accepted, refused, details, owners)

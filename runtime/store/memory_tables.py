@@ -96,6 +96,11 @@ class Tables:
         self.history[message.recipient].remove(message.message_id)
         self.received.remove((message.recipient, message.message_id))
 
+    def sizes(self, roster: Roster) -> dict[str, str]:
+        """What was ever accepted and told, and what is pending, for health."""
+        found = {"messages": roster.head_seq, "pending": roster.pending, "events": self.feed.head}
+        return {name: str(value) for name, value in found.items()}
+
     # purging
 
     def purge(self, organization: str, limit: int, roster: Roster) -> Swept:

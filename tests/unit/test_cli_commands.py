@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import aclosing
@@ -235,6 +236,7 @@ def test_status_says_how_it_is(troupe: Typed) -> None:
     """An operator would have to read health as JSON."""
     told = troupe("status").stdout
     assert "memory, survives none" in told
+    assert re.search(r"accepted +\d+ messages, \d+ of them pending; \d+ events told", told)
     assert "(at most 5)" in told
     assert troupe.json("status")["scheduler"]["maxConcurrent"] == 5
 

@@ -74,6 +74,8 @@ class Journals:
 
     def tail(self, agent: int, after: int, limit: int) -> list[JournalEvent]:
         """The events beyond a version, however long they are."""
+        if not limit:  # as of one that is new, and of one whose snapshot is the latest
+            return []
         found = rows(self._cursor, "journal_page", agent, after, limit)
         found += BY_ID.read(self._cursor, self._unsettled(agent, after, limit - len(found)))
         return [JournalEvent(*row) for row in found]

@@ -14,25 +14,37 @@ from runtime.ids import address, split
 from runtime.message import BROADCAST_PREFIX
 from runtime.patience import patiently
 from runtime.store.contract import BATCH_MAX, Document, Put, Store
-from runtime.turn import Turn, to_json
+from runtime.turn import Turn
+from runtime.wire import Camel
 
 BROADCAST_MAX: Final = BATCH_MAX
 """Agents one broadcast reaches."""
 
 
+class Description(Camel, frozen=True, kw_only=True):
+    """An agent's public record."""
+
+    agent_id: str
+    organization_id: str
+    kind: str
+    role: str
+    capabilities: tuple[str, ...]
+    created_at: str
+
+
 def described(agent: BaseAgent, organization: str, now_ms: int) -> Put:
-    """The agent's public record."""
-    record = {
-        "agentId": agent.agent_id,
-        "organizationId": organization,
-        "kind": agent.kind,
-        "role": agent.role,
-        "capabilities": list(agent.capabilities),
-        "createdAt": iso(now_ms),
-    }
+    """The record of an agent that is made now, as it is written."""
+    record = Description(
+        agent_id=agent.agent_id,
+        organization_id=organization,
+        kind=agent.kind,
+        role=agent.role,
+        capabilities=tuple(agent.capabilities),
+        created_at=iso(now_ms),
+    )
     terms = (f"kind={agent.kind}", f"role={agent.role}")
     where = address(organization, agent.agent_id)
-    return Put("agent", where, organization, to_json(record), terms)
+    return Put("agent", where, organization, record.to_json(), terms)
 
 
 async def expand(turn: Turn, store: Store) -> None:

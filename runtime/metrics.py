@@ -46,7 +46,7 @@ METRICS: Final = (
     Metric("troupe_job_retries", "counter", "Failed attempts that are tried again"),
     Metric("troupe_jobs_dead", "counter", "Jobs that were given up"),
     Metric("troupe_jobs", "gauge", "Jobs that have not ended, by state", "state"),
-    Metric("troupe_queue_age_seconds", "gauge", "Time since the oldest queued job was filed"),
+    Metric("troupe_queue_age_seconds", "gauge", "How long the oldest job has been in the queue"),
     Metric("troupe_scheduler_paused", "gauge", "1 while the scheduler is paused or drained"),
     Metric(
         "troupe_round_seconds", "histogram", "A round of the scheduler: decided and durable",
@@ -84,7 +84,7 @@ class Sample:
     suffix: str
     """`_bucket`, `_sum` or `_count` of a histogram; else empty."""
     value: float
-    """A gauge's present value; of the others, what has been added."""
+    """A gauge's present value; of the others, what has been added, which may be nothing."""
     labels: tuple[tuple[str, str], ...] = ()
 
 
@@ -98,7 +98,7 @@ class Meter:
         self._sums: dict[tuple[str, str], float] = defaultdict(float)
 
     def count(self, name: str, value: float = 1, label: str = "") -> None:
-        """Add to a counter."""
+        """Add to a counter; 0 only makes it known."""
         key = (name, label)
         if key in self._counts:
             self._counts[key] += value
@@ -144,8 +144,7 @@ def _histogram(metric: Metric, label: str, buckets: list[int], total: float) -> 
     samples, below = [], 0
     for bound, inside in zip((*map(str, metric.bounds), "+Inf"), buckets, strict=True):
         below += inside
-        if below:  # a bucket that has never counted stays absent, which rates take as nothing
-            samples.append(Sample(metric, "_bucket", below, (*labels, ("le", bound))))
+        samples.append(Sample(metric, "_bucket", below, (*labels, ("le", bound))))
     samples.append(Sample(metric, "_sum", total, labels))
     samples.append(Sample(metric, "_count", below, labels))
     return samples

@@ -12,9 +12,10 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from runtime.ids import split
-from runtime.job import JobStatus
-from runtime.jobs.rounds import Unit
+from runtime.job import AgentJob, JobStatus
+from runtime.jobs.rounds import OUTCOMES, Heard, Unit
 from runtime.logs import tell
+from runtime.message import Message
 from runtime.metrics import Meter
 
 logger = logging.getLogger(__name__)
@@ -31,6 +32,8 @@ OPERATIONS: Final = {
     "job.pause": logging.INFO,
     "job.resume": logging.INFO,
     "job.retry": logging.INFO,
+    "agent.pause": logging.INFO,
+    "agent.resume": logging.INFO,
     "scheduler.pause": logging.INFO,
     "scheduler.resume": logging.INFO,
     "scheduler.drain": logging.INFO,
@@ -41,65 +44,70 @@ SILENT: Final = frozenset({"scheduler.status"})
 
 
 class Observed:
-    """Keeps the begin of each run under way; of those it has seen begin."""
+    """Keeps nothing: what ends, or goes on, says itself what there is to count."""
 
     def __init__(self, meter: Meter) -> None:
         self._meter = meter
-        self._began: dict[str, int] = {}
+        for name in ("troupe_runs_started", "troupe_job_retries", "troupe_jobs_dead"):
+            meter.count(name, 0)
+        for outcome in OUTCOMES:
+            meter.count("troupe_runs_ended", 0, label=outcome)
 
-    def saw(self, units: Iterable[Unit], now_ms: int) -> None:
+    def saw(self, units: Iterable[Unit]) -> None:
         """What was written together is durable."""
         started = 0
         tells = logger.isEnabledFor(logging.DEBUG)
         for unit in units:
             if unit.starts is not None:
-                started += 1
-                self._began[unit.starts] = now_ms
+                started += not unit.looks
                 if tells:
                     self._tell("job.dispatched", unit, job=unit.starts)
-            elif unit.heard is not None and unit.heard.message is not None:
-                if unit.heard.ends:
-                    self._ended(unit, now_ms)
-                else:
-                    self._did(unit)
+            elif unit.heard is not None:
+                started += self._heard(unit, unit.heard)
+            elif _is_given_up(unit.decision.job):
+                self._gave_up(unit)
         if started:
             self._meter.count("troupe_runs_started", started)
 
-    def _ended(self, unit: Unit, now_ms: int) -> None:
-        assert unit.heard is not None and unit.heard.message is not None
-        content = unit.heard.message.content
-        job_id, outcome = str(content.get("jobId")), str(content.get("outcome"))
-        began_ms = self._began.pop(job_id, None)
-        if content.get("still"):
-            return  # it only looked
-        self._meter.count("troupe_runs_ended", label=outcome)
-        if began_ms is not None:
-            took_s = max(0, now_ms - began_ms) / 1000
-            self._meter.observe("troupe_run_seconds", took_s, label=outcome)
-        action = "job.ended"
-        if outcome == "failed" and (job := unit.decision.job) is not None:
-            if job.status is JobStatus.FAILED:
-                action = "job.dead"
-                self._meter.count("troupe_jobs_dead")
-            elif job.status is JobStatus.PENDING:
-                action = "job.retried"
-                self._meter.count("troupe_job_retries")
-        if logger.isEnabledFor(OPERATIONS[action]):
-            self._tell(action, unit, job=job_id, outcome=outcome)
+    def _heard(self, unit: Unit, heard: Heard) -> bool:
+        """A message was decided on; whether a run has ended that was not counted as started."""
+        message, reply = heard.message, unit.decision.reply
+        if message is None or (reply is not None and reply.get("ok") is False):
+            kind = message.message_type if message is not None else None
+            self._tell("scheduler.refused", unit, asked=kind, code=(reply or {}).get("code"))
+        elif heard.ends:
+            return self._ended(unit, message.content)
+        elif message.message_type not in SILENT:
+            self._did(unit, heard, message)
+        return False
 
-    def _did(self, unit: Unit) -> None:
-        assert unit.heard is not None and unit.heard.message is not None
-        kind, content = unit.heard.message.message_type, unit.heard.message.content
-        if kind in SILENT:
-            return
-        reply = unit.decision.reply
-        if reply is not None and reply.get("ok") is False:
-            self._tell("scheduler.refused", unit, asked=kind, code=reply.get("code"))
-            return
+    def _ended(self, unit: Unit, said: dict[str, Any]) -> bool:
+        job, outcome = unit.decision.job, str(said["outcome"])
+        if not said.get("still"):  # else it only looked
+            self._meter.count("troupe_runs_ended", label=outcome)
+            if (took_ms := said.get("tookMs")) is not None:
+                took_s = max(0.0, float(took_ms)) / 1000
+                self._meter.observe("troupe_run_seconds", took_s, label=outcome)
+        if _is_given_up(job):
+            self._gave_up(unit, outcome)
+        elif outcome == "failed" and job is not None and not job.status.final:
+            self._meter.count("troupe_job_retries")
+            self._tell("job.retried", unit, job=job.id, outcome=outcome)
+        elif logger.isEnabledFor(OPERATIONS["job.ended"]):
+            self._tell("job.ended", unit, job=said["jobId"], outcome=outcome)
+        return bool(said.get("looked"))
+
+    def _gave_up(self, unit: Unit, outcome: str | None = None) -> None:
+        assert unit.decision.job is not None
+        self._meter.count("troupe_jobs_dead")
+        self._tell("job.dead", unit, job=unit.decision.job.id, outcome=outcome)
+
+    def _did(self, unit: Unit, heard: Heard, message: Message) -> None:
+        kind = message.message_type
         if logger.isEnabledFor(OPERATIONS.get(kind, logging.INFO)):
-            asked = content if isinstance(content, dict) else {}
+            asked = message.content or {}
             why = {name: asked.get(name) for name in ("by", "reason")}
-            self._tell(kind, unit, job=unit.heard.job_id, **why)
+            self._tell(kind, unit, job=heard.job_id, agent=asked.get("agentId"), **why)
 
     def _tell(self, action: str, unit: Unit, **more: Any) -> None:
         job = unit.decision.job
@@ -109,3 +117,8 @@ class Observed:
         elif unit.heard is not None:
             more["organization"] = split(unit.heard.stored.sender)[0]
         tell(logger, OPERATIONS.get(action, logging.INFO), action, more)
+
+
+def _is_given_up(job: AgentJob | None) -> bool:
+    """Whether a decision writes that a job has failed for good."""
+    return job is not None and job.status is JobStatus.FAILED

@@ -30,6 +30,7 @@ from runtime.ids import Ids
 from runtime.job import JobStatus
 from runtime.jobs import decisions
 from runtime.jobs.control import Controls
+from runtime.jobs.decisions import Decision
 from runtime.jobs.desk import ATTEMPTS_MAX, JobDesk
 from runtime.jobs.dispatcher import Dispatcher
 from runtime.jobs.holds import HOLDS
@@ -164,15 +165,17 @@ class Scheduler:
         present = Present(owner=seat.owner, epoch=seat.epoch, max_concurrent=most, limits=limits)
         await seat.write(self._controls.begins(present))
         self._controls.asked = read(await self._document(COLLECTION, "control"), Control)
-        service = await self._document("stats", "service_times")
+        service = await self._document(decisions.STATS, decisions.SERVICE_TIMES)
         if service is not None:
             self._desk.service = json.loads(service.body)
+        dues = await self._document(decisions.STATS, decisions.DUES)
+        dues_ms = json.loads(dues.body)["queuedMs"] if dues is not None else 0
         self._desk.holds.load(await self._all(HOLDS, []))
         for status in OPEN:
             documents = await self._all("job", [f"status={status.value}"])
             found = [one for one in map(record_of, documents) if one is not None]
             for record in found:
-                self._jobs.admit(record.job, self._clock.now_ms())
+                self._dispatcher.found(record.job, dues_ms)
             if status is JobStatus.RUNNING:
                 await self._take_in(found)
 
@@ -184,14 +187,22 @@ class Scheduler:
             if job.id in lost:
                 pending = {"status": JobStatus.PENDING, "reason": None, "not_before_ms": 0}
                 changed, decision = decisions.change(job, record.revision, **pending)
-                if await self._seat.write(decision) is None:  # else its run has just ended
+                if await self._wrote(decision):  # else its run has just ended
                     self._jobs.ended(job.id)
-                    self._jobs.queued(changed)
+                    self._jobs.queued(changed, self._clock.now_ms())
                     logger.warning(
                         "nobody ran %s, which was said to run; it is queued again",
                         job.id,
                         extra={"action": "job.orphaned", "job": job.id},
                     )
+
+    async def _wrote(self, decision: Decision) -> bool:
+        """Whether a record is as decided; it is too if the answer to its commit was lost."""
+        if await self._seat.write(decision) is None:
+            return True
+        [put] = decision.puts
+        document = await self._document(put.collection, put.key)
+        return document is not None and document.body == put.body
 
     async def _document(self, collection: str, key: str) -> Document | None:
         return await patiently(self._store.get, collection, key)

@@ -18,6 +18,9 @@ from runtime.errors import StoreUnavailableError
 from runtime.metrics import Meter, Sample
 
 EVERY_S: Final = 5.0
+NOTHING: Final = 5e-324
+"""What a series begins with that has counted nothing yet: Ray takes no 0. For Prometheus's
+`rate` and `increase` one that begins with 1 has never grown, and the first is not seen."""
 
 
 class Exporter:
@@ -25,17 +28,20 @@ class Exporter:
 
     def __init__(self) -> None:
         self._made: dict[str, Any] = {}
+        self._begun: set[tuple[str, tuple[tuple[str, str], ...]]] = set()
+        """The series of counters that there are."""
 
     def tell(self, samples: list[Sample]) -> None:
         for sample in samples:
-            metric = self._metric(sample)
+            name = sample.metric.name + sample.suffix
+            metric = self._metric(name, sample)
             if isinstance(metric, Gauge):
                 metric.set(sample.value, tags=dict(sample.labels))
-            elif sample.value > 0:
-                metric.inc(sample.value, tags=dict(sample.labels))
+            elif sample.value > 0 or (name, sample.labels) not in self._begun:
+                self._begun.add((name, sample.labels))
+                metric.inc(sample.value or NOTHING, tags=dict(sample.labels))
 
-    def _metric(self, sample: Sample) -> Any:
-        name = sample.metric.name + sample.suffix
+    def _metric(self, name: str, sample: Sample) -> Any:
         if name not in self._made:
             kind = Gauge if sample.metric.kind == "gauge" else Counter
             labels = (sample.metric.label,) if sample.metric.label else ()
@@ -46,14 +52,17 @@ class Exporter:
 
 
 async def export(meter: Meter, look: Callable[[], Awaitable[None]]) -> None:
-    """Hand on what a meter has gathered, for ever.
+    """Hand on what a meter has gathered, until cancelled and what has come by then.
 
     Args:
         look: sets the gauges; called each time before.
     """
     exporter = Exporter()
-    while True:
-        await asyncio.sleep(EVERY_S)
-        with suppress(StoreUnavailableError):  # then the gauges are as old as they are
-            await look()
+    try:
+        while True:
+            await asyncio.sleep(EVERY_S)
+            with suppress(StoreUnavailableError):  # then the gauges are as old as they are
+                await look()
+            exporter.tell(meter.drain())
+    finally:
         exporter.tell(meter.drain())

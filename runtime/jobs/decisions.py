@@ -40,6 +40,10 @@ from runtime.turn import to_json
 
 CARRIED_BYTES_MAX = 64 << 10
 """Of a record that goes along with `job.run`; the host reads a longer one itself."""
+STATS = "stats"
+"""Collection: what the scheduler measures, or keeps so that the next one measures right."""
+SERVICE_TIMES = "service_times"
+DUES = "due_times"
 MEAN_OVER = 50
 """A mean service time follows about this many of the latest runs."""
 
@@ -132,10 +136,12 @@ def end(job: AgentJob, revision: int, status: JobStatus, reason: str, now_ms: in
     job, decision = change(job, revision, status=status, reason=reason, completed_at=iso(now_ms))
     if job.reply_to:
         decision.sends.append(finished_send(job, SCHEDULER_AGENT, SCHEDULER, revision, now_ms))
-    publish(decision, f"job:{status.value}", job, now_ms)
-    if status is JobStatus.FAILED:
-        decision.puts.append(_dead_letter(job, now_ms))
-        publish(decision, "agent:failed", job, now_ms, error=job.error or reason)
+    if status is not JobStatus.FAILED:
+        publish(decision, f"job:{status.value}", job, now_ms)
+        return decision
+    decision.puts.append(_dead_letter(job, now_ms))
+    publish(decision, "job:failed", job, now_ms, error=job.error or reason)
+    decision.feed.append(renamed(decision.feed[-1], "agent:failed"))
     return decision
 
 
@@ -239,7 +245,12 @@ def measure(service: ServiceTimes, agent_type: str, took_s: float) -> None:
 
 def measured(service: ServiceTimes) -> Decision:
     """Write the mean times down."""
-    return Decision(puts=[Put("stats", "service_times", SYSTEM, to_json(service))])
+    return Decision(puts=[Put(STATS, SERVICE_TIMES, SYSTEM, to_json(service))])
+
+
+def dues_queued(until_ms: int) -> Decision:
+    """Write down up to when due times have their jobs in the queue, for who takes over."""
+    return Decision(puts=[Put(STATS, DUES, SYSTEM, to_json({"queuedMs": until_ms}))])
 
 
 def place_of(job: AgentJob) -> Place:

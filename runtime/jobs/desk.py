@@ -96,19 +96,19 @@ class JobDesk:
         """Back into the queue, at its old place."""
         pending = {"status": JobStatus.PENDING, "reason": None, "not_before_ms": 0, **changed}
         job, decision = decisions.change(job, revision, **pending)
-        self._jobs.queued(job)
+        self._jobs.queued(job, self._clock.now_ms())
         return decision
 
     def _queued(self, job: AgentJob, revision: int, message: Message) -> Decision:
         if job.status is JobStatus.PENDING and not self._jobs.is_waiting(job.id):
-            self._jobs.queued(job)
+            self._jobs.admit(job, self._clock.now_ms())
         return Decision()
 
     def ended(self, job: AgentJob, revision: int, message: Message, asked: str | None) -> Decision:
         """A run has let go.
 
         The message is `job.ended {jobId, outcome, tookMs?, final?, error?, reason?,
-        resumeAtMs?, still?, asked?}`, of one that is over with `agentType`.
+        resumeAtMs?, still?, looked?, asked?}`, of one that is over with `agentType`.
 
         Args:
             asked: `cancel` or `pause`, if its host was asked to and may not have heard.
@@ -192,7 +192,8 @@ class JobDesk:
         now_ms = self._clock.now_ms()
         if final or job.attempts >= (job.max_attempts or self._attempts_max):
             decision = decisions.end(job, revision, JobStatus.FAILED, job.reason or "error", now_ms)
-            self.holds.failed(decision, job, now_ms)
+            assert decision.job is not None
+            self.holds.failed(decision, decision.job, now_ms)
             return decision
         if asked == "cancel":
             return decisions.end(job, revision, JobStatus.CANCELLED, "cancelled", now_ms)
@@ -271,7 +272,8 @@ class JobDesk:
         logs = (*job.logs, line)[-LOGS_MAX:]
         decision = self.requeue(job, revision, logs=logs, **fresh)
         decision.puts.append(decisions.unasked(job))
-        decisions.retried(decision, job, letter, by, now_ms)
+        assert decision.job is not None
+        decisions.retried(decision, decision.job, letter, by, now_ms)
         return decision
 
     def _anew(self, job: AgentJob, message: Message, letter: Document | None) -> Decision:

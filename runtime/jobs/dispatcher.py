@@ -11,7 +11,6 @@ even so is refused, or its job has failed: nobody else waits for it.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
@@ -19,7 +18,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from runtime.clock import Clock
-from runtime.errors import InvalidIdError, InvalidMessageError, StoreError, UndoneError
+from runtime.errors import InvalidIdError, InvalidMessageError
 from runtime.ids import SYSTEM, address, split
 from runtime.job import AgentJob, JobStatus
 from runtime.jobs import decisions
@@ -41,16 +40,14 @@ from runtime.jobs.rounds import (
     rounds,
 )
 from runtime.jobs.seat import Seat
-from runtime.jobs.table import JobTable
+from runtime.jobs.table import JobTable, is_for_due_time
+from runtime.jobs.units import CONFLICT, UnitWriter
 from runtime.message import Message
 from runtime.metrics import Meter
 from runtime.observed import Observed
 from runtime.patience import patiently
 from runtime.store.contract import DEAD_LETTERS, Store
 
-logger = logging.getLogger(__name__)
-
-CONFLICT: Final = "revision_conflict"
 LATER_MS: Final = 60_000
 """After which a job is started again of which not even the failure could be written."""
 _STARTABLE: Final = frozenset({JobStatus.PENDING, JobStatus.WAITING})
@@ -74,13 +71,12 @@ class Dispatcher:
         meter: Meter,
     ) -> None:
         self._store = store
-        self._seat = seat
         self._jobs = jobs
         self._desk = desk
         self._controls = controls
         self._clock = clock
         self._meter = meter
-        self._observed = Observed(meter)
+        self._units = UnitWriter(store, seat, Observed(meter))
         self._records = JobRecords(store)
         self._deciding = asyncio.Lock()
         """Held while something is decided about jobs and written."""
@@ -88,6 +84,8 @@ class Dispatcher:
         """There may be something to start, or something is due sooner than was known."""
         self._until_ms: int | None = None
         """What `work` sleeps until; None: until there is news."""
+        self._dues_ms: int | None = None
+        """Up to when due times have been queued, if that is still to be written."""
 
     async def work(self) -> None:
         """Start what nobody asks for: what was admitted, put back, or is due; until cancelled."""
@@ -108,21 +106,32 @@ class Dispatcher:
         now_ms = self._clock.now_ms()
         for job in jobs:
             self._jobs.admit(job, now_ms)
+        self._dues_ms = now_ms
         self._news.set()
+
+    def found(self, job: AgentJob, dues_ms: int) -> None:
+        """Know a job from its record, at the start of this life.
+
+        Args:
+            dues_ms: up to when those before have queued the jobs of due times; who was to
+                start later, and had nobody to queue it, is late.
+        """
+        now_ms = self._clock.now_ms()
+        self._jobs.admit(job, now_ms)
+        if is_for_due_time(job) and dues_ms < job.not_before_ms <= now_ms:
+            self._late(now_ms, [job.not_before_ms])
 
     async def heard(self, heard: Sequence[Heard]) -> None:
         """Decide on all that has come and is due, start what may start, write it together."""
         for part in rounds(heard):
             async with self._deciding:
-                began_s = _now_s()
                 await self._round(part)
-                if part:
-                    self._meter.observe("troupe_round_seconds", _now_s() - began_s)
         due_ms = self._jobs.next_due_ms()
         if due_ms is not None and (self._until_ms is None or due_ms < self._until_ms):
             self._news.set()
 
     async def _round(self, heard: Sequence[Heard]) -> None:
+        began_s = _now_s()
         await self._records.read(one.job_id for one in heard if one.job_id and not one.over)
         units: list[Unit] = []
         decided_on: set[str | None] = set()
@@ -134,6 +143,10 @@ class Dispatcher:
             decided_on.add(one.job_id)
         await self._take_due()
         units += await self._starts()
+        if self._dues_ms is not None:
+            if self._jobs.has_queued:  # else all have started, and their records say so
+                units.append(Unit(decisions.dues_queued(self._dues_ms)))
+            self._dues_ms = None
         if (news := self._controls.news(_now_s())) is not None:
             units.append(Unit(news))
         if self._desk.measured:
@@ -141,6 +154,8 @@ class Dispatcher:
             self._desk.measured = False
         await self._write(units)
         self._records.trim()
+        if heard or units:
+            self._meter.observe("troupe_round_seconds", _now_s() - began_s)
 
     # Deciding
 
@@ -192,14 +207,20 @@ class Dispatcher:
         """Queue the jobs whose time has come."""
         now_ms = self._clock.now_ms()
         waited, dues = self._jobs.take_due(now_ms)
-        for due_ms in dues:
-            self._meter.observe("troupe_schedule_late_seconds", (now_ms - due_ms) / 1000)
+        self._late(now_ms, dues)
         await self._records.read(waited)
         for job_id in waited:
             known = self._records.get(job_id)
             # its record goes on saying what it waits for: it may wait again
             if known is not None and known.job.status is JobStatus.WAITING:
-                self._jobs.queued(known.job)
+                self._jobs.queued(known.job, known.job.not_before_ms)
+
+    def _late(self, now_ms: int, dues: Sequence[int]) -> None:
+        """The jobs of these due times are in the queue from now on."""
+        if dues:
+            self._dues_ms = now_ms
+        for due_ms in dues:
+            self._meter.observe("troupe_schedule_late_seconds", (now_ms - due_ms) / 1000)
 
     # Starting
 
@@ -225,10 +246,11 @@ class Dispatcher:
             self._jobs.admit(known.job, now_ms)
             return None
         self._records.forget(job_id)  # from here on its host writes it
-        return Unit(self._desk.start(known.job, known.revision), starts=job_id)
+        looks = known.job.status is JobStatus.WAITING
+        return Unit(self._desk.start(known.job, known.revision), starts=job_id, looks=looks)
 
     async def _check(self, job_id: str, refused: str) -> None:
-        """A start was not written: it had landed, or the record changed; go by the record."""
+        """A start was not written, as the record has changed; go by what it says now."""
         known = await self._records.read_anew(job_id)
         if known is None:
             self._jobs.ended(job_id)
@@ -243,9 +265,11 @@ class Dispatcher:
 
     async def _fail(self, known: Record) -> None:
         """A job's start can't be written: it has failed. If not even that can be, it waits."""
-        if await self._written([self._given_up(known, UNWRITABLE)]) is not None:
+        if await self._units.written([self._given_up(known, UNWRITABLE)]) is not None:
             now_ms = self._clock.now_ms()
-            self._jobs.admit(replace(known.job, not_before_ms=now_ms + LATER_MS), now_ms)
+            tried = known.job.attempts + 1  # so it is not for its due time that it waits
+            later = {"not_before_ms": now_ms + LATER_MS, "attempts": tried}
+            self._jobs.admit(replace(known.job, **later), now_ms)
 
     def _given_up(self, known: Record, refused: str, heard: Heard | None = None) -> Unit:
         return Unit(self._desk.give_up(known.job, known.revision, *_told(refused)), heard)
@@ -256,36 +280,16 @@ class Dispatcher:
         """Commit a round; what is refused is decided on again, each by itself, as it is by now."""
         parts = packed(units)
         if len(parts) == 1:
-            refused = [await self._written(parts[0])]
+            refused = [await self._units.written(parts[0])]
         else:
-            refused = await asyncio.gather(*(self._written(part) for part in parts))
+            refused = await asyncio.gather(*(self._units.written(part) for part in parts))
         for part, why in zip(parts, refused, strict=True):
             for unit in part if why is not None else ():
                 alone = why
                 if why == UNWRITABLE and len(part) > 1:  # one of them can't be written: which?
-                    alone = await self._written([unit])
+                    alone = await self._units.written([unit])
                 if alone is not None:
                     await self._again(unit, alone)
-
-    async def _written(self, part: list[Unit]) -> str | None:
-        """Write units in one commit; why that was refused, or UNWRITABLE."""
-        whole = Decision()
-        for unit in part:
-            whole.puts += unit.decision.puts
-            whole.sends += unit.decision.sends
-            whole.feed += unit.decision.feed
-        try:
-            acks = tuple(ack for unit in part if (ack := unit.ack) is not None)
-            refused = await self._seat.write(whole, acks)
-        except UndoneError:  # this life has heard of what is not so
-            raise
-        except (StoreError, ValueError) as error:
-            if len(part) == 1:
-                _unwritable(part[0], error)
-            return UNWRITABLE
-        if refused is None:
-            self._observed.saw(part, self._clock.now_ms())
-        return refused
 
     async def _again(self, unit: Unit, refused: str) -> None:
         """Decide on one thing anew, from what the store says now; in the end refuse it."""
@@ -296,7 +300,7 @@ class Dispatcher:
         for _ in range(DECIDE_MAX if refused != UNWRITABLE else 0):
             await self._reread(unit, heard)
             unit = await self._unit(heard)
-            again = await self._written([unit])
+            again = await self._units.written([unit])
             if again is None:
                 return
             refused = again
@@ -306,20 +310,15 @@ class Dispatcher:
         await self._refuse(unit, heard, refused)
 
     async def _refuse(self, unit: Unit, heard: Heard, refused: str) -> None:
-        """Answer a message whose decision can't be written; of the end of a run, the job fails.
-
-        If the decision had landed after all, so has the answer, and this is refused itself.
-        """
+        """Answer a message whose decision can't be written; of the end of a run, the job fails."""
         known = self._records.get(heard.job_id or "") if heard.ends else None
         if known is not None and not known.job.status.final:
-            done = await self._written([self._given_up(known, refused, heard)]) is None
+            done = await self._units.written([self._given_up(known, refused, heard)]) is None
             self._records.forget(known.job.id)
             if done:
                 return
         answer = Unit(refuse(*_told(refused)), heard)
-        assert answer.ack is not None
-        if await self._seat.write(answer.decision, (answer.ack,)) is None:
-            self._observed.saw([answer], self._clock.now_ms())
+        await self._units.write([answer])
         await self._put_back(unit, heard)
 
     async def _put_back(self, unit: Unit, heard: Heard) -> None:
@@ -361,16 +360,6 @@ def _held_by(heard: Heard) -> str | None:
 def _told(refused: str) -> tuple[str, str]:
     """Code and sentence."""
     return _REFUSED.get(refused, ("conflict", f"the store has refused it: {refused}"))
-
-
-def _unwritable(unit: Unit, error: Exception) -> None:
-    what = unit.heard.stored.message_id if unit.heard is not None else unit.starts or "a change"
-    logger.critical(
-        "what is decided on %s can't be written: %s",
-        what,
-        error,
-        extra={"action": "job.unwritable", "about": what},
-    )
 
 
 def _now_s() -> float:

@@ -97,6 +97,8 @@ class Unit(Struct, frozen=True):
     """The message that led to it."""
     starts: str | None = None
     """The job it starts."""
+    looks: bool = False
+    """That job has waited: it only looks whether it can go on."""
 
     @property
     def ack(self) -> Ack | None:

@@ -268,6 +268,8 @@ class JobRun(JobWork):
             content["agentType"] = record.agent_type  # so that the scheduler need not read it
         if not more.get("still"):
             content["tookMs"] = self._took_ms()
+            if self._moment is not None:
+                content["looked"] = True  # so it has started: nobody has counted it yet
         sends = [self._send(SCHEDULER, SCHEDULER_AGENT, content, "job.ended")]
         if record.reply_to and record.status.final:
             activation = self._activation

@@ -14,7 +14,16 @@ from runtime.group import Answer, GroupCommitter
 from runtime.ids import SCHEDULER
 from runtime.jobs.decisions import Decision
 from runtime.patience import patiently
-from runtime.store.contract import BATCH_MAX, Ack, Activation, Fence, Refused, Store, StoredMessage
+from runtime.store.contract import (
+    ANY,
+    BATCH_MAX,
+    Ack,
+    Activation,
+    Fence,
+    Refused,
+    Store,
+    StoredMessage,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -100,8 +109,29 @@ class Seat:
         return _reason(answer)
 
     async def write_plans(self, decision: Decision, acks: tuple[Ack, ...] = ()) -> str | None:
-        """The same for decisions about schedules; those under way at once have no order."""
-        return _reason(await self._plans.commit(decision.commit(self._fence, acks)))
+        """The same for decisions about schedules; those under way at once have no order.
+
+        One that had landed already, as the answer was lost, was written.
+        """
+        refused = _reason(await self._plans.commit(decision.commit(self._fence, acks)))
+        if refused is not None and await self._landed(decision, acks):
+            return None
+        return refused
+
+    async def is_acknowledged(self, message_id: str) -> bool:
+        """Whether a message that this life has heard is done, which only its own commits do."""
+        found = await patiently(self._store.outcome, SCHEDULER, message_id, 0)
+        return found is not None and found.status != "pending"
+
+    async def _landed(self, decision: Decision, acks: tuple[Ack, ...]) -> bool:
+        """Whether the store has just what a refused commit writes, which nobody else does."""
+        if acks:
+            return await self.is_acknowledged(acks[0].message_id)
+        for put in decision.puts:
+            if put.expect != ANY and put.body is not None:
+                document = await patiently(self._store.get, put.collection, put.key)
+                return document is not None and document.body == put.body
+        return False
 
     async def leave(self) -> None:
         """Write nothing more."""

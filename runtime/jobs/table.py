@@ -38,15 +38,20 @@ class JobTable:
             self.wait_until(job.id, job.not_before_ms or None)
         elif job.not_before_ms > now_ms:
             self.queued_at(job, job.not_before_ms)
-        else:
-            self.queued(job)
+        else:  # one that has run before says nothing of when its wait was over
+            has_run = job.started_at is not None
+            self.queued(job, job.not_before_ms or (now_ms if has_run else 0))
 
-    def queued(self, job: AgentJob) -> None:
-        """It may run as soon as there is a slot, at its own place."""
+    def queued(self, job: AgentJob, since_ms: int = 0) -> None:
+        """It may run as soon as there is a slot, at its own place.
+
+        Args:
+            since_ms: when it came into the queue, unless it was filed later.
+        """
         self._waiting.pop(job.id, None)
         self._later.pop(job.id, None)
         self._paused.discard(job.id)
-        self._queue.add(place_of(job))
+        self._queue.add(_place(job, since_ms))
 
     def started(self, job: AgentJob) -> None:
         """It holds a slot."""
@@ -74,7 +79,7 @@ class JobTable:
     def queued_at(self, job: AgentJob, at_ms: int) -> None:
         """It is pending, but not before its time: an attempt has failed, or a due time is ahead."""
         self.wait_until(job.id, at_ms)
-        self._later[job.id] = (place_of(job), job.occurrence_id is not None and not job.attempts)
+        self._later[job.id] = (_place(job, at_ms), is_for_due_time(job))
 
     def forget(self, job_id: str) -> None:
         """It is neither queued nor waiting nor paused any more."""
@@ -132,8 +137,16 @@ class JobTable:
                 dues.append(at_ms)
         return waited, dues
 
+    @property
+    def has_queued(self) -> bool:
+        """Whether a job is in the queue; those that wait for their time are not."""
+        return len(self._queue) > 0
+
     def oldest_ms(self) -> int | None:
-        """When the job was queued that has been in the queue for longest."""
+        """Since when the job has been in the queue that has been there for longest.
+
+        One that waits for its time, or has waited, is there only from the end of that on.
+        """
         return self._queue.oldest_ms()
 
     def counts(self) -> dict[str, int]:
@@ -144,3 +157,15 @@ class JobTable:
             "waiting": len(self._waiting) - len(self._later),
             "paused": len(self._paused),
         }
+
+
+def is_for_due_time(job: AgentJob) -> bool:
+    """Whether a pending job with a time is that of a schedule's due time, decided early."""
+    pending = job.status is JobStatus.PENDING and not job.attempts
+    return pending and job.occurrence_id is not None and job.not_before_ms > 0
+
+
+def _place(job: AgentJob, since_ms: int) -> Place:
+    """The job's place, whose age is counted from a time on."""
+    place = place_of(job)
+    return place if since_ms <= place.queued_ms else place._replace(queued_ms=since_ms)

@@ -140,7 +140,7 @@ class JobWork(JobWriter):
         return document.body if document is not None else None
 
     async def publish(self, event: str, data: dict[str, Any]) -> None:
-        self._publish(event, data)
+        self._publish(event, {"jobId": self._record.id, **data})
 
     async def signal(self, name: str) -> Any | None:
         store = self._activation.host.store

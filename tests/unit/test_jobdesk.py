@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from msgspec.structs import replace
 
@@ -183,6 +185,24 @@ def test_two_failures_in_a_row_hold_their_agent(desk, outcomes, held) -> None:
     decision = desk.desk.holds.ask("acme/worker:one", False, "ann", 0)
     assert [put.body for put in decision.puts] == [None]
     assert (desk.table.next() is not None) is held
+
+
+def test_an_event_tells_what_the_job_is_by_then(desk) -> None:
+    """Who follows the feed would have a job run that has failed, and fail that is tried again."""
+    held = [hear_end(desk, shared(number), "failed") for number in range(2)][-1]
+    assert status_in(held, "agent:paused") == status_in(held, "job:failed") == "failed"
+    message = Message(
+        message_id="m", sender="client:test", recipient="scheduler:main",
+        message_type="job.retry", content={"jobId": desk.job.id, "by": "ann"},
+        timestamp="2026-11-21T08:00:00.000Z",
+    )  # fmt: skip
+    again = desk.desk.retry(desk.job, desk.revision, message, None)
+    assert status_in(again, "job:retried") == "pending"
+
+
+def status_in(decision: Decision, event: str) -> str:
+    [told] = [json.loads(one.body) for one in decision.feed if one.event == event]
+    return told["status"]
 
 
 def test_an_agent_of_a_jobs_own_is_not_held(desk) -> None:

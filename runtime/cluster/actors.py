@@ -106,7 +106,8 @@ class Shell(Generic[Core]):
         except asyncio.CancelledError:
             raise
         except BaseException:  # whatever it was, a fresh process reads the truth from the store
-            logger.critical("an actor's work ended; its process goes with it", exc_info=True)
+            told = "an actor's work ended; its process goes with it"
+            logger.critical(told, exc_info=True, extra={"action": "actor.ended"})
             os._exit(1)
 
     async def pid(self) -> int:

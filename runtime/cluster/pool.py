@@ -105,7 +105,9 @@ async def keep(
             elif clock() - enough_since >= SHRINK_AFTER_S and await _let_go(there[goal:]):
                 enough_since = clock()
         except (RayError, ConnectionError):  # a Ray that is in trouble: the next look tells
-            logger.warning("the pool could not be looked at", exc_info=True)
+            logger.warning(
+                "the pool could not be looked at", exc_info=True, extra={"action": "pool.unseen"}
+            )
 
 
 def _grow(settings: ClusterSettings, host: type, there: list[int], goal: int) -> None:

@@ -158,6 +158,8 @@ async def _serve(server: uvicorn.Server, path: Path) -> None:
     try:
         await server.serve([public])
     except Exception:  # whatever it was, the process is of no use
-        logger.critical("the public port is not served any more", exc_info=True)
+        logger.critical(
+            "the public port is not served any more", exc_info=True, extra={"action": "port.ended"}
+        )
     if not server.should_exit:
         os._exit(1)

@@ -95,7 +95,7 @@ class Supervisor:
             await self._start()
             await self._watch()
         except Exception as error:  # the end of the process: whoever waits for it is told why
-            logger.exception("the supervisor gives up")
+            logger.exception("the supervisor gives up", extra={"action": "supervisor.ended"})
             phase = "starting" if self.restarts else "failed"
             self._state.told = isinstance(error, (PortTakenError, StoreOutError))
             name = "" if self._state.told else f"{type(error).__name__}: "
@@ -243,13 +243,21 @@ class Supervisor:
                 self._replace_self()
             for name, process in list(self._companions.items()):
                 if process.poll() is not None:
-                    logger.warning("%s died; it is started again", name)
+                    logger.warning(
+                        "%s died; it is started again",
+                        name,
+                        extra={"action": "companion.restarted"},
+                    )
                     await self._start_companion(name)
             looking = asyncio.ensure_future(asyncio.to_thread(placement.ensure, self._settings))
             try:
                 await self._finished(looking)
             except Exception:  # Ray is in trouble: the head's own end will tell
-                logger.warning("looking after the actors failed", exc_info=True)
+                logger.warning(
+                    "looking after the actors failed",
+                    exc_info=True,
+                    extra={"action": "actor.unseen"},
+                )
             try:
                 await asyncio.wait_for(self._stopping.wait(), WATCH_S)
             except TimeoutError:
@@ -287,7 +295,11 @@ class Supervisor:
             try:
                 await asyncio.wait_for(asyncio.to_thread(self._undeploy), STOP_WAIT_S)
             except Exception:  # the processes are ended below in any case
-                logger.warning("a graceful stop failed", exc_info=True)
+                logger.warning(
+                    "a graceful stop failed",
+                    exc_info=True,
+                    extra={"action": "supervisor.unstopped"},
+                )
         for process in [*([self._head] if self._head else []), *self._companions.values()]:
             process.terminate()
         await asyncio.to_thread(end_all, self._directory.root)

@@ -12,13 +12,21 @@ import asyncio
 import logging
 from collections.abc import Coroutine, Sequence
 
-from runtime.deadletters import burial
+from runtime.deadletters import FAILED, burial
 from runtime.hosting.activation import DELIVERIES_MAX
 from runtime.hosting.claims import Claims
 from runtime.hosting.services import HostServices
 from runtime.hosting.suspects import REASON, Mark, job_of, quarantined
 from runtime.ids import split
-from runtime.store.contract import Activation, Commit, Fence, Put, Retry, StoredMessage
+from runtime.store.contract import (
+    Activation,
+    Commit,
+    Committed,
+    Fence,
+    Put,
+    Retry,
+    StoredMessage,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -79,11 +87,10 @@ class Unfit:
             parts = burial(agent, message, mark.error, now_ms, REASON)
             told = quarantined(agent, message.message_id, mark, now_ms, job_of(message))
             parts["feed"] = (told,)
-            await host.group.commit(Commit(organization, agent, fence, **parts))
-            host.quarantined += 1
+            answer = await host.group.commit(Commit(organization, agent, fence, **parts))
+            host.quarantined += isinstance(answer, Committed)
             host.answers.dead(agent, message.message_id, mark.error)
-        where = {"action": "message.dead", "agent": agent, "reason": REASON}
-        logger.error("%s can't be brought to life: %s", agent, mark.error, extra=where)
+        _tell_dead(agent, mark.error, REASON)
         await host.group.commit(Commit(organization, agent, fence, puts=(gone,)))
         await self._release(agent)
 
@@ -100,9 +107,11 @@ class Unfit:
             else:
                 parts = {"retries": (Retry(message.message_id, now_ms, error),)}
             organization, _ = split(claimed.agent)
-            await host.group.commit(Commit(organization, claimed.agent, fence, **parts))
+            answer = await host.group.commit(Commit(organization, claimed.agent, fence, **parts))
             if given_up:
                 host.answers.dead(claimed.agent, message.message_id, error)
+                if isinstance(answer, Committed):
+                    _tell_dead(claimed.agent, error, FAILED)
         await self._release(claimed.agent)
 
     async def _release(self, agent: str) -> None:
@@ -117,3 +126,8 @@ class Unfit:
                 await self._ending.wait()
         except TimeoutError:
             pass
+
+
+def _tell_dead(agent: str, error: str, reason: str) -> None:
+    where = {"action": "message.dead", "agent": agent, "reason": reason}
+    logger.error("%s can't be brought to life: %s", agent, error, extra=where)

@@ -69,7 +69,9 @@ class Bell:
             try:
                 await self._listen(connection)
             except (RedisError, OSError, msgspec.MsgspecError) as error:
-                logger.info("the bell of the store was lost: %s", error)
+                logger.info(
+                    "the bell of the store was lost: %s", error, extra={"action": "store.unheard"}
+                )
             finally:
                 self.listens = False
                 await drop(connection)

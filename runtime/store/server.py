@@ -113,7 +113,9 @@ class _Connection(Frames):
         try:
             request = decode_request(body)
         except msgspec.MsgspecError:
-            logger.warning("a frame on the store's socket is no request")
+            logger.warning(
+                "a frame on the store's socket is no request", extra={"action": "store.no_request"}
+            )
             self.transport.abort()
             return
         if method := LEASES.get(request.method):

@@ -18,13 +18,16 @@ STOP_S = 20.0
 Made = Callable[[], AbstractAsyncContextManager[Any]]
 
 
+def _config(app: Any) -> uvicorn.Config:
+    """As the public port serves it."""
+    return uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=0, **SERVED)
+
+
 class _Server(uvicorn.Server):
     """Says when it listens."""
 
     def __init__(self, app: Any, ready: threading.Event) -> None:
-        super().__init__(
-            uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=0)
-        )
+        super().__init__(_config(app))
         self._is_ready = ready
 
     async def startup(self, sockets: Any = None) -> None:
@@ -44,8 +47,7 @@ class _Beside(uvicorn.Server):
 @asynccontextmanager
 async def serving(app: Any) -> AsyncIterator[str]:
     """Serve an app in this loop, so that a test may use what is behind it; its address."""
-    config = uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=0, **SERVED)
-    server = _Beside(config)
+    server = _Beside(_config(app))
     task = asyncio.create_task(server.serve())
     async with asyncio.timeout(START_S):
         while not server.started:

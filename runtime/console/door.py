@@ -26,14 +26,15 @@ from __future__ import annotations
 from collections.abc import Callable, MutableMapping
 from typing import Any, Final, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import PayloadTooBig
 from websockets.frames import Close, Frame, Opcode
 from websockets.http11 import Request
 
+from runtime.console.problems import ProblemError
+from runtime.console.requests import CUT, Requests, last_word
+
 FRAMES: Final = "troupe.frames"
-CUT: Final = "troupe.cut"
 MESSAGE_BYTES_MAX: Final = 16_384
 """Of what a client sends over a WebSocket."""
 TOO_LARGE: Final = (1009, "too_large")
@@ -46,17 +47,17 @@ Write = Callable[[bytes], bool]
 Cut = Callable[[], None]
 
 
-class Requests(HttpToolsProtocol):
-    """One connection of requests."""
-
-    def on_headers_complete(self) -> None:
-        super().on_headers_complete()
-        scope = cast(dict[str, Any], self.scope)
-        scope["extensions"] = {CUT: {"cut": self.transport.abort}}
-
-
 class Sockets(WebSocketsSansIOProtocol):
     """One connection of a WebSocket."""
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        is_none = self.conn.handshake_exc is not None and not self.handshake_initiated
+        if is_none and not self.transport.is_closing():
+            detail = "This can't be made a WebSocket."
+            self.transport.write(last_word(ProblemError(400, "malformed_request", detail)))
+            self.transport.close()
+            self._cut_later()
 
     def handle_connect(self, event: Request) -> None:
         super().handle_connect(event)

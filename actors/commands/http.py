@@ -35,6 +35,7 @@ LINES_WAIT_S: Final = 600.0
 """The same until an answer of many lines begins: all of it is gathered first."""
 PAGE_SIZE: Final = 100
 BACKOFF: Final = Backoff(base_s=0.2, cap_s=3.0)
+NO_CONTENT: Final = 204
 _AGAIN: Final = frozenset({429, 503, 504})
 _HINTS: Final = {
     401: "Check TROUPE_TOKEN, or make a key: troupe keys create --help",
@@ -96,9 +97,9 @@ class Api:
         response = await self._request("POST", path, json=body or {}, headers=headers)
         return _document(response) if response.content else {}
 
-    async def delete(self, path: str, **params: Any) -> None:
-        """Delete what is there."""
-        await self._request("DELETE", path, params=params)
+    async def delete(self, path: str, **params: Any) -> bool:
+        """Have something deleted; whether it is gone, or that was only accepted so far."""
+        return (await self._request("DELETE", path, params=params)).status_code == NO_CONTENT
 
     async def items(self, path: str, limit: int, **params: Any) -> list[Any]:
         """At most `limit` items, over as many pages as it takes."""

@@ -28,7 +28,8 @@ from actors.commands.words import (
     remedy,
 )
 
-STATUSES = ("pending", "running", "waiting", "paused", "completed", "failed", "cancelled")
+ENDED = ("completed", "failed", "cancelled")
+STATUSES = ("pending", "running", "waiting", "paused", *ENDED)
 LIMIT_MAX = 1_000
 JOURNAL_MAX = 1_000
 
@@ -142,7 +143,7 @@ def say_job(out: Output, job: Mapping[str, Any], artifacts: list[dict[str, Any]]
             ("why", reason(because) if because and because != job["status"] else None),
             ("ahead of it", _ahead(job)),
             ("what to do", _remedy(job)),
-            ("error", job.get("error")),
+            ("error" if job["status"] in ENDED else "last error", job.get("error")),
             ("issue", job.get("issueId")),
             ("agent", job.get("agentId") or f"{job['agentType']}:{job['id']}"),
             ("priority", job["priority"]),

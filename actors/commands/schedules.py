@@ -29,6 +29,7 @@ YEAR_DAYS: Final = 366
 DAYS_MAX: Final = 20 * YEAR_DAYS
 _INTERVAL: Final = re.compile(r"\s*(every\b|[PR][0-9T/])", re.IGNORECASE)
 """How the texts of intervals begin."""
+ACCEPTED: Final = "It is accepted, and not answered yet."
 ONE_WAY: Final = "Say when in exactly one way: --cron, --every, --at, --event or --nightly."
 
 __all__ = ["schedule"]
@@ -248,12 +249,23 @@ async def _ask(session: Session, agent: str, name: str, verb: str, body: dict[st
 @_named
 @_why
 async def delete(session: Session, agent: str, name: str, reason: str | None) -> None:
-    """Take an agent off the schedule; a run that has started goes on, and the ledger is kept."""
+    """Take an agent off the schedule; a run that has started goes on, and the ledger is kept.
+
+    An agent that has no such schedule is left alone.
+    """
     async with about(session, agent, name) as api:
-        await api.delete(_place(agent), name=name, reason=reason)
+        there = await api.items("/api/schedules", LISTED_MAX, agent=agent)
+        is_gone = await api.delete(_place(agent), name=name, reason=reason)
+    was_there = any(one["name"] == name for one in there)
     if session.out.as_json:
-        return session.out.result({"agentId": agent, "name": name, "deleted": True})
-    return session.out.say(f"{agent} is off the schedule.")
+        deleted = was_there and is_gone
+        return session.out.result({"agentId": agent, "name": name, "deleted": deleted})
+    if not is_gone:
+        return session.out.say(ACCEPTED)
+    if was_there:
+        return session.out.say(f"{agent} is off the schedule.")
+    session.out.say(f"{agent} has no schedule `{name}`.")
+    return session.out.remark("Those there are: troupe schedule list")
 
 
 @schedule.command(
@@ -338,7 +350,7 @@ def _answer(session: Session, view: dict[str, Any]) -> None:
     if session.out.as_json:
         return session.out.result(view)
     if "agentId" not in view:
-        return session.out.say("It is accepted, and not answered yet.")
+        return session.out.say(ACCEPTED)
     say_schedule(session.out, view)
     if warning := view.get("warning"):
         session.out.remark(f"Note: {warning}")

@@ -8,10 +8,11 @@ at a time in a process: it reads everything there is.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Annotated
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Final
 
 from fastapi import APIRouter, Query
-from pydantic import AwareDatetime, Field
+from pydantic import AfterValidator, AwareDatetime, Field
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
@@ -24,10 +25,21 @@ from runtime.console.problems import unavailable
 from runtime.wire import WireModel
 
 MEDIA_TYPE = "application/x-ndjson"
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def _utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("in UTC it is in no year from 1 to 9999") from None
+
+
+_Moment = Annotated[AwareDatetime, AfterValidator(_utc)]
 
 
 class AuditQuery(WireModel):
-    since: AwareDatetime | None = Field(None, examples=["2026-11-01T00:00:00Z"])
+    since: _Moment | None = Field(None, examples=["2026-11-01T00:00:00Z"])
     """Only lines from then on."""
 
 
@@ -48,7 +60,7 @@ class AuditRoute:
     async def export(self, caller: Admin, query: Annotated[AuditQuery, Query()]) -> Response:
         if self._busy:
             raise unavailable("export_running", "Another export is under way; try again.")
-        since = iso(round(query.since.timestamp() * 1000)) if query.since else ""
+        since = iso((query.since - _EPOCH) // timedelta(milliseconds=1)) if query.since else ""
         return _SpoolResponse(await self._gather(caller.client, since))
 
     async def _gather(self, client: Client, since: str) -> Spool:

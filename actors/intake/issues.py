@@ -140,7 +140,7 @@ async def _tell(
     told = Told(id=issue_id, message_id=message_id)
     try:
         wait_s = caller.console.settings.command_wait_s
-        said = await caller.client.answer(agent, message_id, wait_s) or {}
+        said = await caller.answer(agent, message_id, wait_s) or {}
     except AskTimeoutError:
         return JSONResponse(told.to_wire(), 202)
     told = told.model_copy(update={"status": said.get("status"), "reason": said.get("reason")})

@@ -23,7 +23,15 @@ from runtime.clock import iso
 from runtime.console.caller import Caller, Operator, Viewer
 from runtime.console.command import CommandAnswer, Why, WhyBody, command, done
 from runtime.console.once import Idempotent
-from runtime.console.paging import LIMIT_MAX, Page, PageQuery, list_page, number_page, page
+from runtime.console.paging import (
+    LIMIT_MAX,
+    Page,
+    PageQuery,
+    body_bytes,
+    list_page,
+    number_page,
+    page,
+)
 from runtime.console.problems import not_found
 from runtime.ids import Address, kind_of, split
 from runtime.job import AgentJob, JobStatus
@@ -267,7 +275,13 @@ async def get_messages(
     agent_id: AgentKey, caller: Viewer, query: Annotated[PageQuery, Query()]
 ) -> Response:
     read = caller.console.store.history
-    return await _listed(caller, "messages", agent_id, query, read, lambda row: row.seq, _message)
+    return await _listed(
+        caller, "messages", agent_id, query, read, lambda row: row.seq, _message, _message_bytes
+    )
+
+
+def _message_bytes(row: StoredMessage) -> int:
+    return len(row.body) + len(row.reply or b"")
 
 
 def _message(row: StoredMessage) -> MessageView:
@@ -304,11 +318,12 @@ async def _listed(
     read: Callable[[str, int, int], Awaitable[Sequence[Row]]],
     place_of: Callable[[Row], int],
     view: Callable[[Row], WireModel],
+    size_of: Callable[[Row], int] = body_bytes,
 ) -> Response:
     """A page of what an agent has in order."""
     where = await known(caller, agent_id)
     rows, cursor = await number_page(
-        caller, f"{what} {where}", query, partial(read, where), place_of
+        caller, f"{what} {where}", query, partial(read, where), place_of, size_of
     )
     return page((view(row).to_json() for row in rows), cursor)
 
@@ -331,7 +346,7 @@ async def send_message(
     message_id = await once.send(caller, recipient, body.content, body.message_type, body.metadata)
     try:
         if query.wait > 0:
-            reply = await caller.client.answer(recipient, message_id, query.wait)
+            reply = await caller.answer(recipient, message_id, query.wait)
             # the author's answer may be anything JSON can say
             content = to_json({"messageId": message_id, "reply": reply})
             return Response(content, 200, media_type="application/json")

@@ -150,7 +150,7 @@ def create_app(
         openapi_url=None,
         redirect_slashes=False,
         responses=_PROBLEM,
-        dependencies=[Depends(_each_once)],
+        dependencies=[Depends(_understood)],
         lifespan=_lifespan,
     )
     app.state.console = console
@@ -167,16 +167,34 @@ def create_app(
     return app
 
 
-async def _each_once(connection: HTTPConnection) -> None:
-    """Raise ProblemError for a parameter that comes twice: one of them would not count."""
-    times = Counter(name for name, _ in connection.query_params.multi_items())
-    repeated = [
-        {"loc": ("query", name), "msg": "It is given more than once.", "type": "repeated_parameter"}
-        for name, count in times.items()
+async def _understood(connection: HTTPConnection) -> None:
+    """Raise ProblemError for a parameter that would not count: come twice, or not the route's."""
+    given = connection.query_params.multi_items()
+    if not given:
+        return
+    known = _parameters(connection.scope["route"])
+    wrong = [
+        _parameter(name, "It is given more than once.", "repeated_parameter")
         if count > 1
+        else _parameter(name, "Extra inputs are not permitted", "extra_forbidden")
+        for name, count in Counter(name for name, _ in given).items()
+        if count > 1 or (known is not None and name not in known)
     ]
-    if repeated:
-        raise problems.not_as_it_must_be(repeated)
+    if wrong:
+        raise problems.not_as_it_must_be(wrong)
+
+
+def _parameters(route: Any) -> set[str] | None:
+    """Those of a route's query; None: a model has them, and refuses others by itself."""
+    fields = route.dependant.query_params
+    kinds = (field.field_info.annotation for field in fields)
+    if any(isinstance(kind, type) and issubclass(kind, WireModel) for kind in kinds):
+        return None
+    return {field.alias for field in fields}
+
+
+def _parameter(name: str, message: str, code: str) -> dict[str, Any]:
+    return {"loc": ("query", name), "msg": message, "type": code}
 
 
 @asynccontextmanager

@@ -1,9 +1,10 @@
 """Request bodies: bounded before they are read, and JSON that means one thing.
 
-Refused here, before anything is made of it: more than `BODY_BYTES_MAX`, other
-media types, compressed bodies, what is no JSON, names that come twice, values
-JSON can't say (NaN, half a surrogate pair, numbers no 64 bits hold), nesting
-deeper than `DEPTH_MAX`.  What the fields must be is each route's business.
+Refused here, before anything is made of it: what does not come whole, more than
+`BODY_BYTES_MAX`, other media types, compressed bodies, what is no JSON, names
+that come twice, values JSON can't say (NaN, half a surrogate pair, numbers no
+64 bits hold), nesting deeper than `DEPTH_MAX`.  What the fields must be is each
+route's business.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ DEPTH_MAX: Final = 64
 """Objects and arrays inside each other."""
 INTEGER_MAX: Final = 2**63 - 1
 
+_TYPE: Final = b"content-type"
+_CODING: Final = b"content-encoding"
+
 # possessive and also content with a string that never ends, so that it is linear in the body
 _STRING = re.compile(rb'"(?:[^"\\]|\\.?+)*+(?:"|\Z)', re.DOTALL)
 _BRACKET = re.compile(rb"[\[\]{}]")
@@ -39,8 +43,8 @@ class BodyMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = dict(scope["headers"])
-        _check_length(headers.get(b"content-length", b"0"))
+        headers: list[tuple[bytes, bytes]] = scope["headers"]
+        _check_length(dict(headers).get(b"content-length", b"0"))
         try:
             async with asyncio.timeout(BODY_WAIT_S):
                 body = await _read(receive)
@@ -70,8 +74,8 @@ async def _read(receive: Receive) -> bytes:
     body = bytearray()
     while True:
         message = await receive()
-        if message["type"] == "http.disconnect":
-            return b""
+        if message["type"] == "http.disconnect":  # nobody hears this
+            raise ProblemError(400, "malformed_request", "The request did not come whole.")
         body += message.get("body", b"")
         if len(body) > BODY_BYTES_MAX:
             _too_large()
@@ -93,10 +97,10 @@ def _replay(body: bytes, receive: Receive) -> Receive:
     return again
 
 
-def _check_type(headers: dict[bytes, bytes]) -> None:
-    media_type = headers.get(b"content-type", b"").split(b";")[0].strip().lower()
-    encoding = headers.get(b"content-encoding", b"identity").strip().lower()
-    if media_type != b"application/json" or encoding != b"identity":
+def _check_type(headers: list[tuple[bytes, bytes]]) -> None:
+    types = [value.split(b";")[0].strip().lower() for name, value in headers if name == _TYPE]
+    codings = {value.strip().lower() for name, value in headers if name == _CODING}
+    if types != [b"application/json"] or codings - {b"identity"}:
         raise ProblemError(
             415, "unsupported_media_type", "A body is application/json, not compressed."
         )

@@ -18,13 +18,13 @@ from typing import Annotated, Any, Final, cast
 from fastapi import Depends
 from starlette.requests import Request
 
-from runtime.client import Client
+from runtime.client import AskTimeoutError, Client
 from runtime.clock import Clock
 from runtime.console.feed import FeedHub
 from runtime.console.load import Gauge
 from runtime.console.problems import ProblemError, not_found
 from runtime.console.settings import ConsoleSettings
-from runtime.errors import InvalidIdError
+from runtime.errors import InvalidIdError, StoreUnavailableError
 from runtime.ids import HOME, Address, Ids, address, kind_of
 from runtime.keys import Keys, Principal, Role
 from runtime.metrics import Meter
@@ -79,6 +79,19 @@ class Caller:
         if document is None:
             raise not_found()
         return document
+
+    async def answer(self, agent: str, message_id: str, wait_s: float) -> Any:
+        """An agent's answer to a message that was accepted.
+
+        Raises:
+            AskTimeoutError: nobody says so far; it is accepted all the same, and a store that
+                is out since then is no reason to say otherwise.
+            DeadLetterError: the agent gave up.
+        """
+        try:
+            return await self.client.answer(agent, message_id, wait_s)
+        except StoreUnavailableError as error:
+            raise AskTimeoutError(message_id) from error
 
     def agent(self, agent: str) -> Address:
         """The address of one of the organization's own agents; 404 for everything else."""

@@ -65,7 +65,7 @@ async def command(
     message_id = await once.send(caller, SCHEDULER_AGENT, asked, message_type)
     wait_s = caller.console.settings.command_wait_s
     try:
-        answer = await caller.client.answer(SCHEDULER_AGENT, message_id, wait_s)
+        answer = await caller.answer(SCHEDULER_AGENT, message_id, wait_s)
     except AskTimeoutError:
         return None
     answer = dict(answer or {})

@@ -41,8 +41,8 @@ POLL_S: Final = 20.0
 RETRY_S: Final = 0.5
 TURN: Final = 100
 """Events times readers in one turn of the loop: two milliseconds or so."""
-START_S: Final = 2.0
-"""How long the first reader waits for the store."""
+START_S: Final = 1.5
+"""How long the first reader waits for the store: it is answered within two seconds."""
 
 
 @dataclass(frozen=True)

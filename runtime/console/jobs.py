@@ -22,7 +22,8 @@ from runtime.console.once import Idempotent
 from runtime.console.paging import Page, PageQuery, list_page, number_page, page
 from runtime.console.problems import ProblemError, not_found
 from runtime.job import AgentJob, Artifact, JobStatus
-from runtime.store.contract import BATCH_MAX, Step
+from runtime.store.contract import BATCH_MAX, Document, Step
+from runtime.turn import to_json
 from runtime.wire import WireModel
 
 STEP_BYTES_MAX: Final = 16 << 10
@@ -61,13 +62,24 @@ class StepView(WireModel):
 @router.get("", response_model=Page[AgentJob], summary="List jobs, newest first")
 async def list_jobs(caller: Viewer, query: Annotated[JobsQuery, Query()]) -> Response:
     documents, cursor = await list_page(caller, "job", query, query.filters())
-    return page((document.body for document in documents), cursor)
+    return page((_told(document) for document in documents), cursor)
 
 
 @router.get("/{job_id}", response_model=AgentJob, summary="One job")
 async def get_job(job_id: JobKey, caller: Viewer) -> Response:
     document = await caller.own("job", job_id)
-    return Response(document.body, media_type="application/json")
+    return Response(_told(document), media_type="application/json")
+
+
+def _told(document: Document) -> bytes:
+    """The record; the error of an attempt that a later one has made good is its session's."""
+    if b'"error"' not in document.body:
+        return document.body
+    record = json.loads(document.body)  # not read further: one that can't be is shown as it is
+    if record.get("status") not in (JobStatus.COMPLETED, JobStatus.CANCELLED):
+        return document.body
+    record.pop("error", None)
+    return to_json(record)
 
 
 @router.get("/{job_id}/journal", response_model=Page[StepView], summary="A job's steps, in order")
@@ -80,7 +92,9 @@ async def get_steps(
     async def read(after: int, limit: int) -> list[tuple[int, Step]]:
         return list(enumerate(steps, 1))[after : after + limit]
 
-    rows, cursor = await number_page(caller, f"steps {job_id}", query, read, lambda row: row[0])
+    rows, cursor = await number_page(  # what is shown of a step is bounded
+        caller, f"steps {job_id}", query, read, lambda row: row[0], lambda row: 0
+    )
     return page((_step(number, step).to_json() for number, step in rows), cursor)
 
 

@@ -1,5 +1,8 @@
 """Lists: `?limit=&cursor=` in, `{items, nextCursor}` out.
 
+A page is no larger than one process can well hold for each of many clients: it may be
+short because of what its items weigh, and is not the last for that.
+
 A cursor is opaque and belongs to one list with its filters: used with another
 it is refused, never misread.  It names a place between two keys, so a page
 neither repeats nor skips what was there when the first page was read.
@@ -10,6 +13,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, Generic, TypeVar
 
@@ -25,8 +29,13 @@ LIMIT_MAX: Final = 200
 LIMIT_DEFAULT: Final = 50
 SCAN_MAX: Final = 2_000
 """Documents looked at for one page of a filter that no index knows."""
+PAGE_BYTES_MAX: Final = 8 << 20
+"""Of the records on one page; one that is larger comes alone."""
 NUMBER_MAX: Final = 2**53
 """No journal and no inbox is longer."""
+
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+"""Half of a pair: JSON can say it, no store can keep it."""
 
 Item = TypeVar("Item")
 Place = TypeVar("Place", str, int)
@@ -75,9 +84,16 @@ class Cursors:
             mark, place = json.loads(base64.b64decode(padded, b"-_", validate=True))
         except (ValueError, TypeError, RecursionError):
             raise _bad_cursor() from None
-        if mark != self._mark or type(place) is not kind:
+        if mark != self._mark or type(place) is not kind or not _is_place(place):
             raise _bad_cursor()
         return place
+
+
+def _is_place(place: str | int) -> bool:
+    """Whether a store can look there: anybody may have made it up."""
+    if isinstance(place, int):
+        return 0 <= place <= NUMBER_MAX
+    return not _SURROGATE.search(place)
 
 
 def _bad_cursor() -> ProblemError:
@@ -101,6 +117,8 @@ async def list_page(
 ) -> tuple[list[Document], str | None]:
     """One page of the organization's documents, and the cursor of the next.
 
+    It ends with `query.limit` documents or before `PAGE_BYTES_MAX` of them.
+
     Args:
         terms: what the store's index filters by.
         keep: a filter the index does not know. A page may then be short, even
@@ -110,20 +128,28 @@ async def list_page(
     cursors = Cursors(caller, listing or collection, query)
     after = cursors.read(query.cursor, str)
     found: list[Document] = []
-    seen = 0
+    seen = size_bytes = 0
     while True:
         batch = await caller.client.list(
             collection, terms, after, query.limit + 1 if keep is None else LIMIT_MAX, descending
         )
         for document in batch:
-            if len(found) == query.limit or seen == SCAN_MAX:
+            heavier_bytes = size_bytes + len(document.body)
+            is_full = len(found) == query.limit or (found and heavier_bytes > PAGE_BYTES_MAX)
+            if is_full or seen == SCAN_MAX:
                 return found, cursors.write(after or "")
             seen += 1
             after = document.key
             if keep is None or keep(document):
                 found.append(document)
+                size_bytes = heavier_bytes
         if not batch:
             return found, None
+
+
+def body_bytes(row: Any) -> int:
+    """What a row weighs that has a body."""
+    return len(row.body)
 
 
 async def number_page(
@@ -132,15 +158,23 @@ async def number_page(
     query: PageQuery,
     read: Callable[[int, int], Awaitable[Sequence[Any]]],
     place_of: Callable[[Any], int],
+    size_of: Callable[[Any], int] = body_bytes,
 ) -> tuple[list[Any], str | None]:
-    """One page of what is numbered upwards: a journal, an inbox's history."""
+    """One page of what is numbered upwards: a journal, an inbox's history.
+
+    Args:
+        size_of: bytes of a row, of which a page has `PAGE_BYTES_MAX`.
+    """
     cursors = Cursors(caller, listing, query)
-    after = max(0, min(cursors.read(query.cursor, int) or 0, NUMBER_MAX))
+    after = cursors.read(query.cursor, int) or 0
     rows: list[Any] = []
-    while len(rows) <= query.limit:
+    size_bytes = 0
+    while True:
         more = await read(place_of(rows[-1]) if rows else after, query.limit + 1 - len(rows))
+        for row in more:
+            size_bytes += size_of(row)
+            if len(rows) == query.limit or (rows and size_bytes > PAGE_BYTES_MAX):
+                return rows, cursors.write(place_of(rows[-1]))
+            rows.append(row)
         if not more:
             return rows, None
-        rows += more
-    rows = rows[: query.limit]
-    return rows, cursors.write(place_of(rows[-1]))

@@ -8,6 +8,7 @@ without one, `default` is meant.
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Annotated, Any, Final, Self
 
 from fastapi import APIRouter, Body, Query
@@ -225,7 +226,13 @@ async def delete_schedule(
     name: _Name = DEFAULT_NAME,
     reason: Annotated[str | None, Query(max_length=500, description="Why.")] = None,
 ) -> Response:
-    answer = await _ask(caller, once, "delete", agent_id, name, Why(reason=reason))
+    asked = _asked(caller, agent_id, name, Why(reason=reason))
+    try:
+        answer = await command(caller, once, "schedule.delete", asked)
+    except ProblemError as refused:
+        if refused.status != HTTPStatus.NOT_FOUND:
+            raise
+        return Response(status_code=204)  # it is gone, as was asked
     return done(None) if answer is None else Response(status_code=204)
 
 
@@ -313,10 +320,16 @@ async def _ask(
     body: Why | None,
     **more: Any,
 ) -> dict[str, Any] | None:
-    await _record(caller, agent_id, name)
-    content = {"agentId": _agent(caller, agent_id), "name": name, **more}
-    content |= body.to_content() if body else {}
+    if await once.kept(caller) is None:
+        await _record(caller, agent_id, name)
+    content = {**_asked(caller, agent_id, name, body), **more}
     return await command(caller, once, f"schedule.{verb}", content)
+
+
+def _asked(caller: Caller, agent_id: str, name: str, body: Why | None) -> dict[str, Any]:
+    """Of which schedule something is asked, and why."""
+    why = body.to_content() if body else {}
+    return {"agentId": _agent(caller, agent_id), "name": name, **why}
 
 
 async def _shown(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query
@@ -9,6 +10,7 @@ from pydantic import Field
 from starlette.responses import Response
 
 from runtime.console.caller import Caller, Operator, Viewer
+from runtime.console.once import busy
 from runtime.console.paging import Page, PageQuery, list_page, page
 from runtime.console.problems import ProblemError, invalid, not_found
 from runtime.registry import (
@@ -16,6 +18,7 @@ from runtime.registry import (
     Endpoints,
     Metadata,
     Registry,
+    RegistryBusyError,
     RegistryFullError,
     Service,
     ServiceId,
@@ -96,14 +99,14 @@ async def update_service(service_id: ServiceKey, body: Change, caller: Operator)
         )
     except UnknownServiceError:
         raise not_found() from None
+    except RegistryBusyError:
+        raise busy() from None
 
 
 @router.delete("/services/{service_id}", status_code=204, summary="Deregister a service")
 async def deregister_service(service_id: ServiceKey, caller: Operator) -> Response:
-    try:
+    with suppress(UnknownServiceError):  # it is gone, as was asked
         await _registry(caller).deregister_service(service_id)
-    except UnknownServiceError:
-        raise not_found() from None
     return Response(status_code=204)
 
 

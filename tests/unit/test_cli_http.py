@@ -56,7 +56,7 @@ class Flaky:
         return Starlette(
             routes=[
                 WebSocketRoute("/api/ws", self.events),
-                Route("/{path:path}", self.answer, methods=["GET", "POST"]),
+                Route("/{path:path}", self.answer, methods=["GET", "POST", "DELETE"]),
             ]
         )
 
@@ -78,6 +78,21 @@ async def test_a_busy_server_is_asked_again(flaky: Flaky) -> None:
             assert await Api(http).post("/api/issues", {}, "key-1") == {"id": "issue_1"}
     assert {request.headers["Idempotency-Key"] for request in flaky.asked} == {"key-1"}
     assert flaky.asked[0].headers["Authorization"] == "Bearer secret"
+
+
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [(204, "backend:a.b is off the schedule."), (202, "It is accepted, and not answered yet.")],
+)
+def test_what_was_only_accepted_is_not_told_as_done(status: int, told: str, flaky: Flaky) -> None:
+    """An operator would go away while what was deleted still runs."""
+    there = {"items": [{"name": "default"}], "nextCursor": None}
+    flaky.answers = [JSONResponse(there), Response(status_code=503), Response(status_code=status)]
+    with served(flaky.app) as url:
+        words = ["schedule", "delete", "backend:a.b", "--url", url, "--token", "secret"]
+        found = CliRunner().invoke(main, words)
+    assert (found.exit_code, found.stdout.strip()) == (0, told), found.output
+    assert [request.method for request in flaky.asked] == ["GET", "DELETE", "DELETE"]
 
 
 async def test_a_refusal_is_told_with_its_fields(flaky: Flaky) -> None:

@@ -112,10 +112,23 @@ def test_a_text_on_which_crons_differ_is_set_with_its_dialect(here: Desk) -> Non
 
 def test_a_schedule_that_is_not_there_is_named_and_the_way_to_those_that_are(here: Desk) -> None:
     """`There is no such thing` would be all there is to go by."""
-    for verb in ("show", "pause", "resume", "trigger", "delete", "history", "audit"):
+    for verb in ("show", "pause", "resume", "trigger", "history", "audit"):
         said = typed(here, verb, "review:none", "--name", "nightly", code=4)
         assert "review:none has no schedule `nightly`." in said
         assert "troupe schedule list" in said
+
+
+def test_a_schedule_is_deleted_twice_and_the_second_time_it_is_said(here: Desk) -> None:
+    """A script that is run again would fail over what it wants; a typing error would go unseen."""
+    typed(here, "set", "review:acme.twice", "--every", "PT1H")
+    delete = ["schedule", "delete", "review:acme.twice"]
+    told = [CliRunner().invoke(main, delete, env=here.env) for _ in range(2)]
+    assert [one.exit_code for one in told] == [0, 0]
+    assert told[0].stdout == "review:acme.twice is off the schedule.\n"
+    assert told[1].stdout == "review:acme.twice has no schedule `default`.\n"
+    assert "troupe schedule list" in told[1].stderr
+    again = json.loads(typed(here, "delete", "review:acme.twice", "--json"))
+    assert again == {"agentId": "review:acme.twice", "name": "default", "deleted": False}
 
 
 def test_a_schedule_shows_all_that_was_asked_for_and_nothing_it_will_not_do(here: Desk) -> None:

@@ -22,6 +22,7 @@ from runtime.console.problems import ProblemError
 from runtime.console.settings import ConsoleSettings
 from runtime.ids import HOME
 from runtime.keys import Keys, Role
+from runtime.schedule.record import DEFAULT_NAME, SCHEDULES, schedule_key
 from runtime.scheduler import Scheduler
 from runtime.store.memory import MemoryStore
 from tests.http import ORGANIZATION, QUICK, HttpTroupe, World, populate
@@ -81,7 +82,8 @@ CASES = [
     # as with messages: the stranger schedules an agent of its own
     Case("POST /api/agents/{agent_id}/schedule", OP, 200, CRON, foreign=201, writes=True),
     Case("PATCH /api/agents/{agent_id}/schedule", OP, 200, CRON, writes=True),
-    Case("DELETE /api/agents/{agent_id}/schedule", OP, 204, writes=True),
+    # what is not there is gone, as was asked, whosever it is
+    Case("DELETE /api/agents/{agent_id}/schedule", OP, 204, foreign=204, writes=True),
     Case("POST /api/agents/{agent_id}/schedule/pause", A, 200, writes=True),
     Case("POST /api/agents/{agent_id}/schedule/resume", A, 409, writes=True),
     Case("POST /api/agents/{agent_id}/schedule/trigger", OP, 200, writes=True),
@@ -102,7 +104,7 @@ CASES = [
     Case("POST /api/registry/services", OP, 201, {"serviceId": "new"}, foreign=201, writes=True),
     Case("GET /api/registry/services/{service_id}", V, 200),
     Case("PATCH /api/registry/services/{service_id}", OP, 200, {}, writes=True),
-    Case("DELETE /api/registry/services/{service_id}", OP, 204, writes=True),
+    Case("DELETE /api/registry/services/{service_id}", OP, 204, foreign=204, writes=True),
     Case("POST /api/registry/discover", V, 200, {"criteria": {"kind": "erp"}}, foreign=200),
     Case("GET /api/dead-letters", V, 200, foreign=200),
     Case("GET /api/dead-letters/{letter_id}", V, 200),
@@ -118,7 +120,7 @@ CASES = [
 ]
 by_route = pytest.mark.parametrize("case", CASES, ids=lambda case: case.route)
 with_ids = pytest.mark.parametrize(
-    "case", [c for c in CASES if c.foreign == 404], ids=lambda case: case.route
+    "case", [c for c in CASES if c.foreign in (204, 404)], ids=lambda case: case.route
 )
 
 
@@ -320,6 +322,8 @@ async def test_a_stranger_sees_and_changes_nothing_of_ours(here: Here, case: Cas
         document = await here.api.store.get(collection, key)
         assert document is not None
         assert (document.revision, document.organization) == (1, "acme")
+    planned = schedule_key("acme", here.world.agent, DEFAULT_NAME)
+    assert await here.api.store.get(SCHEDULES, planned) is not None
 
 
 @with_ids
@@ -328,7 +332,7 @@ async def test_a_strangers_404_is_that_of_an_id_that_never_was(here: Here, case:
     async with await here.api.client(A, "globex", "eve") as eve:
         ours = await here.call(eve, case)
         nothing = await here.call(eve, case, strange=True)
-    assert ours.status_code == nothing.status_code == 404
+    assert ours.status_code == nothing.status_code == case.foreign
     assert ours.content == nothing.content
     assert ours.headers.multi_items() == nothing.headers.multi_items()
 

@@ -10,9 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runtime.agent import job_terms
+from runtime.client import Write
+from runtime.console import paging
 from runtime.console.body import BODY_BYTES_MAX, DEPTH_MAX, check_json
 from runtime.console.problems import ProblemError
 from runtime.ids import HOME
+from runtime.job import AgentJob
 from runtime.keys import Role
 from tests.http import ORGANIZATION, HttpTroupe, World, populate
 from tests.troupe import soon
@@ -134,6 +138,16 @@ async def test_only_plain_json_is_read(headers: dict[str, str]) -> None:
     assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_media_type")
 
 
+async def test_a_body_of_two_types_is_of_none() -> None:
+    """What looks at the first and what looks at the last would read two bodies."""
+    api = HttpTroupe()
+    both = [("Content-Type", "text/plain"), ("Content-Type", "application/json")]
+    async with await api.client() as ann:
+        for headers in (both, both[::-1]):
+            answer = await ann.post(SAY, content=b'{"content":1}', headers=headers)
+            assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_media_type")
+
+
 @given(st.binary(max_size=200))
 def test_check_json_accepts_only_what_the_parser_accepts(body: bytes) -> None:
     """Would let a body pass here that fails further in, as a fault of ours."""
@@ -237,6 +251,33 @@ async def test_unknown_fields_are_refused_at_every_depth_and_in_queries() -> Non
 
 
 @pytest.mark.parametrize(
+    ("method", "url"),
+    [
+        ("GET", "/api/agents/counter:a/schedule?nmae=nightly"),
+        ("DELETE", "/api/agents/counter:a/schedule?Name=nightly"),
+        ("POST", "/api/agents/counter:a/schedule?name=nightly"),  # its body names it
+        ("POST", "/api/agents/counter:a/schedule/pause?drian=true"),
+        ("POST", "/api/issues?wait=5"),
+        ("GET", "/api/jobs/job_0?x="),
+        ("GET", "/api/scheduler/status?organization=globex"),
+        ("GET", "/api/health?verbose=1"),
+        ("DELETE", "/api/registry/services/billing?force=true"),
+    ],
+)
+async def test_a_parameter_that_a_route_does_not_have_is_refused(method: str, url: str) -> None:
+    """A misspelt name would delete the schedule that is called `default`."""
+    api = HttpTroupe()
+    async with await api.client(Role.ADMIN) as ann:
+        body = {"cron": "0 3 * * *"} if url.endswith("name=nightly") and method == "POST" else None
+        answer = await ann.request(method, url, json=body)
+        assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+    name = url.partition("?")[2].partition("=")[0]
+    assert {"query." + name} == {
+        one["path"] for one in answer.json()["errors"] if one["code"] == "extra_forbidden"
+    }
+
+
+@pytest.mark.parametrize(
     ("url", "name"),
     [
         ("/api/jobs?limit=1&limit=2", "limit"),
@@ -307,3 +348,33 @@ async def test_an_answer_never_repeats_what_was_sent() -> None:
         ]
     assert [answer.status_code for answer in answers] == [422, 400, 422, 422, 422]
     assert not [answer.text for answer in answers if "canary" in answer.text]
+
+
+@pytest.mark.parametrize("listing", ["agents/counter:a/messages", "jobs"])
+async def test_a_page_is_no_larger_than_many_can_be_given_at_once(
+    listing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One request for 200 items of a mebibyte would stop a replica for seconds."""
+    monkeypatch.setattr(paging, "PAGE_BYTES_MAX", 2_500)
+    api = HttpTroupe()
+    for number, weight in enumerate((1_000, 1_000, 1_000, 9_000, 10)):
+        payload = {"text": "x" * weight, "number": number}
+        job = AgentJob.new(
+            id=f"job_{9 - number}", organization_id=ORGANIZATION, agent_type="worker", now_ms=0,
+            payload=payload,
+        )  # fmt: skip
+        write = Write("job", job.id, job.to_json(), job_terms(job))
+        await api.door().send("counter:a", payload, writes=[write])
+    pages: list[list[int]] = []
+    cursor: dict[str, str] = {}
+    async with await api.client() as ann:
+        while len(pages) < 6:
+            page = (await ann.get(f"/api/{listing}", params={"limit": 100, **cursor})).json()
+            items = [one.get("payload") or one["message"]["content"] for one in page["items"]]
+            pages.append([item["number"] for item in items])
+            cursor = {"cursor": page["nextCursor"]} if page["nextCursor"] else {}
+            if not cursor:
+                break
+    assert [number for page in pages for number in page] == list(range(5))
+    assert [3] in pages, "what is larger than a page comes alone"
+    assert max(map(len, pages)) <= 2

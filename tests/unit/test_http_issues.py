@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import json
 from typing import Any
@@ -326,6 +327,11 @@ async def test_a_cursor_belongs_to_its_list() -> None:
             assert (answer.status_code, answer.json()["code"]) == (422, "invalid_cursor")
         for junk in ("x", "!!!!", "W10", "bnVsbA", "e30", "W1tbW1tb", "A" * 1_999):
             answer = await ann.get("/api/issues", params={"cursor": junk})
+            assert (answer.status_code, answer.json()["code"]) == (422, "invalid_cursor")
+        mark, _ = json.loads(base64.urlsafe_b64decode(cursor + "==="))
+        for place in ("\ud800", "issue_\udfff", 1, None, True, [], {}):
+            made_up = base64.urlsafe_b64encode(json.dumps([mark, place]).encode()).decode()
+            answer = await ann.get("/api/issues", params={"cursor": made_up.rstrip("=")})
             assert (answer.status_code, answer.json()["code"]) == (422, "invalid_cursor")
         for limit in ("0", "201", "-1", "x", "1.5"):
             assert (await ann.get("/api/issues", params={"limit": limit})).status_code == 422

@@ -198,6 +198,60 @@ async def test_a_store_that_hangs_is_given_up() -> None:
     assert ConsoleSettings().store_wait_s < 2
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("agents/clerk:a/messages?wait=5", {"content": 1}),
+        ("issues/{issue}/messages", {"text": "look"}),
+        ("jobs/{job}/pause", {}),
+    ],
+)
+async def test_a_store_that_goes_after_something_was_accepted_does_not_take_it_back(
+    path: str, body: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A caller without an Idempotency-Key would ask for it a second time."""
+    api = HttpTroupe()
+    world = await populate(api)
+
+    async def lost(*given: object) -> Any:
+        raise StoreUnavailableError("it is gone")
+
+    monkeypatch.setattr(api.store, "outcome", lost)
+    async with await api.client() as ann:
+        url = path.format(issue=world.issue.id, job=world.job.id)
+        answer = await ann.post(f"/api/{url}", json=body)
+    assert (answer.status_code, answer.json()["accepted"]) == (202, True)
+
+
+@pytest.mark.parametrize(
+    "since", ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59", "2026-11-01", "x", ""]
+)
+async def test_a_time_that_none_can_be_is_refused(since: str) -> None:
+    """A year that no calendar here has would be a fault of ours."""
+    api = HttpTroupe()
+    async with await api.client(Role.ADMIN) as ann:
+        check(await ann.get("/api/audit", params={"since": since}), 422, "invalid_request")
+        for edge in (
+            "0001-01-01T00:00:00Z",
+            "9999-12-31T23:59:59.999999Z",
+            "2026-11-01T05:00+05:00",
+        ):
+            assert (await ann.get("/api/audit", params={"since": edge})).status_code == 200
+
+
+async def test_of_many_who_change_a_service_at_once_some_are_told_to_try_again() -> None:
+    """A conflict of two callers would be a fault of ours."""
+    api = HttpTroupe()
+    await populate(api)
+    async with await api.client() as ann:
+        url = "/api/registry/services/billing"
+        answers = await asyncio.gather(*(ann.patch(url, json={}) for _ in range(20)))
+    refused = [answer for answer in answers if answer.status_code != 200]
+    assert 0 < len(refused) < 20
+    for answer in refused:
+        check(answer, 409, "conflict")
+
+
 async def test_health_stays_up_while_the_store_is_out() -> None:
     """Would have the process restarted, again and again, for what no restart helps."""
     api = HttpTroupe()

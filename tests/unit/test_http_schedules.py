@@ -215,6 +215,35 @@ async def test_a_nightly_with_another_time_is_caught_up_as_was_asked(
     assert (await ann.patch(URL, json=asked)).json()["catchUp"]["windowS"] == 30
 
 
+async def test_what_is_deleted_is_gone_however_often_it_is_asked_for(
+    ann: httpx2.AsyncClient,
+) -> None:
+    """A repetition whose first answer was lost would look as if nothing had been deleted."""
+    assert (await ann.delete(URL)).status_code == 204
+    await ann.post(URL, json={"cron": "0 0 1 1 *"})
+    key = {"Idempotency-Key": "once"}
+    for _ in range(2):
+        assert (await ann.delete(URL, headers=key)).status_code == 204
+        assert (await ann.get(URL)).status_code == 404
+    await ann.post(URL, json={"cron": "0 0 1 1 *"})
+    assert (await ann.delete(URL, headers=key)).status_code == 204
+    assert (await ann.get(URL)).status_code == 200, "the same request again has no other effect"
+    for _ in range(2):
+        assert (await ann.delete("/api/registry/services/none")).status_code == 204
+
+
+async def test_a_request_for_what_was_deleted_since_has_its_answer(ann: httpx2.AsyncClient) -> None:
+    """Whoever did not hear that it was done would hear that there was never anything to do."""
+    await ann.post(URL, json={"cron": "0 0 1 1 *"})
+    key = {"Idempotency-Key": "now"}
+    first = await ann.post(f"{URL}/trigger", headers=key)
+    assert first.status_code == 200
+    await ann.delete(URL)
+    again = await ann.post(f"{URL}/trigger", headers=key)
+    assert (again.status_code, again.json()) == (200, first.json())
+    assert (await ann.post(f"{URL}/trigger")).status_code == 404
+
+
 async def test_pause_resume_trigger_and_their_ledger(ann: httpx2.AsyncClient) -> None:
     """Operators would have no hand on a schedule, or nobody would know whose it was."""
     await ann.post(URL, json={"cron": "0 0 1 1 *"})

@@ -125,6 +125,9 @@ async def test_each_attempt_is_a_session_with_its_own_cost_and_where_it_failed(
     world.script = ["fail", "fail", "done"]
     await here.start()
     record = await here.until("job_000", JobStatus.COMPLETED)
+    [listed] = (await here.ann.get("/api/jobs")).json()["items"]
+    assert listed == (await here.ann.get("/api/jobs/job_000")).json()
+    assert (listed["status"], "error" in listed) == ("completed", False), "that of an attempt"
     done, second, first = await here.sessions()
     assert [one["status"] for one in (first, second, done)] == ["failed", "failed", "completed"]
     assert {one["jobId"] for one in (first, second, done)} == {"job_000"}
@@ -140,6 +143,39 @@ async def test_each_attempt_is_a_session_with_its_own_cost_and_where_it_failed(
     for one in (first, second, done):
         assert one["startedAt"] <= one["endedAt"]
         assert one["durationMs"] >= 0
+
+
+async def test_why_a_job_is_tried_again_is_told_until_it_has_ended_well(
+    here: Here, world: World
+) -> None:
+    """Nobody would see why it is being repeated, or it would seem to have ended badly."""
+    world.script = ["fail", "hold"]
+    await here.start()
+    assert await soon(world.began.get()) == "fail"
+    assert await soon(world.began.get()) == "hold"
+    job = (await here.ann.get("/api/jobs/job_000")).json()
+    assert (job["status"], job["error"]) == ("running", "RuntimeError: the outside is down")
+    world.go_on.set()
+    await here.until("job_000", JobStatus.COMPLETED)
+    assert "error" not in (await here.ann.get("/api/jobs/job_000")).json()
+
+
+@pytest.mark.parametrize(
+    ("status", "told"), [("failed", True), ("cancelled", False), ("completed", False)]
+)
+async def test_a_job_tells_how_it_ended_not_how_an_attempt_did(status: str, told: bool) -> None:
+    """A job that a person has cancelled would be shown as one that has failed."""
+    api = HttpTroupe()
+    job = AgentJob.new(
+        id="job_1", organization_id="acme", agent_type="worker", now_ms=0, error="ValueError: no",
+        status=JobStatus(status),
+    )  # fmt: skip
+    write = Write("job", job.id, job.to_json(), job_terms(job))
+    await api.door().commit(writes=[write])
+    async with await api.client(Role.VIEWER) as ann:
+        answer = (await ann.get("/api/jobs/job_1")).json()
+        assert (await ann.get("/api/jobs")).json()["items"] == [answer]
+    assert ("error" in answer) is told
 
 
 async def test_what_runs_is_a_session_and_a_kill_of_its_host_makes_no_second(

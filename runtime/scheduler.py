@@ -20,8 +20,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
+from itertools import groupby
 from typing import Any
 
 from runtime.backoff import Backoff
@@ -34,7 +35,7 @@ from runtime.jobs.decisions import Decision
 from runtime.jobs.desk import ATTEMPTS_MAX, JobDesk
 from runtime.jobs.dispatcher import Dispatcher
 from runtime.jobs.holds import HOLDS
-from runtime.jobs.orphans import orphans
+from runtime.jobs.orphans import ending_jobs, orphans
 from runtime.jobs.records import Record, record_of
 from runtime.jobs.rounds import Heard
 from runtime.jobs.seat import Seat
@@ -126,15 +127,23 @@ class Scheduler:
             await self._heard(await self._seat.next(self._check_s))
 
     async def _heard(self, messages: tuple[StoredMessage, ...]) -> None:
-        """What is about jobs makes a round; what is about schedules is the planner's."""
-        jobs: list[Heard] = []
-        plans: list[Heard] = []
-        for one in map(Heard.of, messages):
-            (plans if self._plans.takes(one.message) else jobs).append(one)
-        await self._dispatcher.heard(jobs)
-        for one in jobs:
+        """What is about jobs makes rounds; what is about schedules is the planner's; in order."""
+        if not messages:
+            await self._dispatcher.heard(())
+        heard = map(Heard.of, messages)
+        for plans, some in groupby(heard, lambda one: self._plans.takes(one.message)):
+            if plans:
+                await self._heard_of_plans(some)
+            else:
+                await self._heard_of_jobs(list(some))
+
+    async def _heard_of_jobs(self, heard: list[Heard]) -> None:
+        await self._dispatcher.heard(heard)
+        for one in heard:
             self._planner.about_job(one.job_id)
-        for one in plans:
+
+    async def _heard_of_plans(self, heard: Iterable[Heard]) -> None:
+        for one in heard:
             assert one.message is not None
             await self._plans.handle(one.stored, one.message)
 
@@ -171,6 +180,7 @@ class Scheduler:
         dues = await self._document(decisions.STATS, decisions.DUES)
         dues_ms = json.loads(dues.body)["queuedMs"] if dues is not None else 0
         self._desk.holds.load(await self._all(HOLDS, []))
+        known: list[Record] = []
         for status in OPEN:
             documents = await self._all("job", [f"status={status.value}"])
             found = [one for one in map(record_of, documents) if one is not None]
@@ -178,6 +188,11 @@ class Scheduler:
                 self._dispatcher.found(record.job, dues_ms)
             if status is JobStatus.RUNNING:
                 await self._take_in(found)
+            known += found
+        ending = await ending_jobs(self._store)
+        for record in known:
+            if record.job.id in ending:  # its run has not let go yet, whatever the record says
+                self._jobs.started(record.job)
 
     async def _take_in(self, running: list[Record]) -> None:
         """Queue the jobs anew of which nobody has the run."""

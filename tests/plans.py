@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from runtime.agent import BaseAgent
-from runtime.errors import JobFailedError
+from runtime.errors import JobFailedError, JobWaiting
 from runtime.hosting.host import HostSettings
-from runtime.job import AgentJob, Job, JobResult
+from runtime.job import AgentJob, Job, JobResult, StepContext
 from runtime.plans.table import Entry
 from runtime.schedule.record import (
     Occurrence,
@@ -20,7 +21,7 @@ from runtime.schedule.record import (
     schedule_key,
 )
 from runtime.store.memory import MemoryStore
-from runtime.verify.loop import LoopClock, run
+from runtime.verify.loop import EPOCH_MS, LoopClock, run
 from tests.troupe import LocalTroupe, eventually
 
 AGENT = "worker:one"
@@ -28,23 +29,34 @@ MINUTE_MS = 60_000
 
 
 class Worker(BaseAgent):
-    """Works for `payload.seconds`, or fails."""
+    """Waits without a slot for `payload.rests`, works for `payload.seconds`, or fails."""
 
     kind = "worker"
 
     async def process_task(self, job: Job) -> JobResult:
-        await asyncio.sleep(job.record.payload.get("seconds", 0))
-        if job.record.payload.get("fails"):
+        payload, loop = job.record.payload, asyncio.get_running_loop()
+        if rests_s := payload.get("rests"):
+            until_s = await job.step("rests", partial(_moment, loop.time() + rests_s))
+            if loop.time() < until_s:
+                raise JobWaiting("resting", EPOCH_MS + round(until_s * 1000))
+        await asyncio.sleep(payload.get("seconds", 0))
+        if payload.get("costUsd"):
+            job.spend(payload["costUsd"], 1)
+        if payload.get("fails"):
             raise JobFailedError("it can't be done")
         return JobResult(outcome="finished", summary="done")
+
+
+async def _moment(at_s: float, _: StepContext) -> float:
+    return at_s
 
 
 class Plans:
     """A troupe on virtual time, and what its ledger says."""
 
-    def __init__(self) -> None:
+    def __init__(self, store: type[MemoryStore] = MemoryStore) -> None:
         self.clock = LoopClock(asyncio.get_running_loop())
-        self.store = MemoryStore(self.clock)
+        self.store = store(self.clock)
         settings = HostSettings(lease_s=20.0, idle_s=30.0)
         self.troupe = LocalTroupe({"worker": Worker}, self.store, self.clock, None, settings)
         self.client = self.troupe.client()
@@ -86,11 +98,13 @@ class Plans:
         return [AgentJob.from_json(one.body) for one in found]
 
 
-def planned(test: Callable[[Plans], Coroutine[Any, Any, None]]) -> Callable[[], None]:
+def planned(
+    test: Callable[[Plans], Coroutine[Any, Any, None]], store: type[MemoryStore] = MemoryStore
+) -> Callable[[], None]:
     """A test on virtual time with a running troupe."""
 
     async def main() -> None:
-        plans = Plans()
+        plans = Plans(store)
         await plans.troupe.start()
         try:
             await test(plans)

@@ -102,9 +102,10 @@ class Dispatcher:
                 await self._round(())
 
     def admit(self, jobs: Sequence[AgentJob]) -> None:
-        """Queue jobs whose records were just written, or let them wait for their time."""
+        """Have jobs whose records were just written where they say: queued, waiting or paused."""
         now_ms = self._clock.now_ms()
         for job in jobs:
+            self._records.forget(job.id)
             self._jobs.admit(job, now_ms)
         self._dues_ms = now_ms
         self._news.set()

@@ -8,7 +8,7 @@ would hold its slot for ever; so a scheduler looks once, when it starts.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 
 from runtime.ids import SCHEDULER, address
@@ -25,29 +25,29 @@ async def orphans(store: Store, running: Sequence[AgentJob]) -> set[str]:
     revision then.
     """
     lost = {job.id for job in running if not await _has_run(store, job)}
-    return lost - await _ending(store) if lost else lost
+    return lost - await ending_jobs(store) if lost else lost
 
 
 async def _has_run(store: Store, job: AgentJob) -> bool:
-    pending = await _pending(store, address(job.organization_id, job.agent))
-    return any(is_run_of(message.message_id, job.id) for message in pending)
+    async for message in _pending(store, address(job.organization_id, job.agent)):
+        if is_run_of(message.message_id, job.id):
+            return True
+    return False
 
 
-async def _ending(store: Store) -> set[str]:
+async def ending_jobs(store: Store) -> set[str]:
     """Jobs whose end the scheduler has still to read."""
     found = set()
-    for message in await _pending(store, SCHEDULER):
+    async for message in _pending(store, SCHEDULER):
         if message.message_id.startswith("job.ended:"):
             with suppress(ValueError, KeyError, TypeError):
                 found.add(json.loads(message.body)["content"]["jobId"])
     return found
 
 
-async def _pending(store: Store, agent: str) -> list[StoredMessage]:
-    found: list[StoredMessage] = []
-    while True:
-        after = found[-1].seq if found else 0
-        page = await patiently(store.inbox, agent, after, BATCH_MAX)
-        if not page:
-            return found
-        found += page
+async def _pending(store: Store, agent: str) -> AsyncIterator[StoredMessage]:
+    after = 0
+    while page := await patiently(store.inbox, agent, after, BATCH_MAX):
+        for message in page:
+            yield message
+        after = page[-1].seq

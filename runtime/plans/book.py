@@ -20,7 +20,7 @@ from runtime.clock import Clock
 from runtime.errors import InvalidScheduleError, StoreError
 from runtime.job import AgentJob
 from runtime.jobs.decisions import Decision
-from runtime.jobs.records import record_of
+from runtime.jobs.records import Record, record_of
 from runtime.patience import patiently
 from runtime.plans.logged import decided
 from runtime.plans.table import Entry, PlanTable
@@ -35,7 +35,7 @@ from runtime.schedule.record import (
     revision_key,
 )
 from runtime.schedule.zones import TZDATA_VERSION
-from runtime.store.contract import BATCH_MAX, MANY_MAX, Ack, Document, Put, Store
+from runtime.store.contract import ABSENT, BATCH_MAX, MANY_MAX, Ack, Document, Put, Store
 
 logger = logging.getLogger(__name__)
 
@@ -91,9 +91,7 @@ class PlanBook:
         async for page in self._pages(SCHEDULES):
             for document in page:
                 if (entry := self._adopt(document)) is not None:
-                    self._look_at(
-                        job for job in entry.record.active if not self._queue.is_open(job)
-                    )
+                    self.look_for(entry)
         await self._retime()
         now_ms = self._clock.now_ms()
         ahead = [e.key for e in self.table if e.record.accounted_ms > now_ms + AHEAD_MS]
@@ -166,6 +164,10 @@ class PlanBook:
         self.table.put(entry)
         return entry
 
+    def look_for(self, entry: Entry) -> None:
+        """Look at those of its jobs that the queue does not know: have they ended?"""
+        self._look_at(job for job in entry.record.active if not self._queue.is_open(job))
+
     def _look_at(self, jobs: Iterable[str]) -> None:
         for job in jobs:
             self.ended[job] = None
@@ -182,13 +184,17 @@ class PlanBook:
         return decode_revision(document.body) if document is not None else None
 
     async def jobs(self, jobs: Sequence[str]) -> dict[str, AgentJob]:
-        """The records of jobs; one that was removed is absent."""
-        found: dict[str, AgentJob] = {}
+        """Jobs as they are now; one that was removed is absent."""
+        return {one.job.id: one.job for one in await self.records(jobs)}
+
+    async def records(self, jobs: Sequence[str]) -> list[Record]:
+        """The same with their revisions."""
+        found: list[Record] = []
         for at in range(0, len(jobs), MANY_MAX):
             keys = jobs[at : at + MANY_MAX]
             for document in await patiently(self._store.get_many, "job", keys):
                 if (record := record_of(document)) is not None:
-                    found[document.key] = record.job
+                    found.append(record)
         return found
 
     # Writing
@@ -229,17 +235,17 @@ class PlanBook:
             self._unwritable([change.entry for change in changes], error)
             return "unwritable"
         if refused is not None:
-            await asyncio.gather(*(self._read_again(change.entry) for change in changes))
+            await asyncio.gather(
+                *(self._read_again(one.entry, asked=bool(acks)) for one in changes)
+            )
             return refused
-        jobs: list[AgentJob] = []
-        now_ms = self._clock.now_ms()
         for change in changes:
-            self._apply(change)
-            jobs += change.jobs
-            for start_ms in change.fired_ms:
-                if start_ms <= now_ms:  # else its job is not in the queue before
-                    self._queue.fired(now_ms - start_ms)
-        if jobs:
+            await self._apply(change)
+        now_ms = self._clock.now_ms()
+        for start_ms in (start_ms for change in changes for start_ms in change.fired_ms):
+            if start_ms <= now_ms:  # else its job is not in the queue before
+                self._queue.fired(now_ms - start_ms)
+        if jobs := [job for change in changes for job in change.jobs]:
             self._queue.admit(jobs)
         decided(changes)
         return None
@@ -265,11 +271,16 @@ class PlanBook:
         entry.record = msgspec.structs.replace(entry.record, wake_ms=None, waiting=())
         self.table.put(entry)
 
-    def _apply(self, change: Change) -> None:
+    async def _apply(self, change: Change) -> None:
         entry, record = change.entry, change.record
         self._refused.discard(entry.key)
         if record is None:
             self.table.remove(entry.key)
+            return
+        if entry.doc_revision == ABSENT:  # made again, its document goes on from its last revision
+            document = await patiently(self._store.get, SCHEDULES, entry.key)
+            if document is not None:
+                self._adopt(document)
             return
         if change.new_spec:
             self.table.remove(entry.key)
@@ -278,16 +289,21 @@ class PlanBook:
             entry.moved(record)
         self.table.put(entry)
 
-    async def _read_again(self, entry: Entry) -> None:
-        """Go by the document; one that is refused though nobody has changed it is left alone."""
+    async def _read_again(self, entry: Entry, *, asked: bool) -> None:
+        """Go by the document; one that is refused though nobody has changed it is left alone.
+
+        Args:
+            asked: by a message, which may have had its answer: that says nothing of the schedule.
+        """
         document = await patiently(self._store.get, SCHEDULES, entry.key)
         self.table.remove(entry.key)
         if document is None:
             return
-        if document.revision == entry.doc_revision and entry.key in self._refused:
-            self._stop(entry, "the ledger has what it is to have next")
-            return
-        self._refused.add(entry.key)
+        if not asked:
+            if document.revision == entry.doc_revision and entry.key in self._refused:
+                self._stop(entry, "the ledger has what it is to have next")
+                return
+            self._refused.add(entry.key)
         if (found := self._adopt(document)) is not None:
             self._look_at(found.record.active)
         self.news.set()

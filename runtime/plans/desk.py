@@ -237,7 +237,7 @@ class PlanDesk:
         change.puts.append(revision_put(record, await self._since_ms(record), until_ms))
         change.record = None
         jobs = (await self._planner.book.jobs(record.active)).values()
-        early = [job.id for job in jobs if not job.attempts and job.not_before_ms > now_ms]
+        early = [job.id for job in jobs if not job.started_at and job.not_before_ms > now_ms]
         unstarted = dict.fromkeys((*record.held, *early))
         change.sends += commands("cancel", entry, unstarted, now_ms)
         change.publish("schedule:deleted", {"by": by}, now_ms)
@@ -257,16 +257,18 @@ class PlanDesk:
         record, content, now_ms = entry.record, message.content, self._planner.clock.now_ms()
         if record.status != "active":
             return _refused("not_active", f"it is {record.status} already")
-        jobs = (await self._planner.book.jobs(record.active)).values()
-        running = [job.id for job in jobs if job.status is JobStatus.RUNNING]
+        jobs = await self._planner.book.records(record.active)
+        running = [one.job.id for one in jobs if one.job.status is JobStatus.RUNNING]
         if running and not content.get("drain"):
             detail = f"{running[0]} is executing; ask with drain=true to pause after it"
             return _refused("executing", detail)
-        held = tuple(job.id for job in jobs if job.status in (JobStatus.PENDING, JobStatus.WAITING))
+        queued = [one for one in jobs if one.job.status in (JobStatus.PENDING, JobStatus.WAITING)]
+        held = tuple(one.job.id for one in queued)
         by = str(content.get("by") or message.sender)
         fates = drop(record.waiting, Outcome.SKIPPED_PAUSED, "paused")
         change = settled(entry, record, fates, Facts(now_ms, by=by))
-        change.sends += commands("pause", entry, held, now_ms)
+        for one in queued:
+            change.pause(one, now_ms)
         said = {"changed_ms": now_ms, "changed_by": by, "reason": message.why}
         change.record = msgspec.structs.replace(_record(change), status="paused", held=held, **said)
         about = {"status": "paused", "by": by, **({"jobId": running[0]} if running else {})}
@@ -299,7 +301,9 @@ class PlanDesk:
             reason=message.why,
         )
         change = Change(entry, record)
-        change.sends += commands("resume", entry, entry.record.held, now_ms)
+        for one in await self._planner.book.records(entry.record.held):
+            if one.job.status is JobStatus.PAUSED:
+                change.resume(one, now_ms)
         change.publish("agent:resumed", {"status": "active", "by": by}, now_ms)
         return [change.finish()], [], _answer(record)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 
 import msgspec
 
@@ -12,7 +13,7 @@ from runtime.plans.table import Entry
 from runtime.plans.writer import Change, Facts, settled
 from runtime.schedule.policy import Moment, drain, drop
 from runtime.schedule.record import Outcome, Schedule
-from runtime.schedule.spec import local_day
+from runtime.schedule.spec import is_over_budget, local_day
 
 logger = logging.getLogger(__name__)
 
@@ -24,11 +25,13 @@ def after(entry: Entry, ended: Ended, moment: Moment, facts: Facts) -> Change:
     """The change of a schedule once some of its jobs have ended.
 
     Args:
-        moment: as it is with these jobs out of the way.
+        moment: as it is with these jobs out of the way, but for what they have cost.
     """
     record, failed = _counted(entry, ended, facts.now_ms)
     if failed is not None:
         return _failed(entry, record, failed, facts)
+    over_budget = is_over_budget(entry.spec, record, moment.now_ms)
+    moment = replace(moment, over_budget=over_budget)
     fates = drain(entry.spec, record.waiting, moment, paced=False)
     return settled(entry, record, fates, facts).finish()
 

@@ -32,7 +32,7 @@ from runtime.plans.pace import Pace
 from runtime.plans.table import Entry
 from runtime.plans.writer import Change, Facts, Ready, fired, meaningless, prepared, settled
 from runtime.schedule.policy import GRACE_MS, SLICE, Moment, drain, settle
-from runtime.schedule.spec import local_day
+from runtime.schedule.spec import is_over_budget
 from runtime.store.contract import BATCH_MAX, Send, Store
 
 LOOK_S: Final = 1.0
@@ -166,14 +166,12 @@ class Planner:
             hold = record.status
         elif self._queue.paused():
             hold = "scheduler_paused"
-        unchanged = over = False
+        unchanged = False
         if spec.only_if_changed:
             head = self.book.head(entry)
             unchanged = head is not None and head == record.seen_head
-        if spec.budget_usd_per_day is not None:
-            today = record.spent_day == local_day(spec, now_ms)
-            over = today and record.spent_usd >= spec.budget_usd_per_day
-        return Moment(now_ms, len(record.active) if busy is None else busy, hold, unchanged, over)
+        busy = len(record.active) if busy is None else busy
+        return Moment(now_ms, busy, hold, unchanged, is_over_budget(spec, record, now_ms))
 
     def facts(self, entry: Entry) -> Facts:
         """What is written down with an outcome that nobody asked for."""
@@ -191,6 +189,7 @@ class Planner:
         if not dues:  # it is not time: the clock has gone back, or what was prepared is not so
             self.book.table.put(entry)
             return None, False
+        self.book.look_for(entry)  # not each end of a job comes of a message
         moment, more = self.moment(entry), len(dues) > SLICE
         late_ms = moment.now_ms - GRACE_MS
         late = sum(due < late_ms and entry.start_ms(due) < late_ms for due in dues)

@@ -35,6 +35,7 @@ from runtime.schedule.record import (
     CatchUpPolicy,
     Kind,
     Overlap,
+    Schedule,
     Spec,
 )
 from runtime.schedule.zones import Zone, zone
@@ -242,6 +243,14 @@ def same_times(one: Spec, other: Spec) -> bool:
         other.expression,
         other.timezone,
     )
+
+
+def is_over_budget(spec: Spec, record: Schedule, now_ms: int) -> bool:
+    """Whether a schedule's runs have cost what they may cost today."""
+    most_usd = spec.budget_usd_per_day
+    if most_usd is None or record.spent_day != local_day(spec, now_ms):
+        return False
+    return record.spent_usd >= most_usd
 
 
 def local_day(spec: Spec, now_ms: int) -> str:

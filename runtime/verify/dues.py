@@ -21,6 +21,8 @@ _UNIT_S: Final = {"second": 1, "minute": 60, "hour": 3_600}
 
 def scanned(spec: Spec, after_ms: int, until_ms: int) -> list[int]:
     """The due times of a cron expression, by looking at every minute; of an interval, by adding."""
+    if spec.kind == "event":
+        return []
     if spec.kind == "interval":
         return _added(spec, after_ms, until_ms)
     sets = understand(spec.expression)

@@ -31,6 +31,7 @@ from runtime.verify.history import History, Tailed
 from runtime.verify.loop import LoopClock
 from runtime.verify.network import CALM, Faults, Network
 from runtime.verify.outside import Outside
+from runtime.verify.planning import Planning
 from runtime.verify.process import Process, task_factory
 from runtime.verify.workload import factories
 
@@ -57,6 +58,10 @@ class Plan:
     """Clients an organization."""
     pause_s: float = 1.5
     """Mean between two acts of a client."""
+    planned: float = 0.5
+    """Share of the seeds that have schedules: who writes all the time notices more by itself."""
+    plan_s: float = 4.0
+    """Mean between two things that are asked of an organization's schedules."""
     trouble_s: float = 2.2
     """Mean between two troubles; 0: none."""
     faults: Faults = field(default_factory=Faults)
@@ -92,6 +97,7 @@ class World:
         """By the name of the host: the process that has it now."""
         self.schedulers: list[Process] = []
         self.drivers: list[Driver] = []
+        self.planners: list[Planning] = []
         self.unhandled: list[str] = []
         """Errors nobody awaited."""
         self._numbers: Counter[str] = Counter()
@@ -168,9 +174,10 @@ class World:
     # Clients
 
     def start_clients(self) -> list[asyncio.Task[None]]:
-        """Drivers and subscribers; the tasks of the drivers."""
+        """Drivers, planners and subscribers; the tasks of the first two."""
         tasks = []
         organizations = self.plan.organizations
+        planned = random.Random(f"{self.seed}/plans").random() < self.plan.planned  # noqa: S311
         for organization in organizations:
             others = [other for other in organizations if other != organization]
             for _ in range(self.plan.drivers):
@@ -179,9 +186,18 @@ class World:
                 driver = Driver(organization, others, process, store, self.history, self.ask_host)
                 self.drivers.append(driver)
                 tasks.append(process.spawn(driver.run(self.plan.pause_s)))
+            if planned:
+                tasks.append(self._plan(organization))
             self._subscribe(organization)
         self._subscribe(None)
         return tasks
+
+    def _plan(self, organization: str) -> asyncio.Task[None]:
+        process = self.process(f"planner-{organization}")
+        store = self.network.connect(process)
+        planner = Planning(organization, process, store, self.history, self.ask_host)
+        self.planners.append(planner)
+        return process.spawn(planner.run(self.plan.plan_s))
 
     async def ask_host(
         self, organization: str, message: Message, where: str, wait_s: float
@@ -237,6 +253,8 @@ class World:
         deadline_s = self.loop.time() + self.plan.settle_s
         for driver in self.drivers:
             driver.stopping = True
+        for planner in self.planners:
+            planner.stopping = True
         await asyncio.wait(tasks, timeout=self.plan.settle_s)
         first = self.drivers[:: self.plan.drivers]
         await asyncio.wait(
@@ -247,8 +265,9 @@ class World:
         await drivers[0].schedule("scheduler.resume")
         facts_max = len(self.history.facts) + SETTLE_FACTS_MAX
         while self.loop.time() < deadline_s and len(self.history.facts) < facts_max:
+            plans = sum([await planner.settle() for planner in self.planners])
             jobs = [job for driver in drivers for job in await driver.settle()]
-            if not jobs and not await self.pending():
+            if not plans and not jobs and not await self.pending():
                 self.history.add("world", "ok", "drained")
                 return
             await asyncio.sleep(2.0)

@@ -6,7 +6,8 @@ import pytest
 
 from runtime.verify.bugs import BUGS
 from runtime.verify.bugs.bug import Bug, Plant
-from runtime.verify.planted import find, find_all
+from runtime.verify.planted import find_all
+from runtime.verify.simulate import run_seed
 
 SENTINELS = {
     "epoch and version not compared": "I4",
@@ -24,9 +25,9 @@ def bug(name: str) -> Bug:
 @pytest.mark.parametrize(("name", "rule"), SENTINELS.items())
 def test_a_planted_bug_is_found(name, rule) -> None:
     """The simulation could have gone blind without anybody noticing."""
-    found = find(bug(name), seeds=3)
-    assert found is not None
-    assert found.rule == rule
+    with bug(name).planted(None):
+        runs = [run_seed(seed)[0] for seed in (1, 2, 3)]
+    assert rule in {violation.rule for one in runs for violation in one.violations}
 
 
 def test_there_are_enough_bugs_and_pairs_and_each_has_a_name() -> None:

@@ -58,6 +58,8 @@ def tell(history: History) -> None:
         history.add(READER, "info", "due", key=schedule, value=due)
     for document in stored_documents(history.facts, OCCURRENCES).values():
         one = decode_occurrence(document.body)
+        if one.cause != "time":  # it was asked for, and due never
+            continue
         value: dict[str, Any] = {"dueMs": one.due_ms}
         if one.to_ms is not None:
             value = {"fromMs": one.due_ms, "toMs": one.to_ms, "count": one.count}
@@ -72,7 +74,7 @@ def _dues(facts: Sequence[Fact]) -> dict[str, list[int]]:
     due: dict[str, list[int]] = defaultdict(list)
     documents = stored_documents(facts, REVISIONS)
     revisions = [decode_revision(documents[key].body) for key in sorted(documents)]
-    for one, following in zip(revisions, [*revisions[1:], None], strict=True):
+    for one, following in zip(revisions, (*revisions, None)[1:], strict=True):
         until_ms = one.to_ms or ends.get(one.schedule_id, 0)
         if following is not None and following.schedule_id == one.schedule_id:
             until_ms = following.from_ms

@@ -33,7 +33,7 @@ from runtime.message import Message
 from runtime.plans.book import CHUNK
 from runtime.plans.events import hear
 from runtime.plans.logged import asked
-from runtime.plans.planner import Planner, commands
+from runtime.plans.planner import Planner, cancels
 from runtime.plans.table import Entry
 from runtime.plans.writer import Change, Facts, revision_put, settled
 from runtime.schedule.policy import Fates, drop
@@ -239,7 +239,7 @@ class PlanDesk:
         jobs = (await self._planner.book.jobs(record.active)).values()
         early = [job.id for job in jobs if not job.started_at and job.not_before_ms > now_ms]
         unstarted = dict.fromkeys((*record.held, *early))
-        change.sends += commands("cancel", entry, unstarted, now_ms)
+        change.sends += cancels(entry, unstarted, now_ms)
         change.publish("schedule:deleted", {"by": by}, now_ms)
         return [change.finish()], [], {"ok": True, "id": record.id}
 

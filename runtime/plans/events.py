@@ -15,7 +15,7 @@ import msgspec
 
 from runtime.errors import InvalidMessageError
 from runtime.plans.book import HEADS
-from runtime.plans.planner import Planner, commands
+from runtime.plans.planner import Planner, cancels
 from runtime.plans.table import Entry
 from runtime.plans.writer import Change, Facts, settled
 from runtime.schedule.policy import Fates, settle
@@ -85,7 +85,7 @@ def _change(planner: Planner, entry: Entry, message_id: str, event: dict[str, An
     assert change.record is not None
     change.record = msgspec.structs.replace(change.record, seen_event=message_id)
     if fates.cancel:
-        change.sends += commands("cancel", entry, record.active, now_ms)
+        change.sends += cancels(entry, record.active, now_ms)
     return change.finish()
 
 

@@ -207,7 +207,7 @@ class Planner:
             next_ms=next_ms,
         )
         if fates.cancel:
-            change.sends += commands("cancel", entry, entry.record.active, moment.now_ms)
+            change.sends += cancels(entry, entry.record.active, moment.now_ms)
         return change.finish(), more
 
     def _holds(self, entry: Entry, ready: Ready) -> bool:
@@ -306,15 +306,15 @@ class Planner:
                 await self.book.write(changes)
 
 
-def commands(verb: str, entry: Entry, jobs: Iterable[str], now_ms: int) -> list[Send]:
-    """Have the queue cancel, pause or resume jobs of a schedule."""
+def cancels(entry: Entry, jobs: Iterable[str], now_ms: int) -> list[Send]:
+    """Have the queue cancel jobs of a schedule."""
     sends = []
     for job in jobs:
         message = Message(
-            message_id=f"{verb}:{job}:{entry.doc_revision}",
+            message_id=f"cancel:{job}:{entry.doc_revision}",
             sender=SCHEDULER_AGENT,
             recipient=SCHEDULER_AGENT,
-            message_type=f"job.{verb}",
+            message_type="job.cancel",
             content={"jobId": job, "by": f"schedule {entry.record.name}"},
             timestamp=iso(now_ms),
         )

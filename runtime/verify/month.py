@@ -198,24 +198,24 @@ class Month:
 
     def admit(self, jobs: Sequence[AgentJob]) -> None:
         for job in jobs:
-            if job.id in self._open:
-                self.counts["admittedTwice"] += 1
-            self._open[job.id] = job
-            self._chore(self._work(job))
+            if job.status is JobStatus.PAUSED:
+                self._held.setdefault(job.id, asyncio.Event())
+            elif job.id in self._held:
+                self._held.pop(job.id).set()
+            else:
+                if job.id in self._open:
+                    self.counts["admittedTwice"] += 1
+                self._open[job.id] = job
+                self._chore(self._work(job))
 
     def is_open(self, job_id: str) -> bool:
         return job_id in self._open
 
     def command(self, message: Message) -> None:
-        """`job.cancel`, `job.pause` and `job.resume`, as the planner sends them."""
-        job = message.content["jobId"]
-        match message.message_type:
-            case "job.cancel" if job in self._open:
-                self._chore(self._end(self._open[job], JobStatus.CANCELLED))
-            case "job.pause":
-                self._held.setdefault(job, asyncio.Event())
-            case "job.resume" if job in self._held:
-                self._held.pop(job).set()
+        """`job.cancel`, as the planner sends it."""
+        job = self._open.get(message.content["jobId"])
+        if job is not None and message.message_type == "job.cancel":
+            self._chore(self._end(job, JobStatus.CANCELLED))
 
     async def _work(self, job: AgentJob) -> None:
         await asyncio.sleep(max(0, job.not_before_ms - self.clock.now_ms()) / 1000)

@@ -31,7 +31,6 @@ from runtime.ids import Ids
 from runtime.job import JobStatus
 from runtime.jobs import decisions
 from runtime.jobs.control import Controls
-from runtime.jobs.decisions import Decision
 from runtime.jobs.desk import ATTEMPTS_MAX, JobDesk
 from runtime.jobs.dispatcher import Dispatcher
 from runtime.jobs.holds import HOLDS
@@ -200,24 +199,17 @@ class Scheduler:
         for record in running:
             job = record.job
             if job.id in lost:
-                pending = {"status": JobStatus.PENDING, "reason": None, "not_before_ms": 0}
-                changed, decision = decisions.change(job, record.revision, **pending)
-                if await self._wrote(decision):  # else its run has just ended
+                decision = decisions.requeued(job, record.revision)
+                refused = await self._seat.write(decision)
+                if refused is None or await self._seat.landed(decision):  # else it has just ended
                     self._jobs.ended(job.id)
-                    self._jobs.queued(changed, self._clock.now_ms())
+                    assert decision.job is not None
+                    self._jobs.queued(decision.job, self._clock.now_ms())
                     logger.warning(
                         "nobody ran %s, which was said to run; it is queued again",
                         job.id,
                         extra={"action": "job.orphaned", "job": job.id},
                     )
-
-    async def _wrote(self, decision: Decision) -> bool:
-        """Whether a record is as decided; it is too if the answer to its commit was lost."""
-        if await self._seat.write(decision) is None:
-            return True
-        [put] = decision.puts
-        document = await self._document(put.collection, put.key)
-        return document is not None and document.body == put.body
 
     async def _document(self, collection: str, key: str) -> Document | None:
         return await patiently(self._store.get, collection, key)

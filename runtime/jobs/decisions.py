@@ -216,6 +216,32 @@ def publish(decision: Decision, event: str, job: AgentJob, now_ms: int, **more: 
     decision.feed.append(job_event(job, event, now_ms, **more))
 
 
+def requeued(job: AgentJob, revision: int, **changed: Any) -> Decision:
+    """The job goes back into the queue, at its old place."""
+    pending = {"status": JobStatus.PENDING, "reason": None, "not_before_ms": 0, **changed}
+    return change(job, revision, **pending)[1]
+
+
+def paused(job: AgentJob, revision: int, now_ms: int, **changed: Any) -> Decision:
+    """The job has no slot, and gets none."""
+    then = {"status": JobStatus.PAUSED, "reason": "paused", **changed}
+    now, decision = change(job, revision, **then)
+    if job.status is not JobStatus.PAUSED:  # else its host has told
+        publish(decision, "job:paused", now, now_ms)
+        decision.feed.append(renamed(decision.feed[-1], "agent:paused"))
+    return decision
+
+
+def resumed(job: AgentJob, revision: int, now_ms: int, **changed: Any) -> Decision:
+    """The job goes on; nothing is asked of it any more."""
+    decision = requeued(job, revision, **changed)
+    decision.puts.append(unasked(job))
+    assert decision.job is not None
+    publish(decision, "job:resumed", decision.job, now_ms)
+    decision.feed.append(renamed(decision.feed[-1], "agent:resumed"))
+    return decision
+
+
 def retried(
     decision: Decision, job: AgentJob, letter: Document | None, by: str, now_ms: int
 ) -> None:

@@ -25,7 +25,6 @@ from runtime.ids import address, split
 from runtime.job import LOGS_MAX, AgentJob, JobStatus, LogLine
 from runtime.jobs import decisions
 from runtime.jobs.decisions import Decision, refuse
-from runtime.jobs.events import renamed
 from runtime.jobs.holds import Holds
 from runtime.jobs.rounds import PAUSE, RESUME
 from runtime.jobs.table import JobTable
@@ -94,9 +93,11 @@ class JobDesk:
 
     def requeue(self, job: AgentJob, revision: int, **changed: Any) -> Decision:
         """Back into the queue, at its old place."""
-        pending = {"status": JobStatus.PENDING, "reason": None, "not_before_ms": 0, **changed}
-        job, decision = decisions.change(job, revision, **pending)
-        self._jobs.queued(job, self._clock.now_ms())
+        return self._back(decisions.requeued(job, revision, **changed))
+
+    def _back(self, decision: Decision) -> Decision:
+        assert decision.job is not None
+        self._jobs.queued(decision.job, self._clock.now_ms())
         return decision
 
     def _queued(self, job: AgentJob, revision: int, message: Message) -> Decision:
@@ -181,12 +182,7 @@ class JobDesk:
 
     def _paused(self, job: AgentJob, revision: int, **changed: Any) -> Decision:
         self._jobs.paused(job.id)
-        paused = {"status": JobStatus.PAUSED, "reason": "paused", **changed}
-        now, decision = decisions.change(job, revision, **paused)
-        if job.status is not JobStatus.PAUSED:  # else its host has told
-            decisions.publish(decision, "job:paused", now, self._clock.now_ms())
-            decision.feed.append(renamed(decision.feed[-1], "agent:paused"))
-        return decision
+        return decisions.paused(job, revision, self._clock.now_ms(), **changed)
 
     def _failed(self, job: AgentJob, revision: int, final: bool, asked: str | None) -> Decision:
         now_ms = self._clock.now_ms()
@@ -240,12 +236,7 @@ class JobDesk:
         return self._resumed(job, revision)
 
     def _resumed(self, job: AgentJob, revision: int, **changed: Any) -> Decision:
-        decision = self.requeue(job, revision, **changed)
-        decision.puts.append(decisions.unasked(job))
-        assert decision.job is not None
-        decisions.publish(decision, "job:resumed", decision.job, self._clock.now_ms())
-        decision.feed.append(renamed(decision.feed[-1], "agent:resumed"))
-        return decision
+        return self._back(decisions.resumed(job, revision, self._clock.now_ms(), **changed))
 
     def retry(
         self, job: AgentJob, revision: int, message: Message, letter: Document | None

@@ -114,7 +114,7 @@ class Seat:
         One that had landed already, as the answer was lost, was written.
         """
         refused = _reason(await self._plans.commit(decision.commit(self._fence, acks)))
-        if refused is not None and await self._landed(decision, acks):
+        if refused is not None and await self.landed(decision, acks):
             return None
         return refused
 
@@ -123,7 +123,7 @@ class Seat:
         found = await patiently(self._store.outcome, SCHEDULER, message_id, 0)
         return found is not None and found.status != "pending"
 
-    async def _landed(self, decision: Decision, acks: tuple[Ack, ...]) -> bool:
+    async def landed(self, decision: Decision, acks: tuple[Ack, ...] = ()) -> bool:
         """Whether the store has just what a refused commit writes, which nobody else does."""
         if acks:
             return await self.is_acknowledged(acks[0].message_id)

@@ -28,6 +28,7 @@ from pydantic import ValidationError
 from runtime.errors import InvalidScheduleError, StoreError, TroupeError, UndoneError
 from runtime.ids import SCHEDULER_AGENT, AgentId, Ids, agent_id, split
 from runtime.job import JobStatus
+from runtime.jobs import decisions
 from runtime.jobs.decisions import Decision, refuse
 from runtime.message import Message
 from runtime.plans.book import CHUNK
@@ -268,7 +269,7 @@ class PlanDesk:
         fates = drop(record.waiting, Outcome.SKIPPED_PAUSED, "paused")
         change = settled(entry, record, fates, Facts(now_ms, by=by))
         for one in queued:
-            change.pause(one, now_ms)
+            change.move(decisions.paused(one.job, one.revision, now_ms))
         said = {"changed_ms": now_ms, "changed_by": by, "reason": message.why}
         change.record = msgspec.structs.replace(_record(change), status="paused", held=held, **said)
         about = {"status": "paused", "by": by, **({"jobId": running[0]} if running else {})}
@@ -303,7 +304,7 @@ class PlanDesk:
         change = Change(entry, record)
         for one in await self._planner.book.records(entry.record.held):
             if one.job.status is JobStatus.PAUSED:
-                change.resume(one, now_ms)
+                change.move(decisions.resumed(one.job, one.revision, now_ms))
         change.publish("agent:resumed", {"status": "active", "by": by}, now_ms)
         return [change.finish()], [], _answer(record)
 

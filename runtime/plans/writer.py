@@ -15,10 +15,9 @@ from typing import Any, Final
 import msgspec
 
 from runtime.ids import kind_of
-from runtime.job import AgentJob, JobStatus
-from runtime.jobs.decisions import change, unasked
-from runtime.jobs.events import job_event, record_put, renamed
-from runtime.jobs.records import Record
+from runtime.job import AgentJob
+from runtime.jobs.decisions import Decision
+from runtime.jobs.events import record_put
 from runtime.plans.table import Entry
 from runtime.schedule.policy import Fates, drop, extend
 from runtime.schedule.record import (
@@ -76,22 +75,12 @@ class Change:
         )
         return self
 
-    def pause(self, one: Record, now_ms: int) -> None:
-        """Take a job that has not begun, or waits, out of the queue."""
-        self._move(one, "paused", now_ms, status=JobStatus.PAUSED, reason="paused")
-
-    def resume(self, one: Record, now_ms: int) -> None:
-        """Put it back."""
-        pending = {"status": JobStatus.PENDING, "reason": None, "not_before_ms": 0}
-        self._move(one, "resumed", now_ms, **pending)
-        self.puts.append(unasked(one.job))
-
-    def _move(self, one: Record, what: str, now_ms: int, **changed: Any) -> None:
-        job, decision = change(one.job, one.revision, **changed)
-        event = job_event(job, f"job:{what}", now_ms)
-        self.puts += decision.puts
-        self.feed += [event, renamed(event, f"agent:{what}")]
-        self.jobs.append(job)
+    def move(self, moved: Decision) -> None:
+        """Have what was decided on a job of it written too."""
+        assert moved.job is not None
+        self.puts += moved.puts
+        self.feed += moved.feed
+        self.jobs.append(moved.job)
 
     def publish(self, event: str, data: dict[str, Any], now_ms: int) -> None:
         """Tell the agent's room and the scheduler's."""

@@ -10,7 +10,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -19,6 +19,7 @@ from zlib import crc32
 from runtime.agent import BaseAgent
 from runtime.client import Client
 from runtime.clock import SystemClock, iso
+from runtime.cluster.blocking import BlockingSchedules
 from runtime.cluster.control import running
 from runtime.cluster.private import use_token
 from runtime.cluster.settings import (
@@ -33,7 +34,6 @@ from runtime.errors import NotRunningError, TroupeError
 from runtime.ids import Ids
 from runtime.kinds import kind_commit
 from runtime.message import Message
-from runtime.schedules import Schedules
 
 T = TypeVar("T")
 
@@ -64,6 +64,8 @@ class Troupe:
         """Since the last look."""
         self._homes: dict[str, str] = {}
         """Which host an agent was found on."""
+        self.schedules = BlockingSchedules(self._with_client)
+        """`schedules.create("qa:acme.api", {"cron": "0 9 * * *"})`; see `runtime.schedules`."""
 
     def ask(self, recipient: str, message_type: str, content: Any = None) -> Any:
         """Send a message and return an ObjectRef of the agent's answer.
@@ -95,7 +97,7 @@ class Troupe:
         async def send(client: Client) -> str:
             return await client.send(recipient, content, message_type, message_id=message_id)
 
-        return str(self._with_client(send))
+        return self._with_client(send)
 
     def host(self, agent_class: type[BaseAgent]) -> None:
         """Let the running hosts serve a class of yours: its kind, from the next message on.
@@ -115,19 +117,6 @@ class Troupe:
             await client.store.commit([kind_commit(agent_class, path)])
 
         self._with_client(host)
-
-    def schedules(self, work: Callable[[Schedules], Awaitable[T] | T]) -> T:
-        """Do something with the organization's schedules; see `runtime.schedules`.
-
-        troupe.schedules(lambda them: them.create("qa:acme.api", {"cron": "0 9 * * *"}))
-        """
-
-        async def do(client: Client) -> T:
-            found = work(Schedules(client))
-            return await found if isinstance(found, Awaitable) else found
-
-        done: T = self._with_client(do)
-        return done
 
     def _host(self, recipient: str) -> Any:
         """The host that gets the call: where the agent lives, as far as that is known.
@@ -173,8 +162,10 @@ class Troupe:
             raise NotRunningError("no host")
         return {name: self._ray.get_actor(name, NAMESPACE) for name in names}
 
-    def _with_client(self, work: Any) -> Any:
-        async def run() -> Any:
+    def _with_client(self, work: Callable[[Client], Awaitable[T]]) -> T:
+        """Do something with a client, also for a caller in an event loop, as in a notebook."""
+
+        async def run() -> T:
             store = local_client(ClusterSettings.read(DataDir(self._data)))
             try:
                 return await work(
@@ -183,7 +174,8 @@ class Troupe:
             finally:
                 await store.close()
 
-        return asyncio.run(run())
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(asyncio.run, run()).result()
 
 
 class UnimportableAgentError(TroupeError):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from concurrent.futures import Future
 
 import pytest
 
 from runtime.cluster.connect import LOOK_MS, Troupe
+from runtime.errors import InvalidScheduleError
 from runtime.message import Message
+from tests.store_process import StoreProcess
 
 AGENTS = [f"counter:{n}" for n in range(20)]
 
@@ -86,7 +89,29 @@ def test_an_agent_whose_host_is_gone_is_asked_elsewhere(troupe, hosts):
     assert hosts["host-0"].asked == AGENTS
 
 
-def test_what_needs_no_waiting_is_asked_of_schedules_like_the_rest(troupe):
-    """`validate_cron_expression` would be the one name that can't be called there."""
-    assert troupe.schedules(lambda them: them.validate_cron_expression("0 9 * * *"))
-    assert not troupe.schedules(lambda them: them.validate_cron_expression("61 * * * *"))
+def under_every_name(schedules) -> None:
+    made = schedules.create("qa:acme.api", {"cron": "0 9 * * *"})
+    assert (made.name, made.status) == ("default", "active")
+    assert schedules.update("qa:acme.api", {"priority": "HIGH"}).priority == "HIGH"
+    assert schedules.update_schedule("qa:acme.api", {"cron": "0 8 * * *"}).revision == 3
+    assert schedules.get("qa:acme.api").cron == "0 8 * * *"
+    assert [one.agent_id for one in schedules.get_agent_schedules("qa:acme.api")] == ["qa:acme.api"]
+    assert [one.agent_id for one in schedules.get_scheduled_agents()] == ["qa:acme.api"]
+    assert schedules.get_execution_history("qa:acme.api", limit=2) == []
+    assert schedules.validate_cron_expression("0 9 * * *")
+    assert not schedules.validate_cron_expression("61 * * * *")
+    with pytest.raises(InvalidScheduleError):
+        schedules.create("qa:acme.api", {"cron": "61 * * * *"})
+    for _ in range(2):
+        schedules.delete("qa:acme.api")
+    assert schedules.get("qa:acme.api") is None
+
+
+async def test_schedules_are_asked_for_by_their_names_in_a_loop_and_without_one(troupe, tmp_path):
+    """A notebook has an event loop already."""
+    process = await StoreProcess(tmp_path, scheduler=1).start()
+    try:
+        under_every_name(troupe.schedules)
+        await asyncio.to_thread(under_every_name, troupe.schedules)
+    finally:
+        await process.kill()

@@ -25,6 +25,7 @@ from runtime.jobs.events import (
     told_send,
 )
 from runtime.message import Message
+from runtime.repository import repository_name
 from runtime.schedule.queue import Place, place
 from runtime.store.contract import (
     DEAD_LETTERS,
@@ -283,7 +284,8 @@ def place_of(job: AgentJob) -> Place:
     """The job's place in the queue; the same however often it is queued."""
     return place(
         job.id, job.organization_id, ms_of(job.queued_at), job.priority,
-        repository=job.repository, agent=job.agent_id, key=job.limit_key,
+        repository=job.repository and repository_name(job.repository),
+        agent=job.agent_id, key=job.limit_key,
     )  # fmt: skip
 
 

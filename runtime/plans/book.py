@@ -25,6 +25,7 @@ from runtime.patience import patiently
 from runtime.plans.logged import decided
 from runtime.plans.table import Entry, PlanTable
 from runtime.plans.writer import Change, Facts, meaningless, retimed
+from runtime.repository import repository_name
 from runtime.schedule.record import (
     REVISIONS,
     SCHEDULES,
@@ -69,7 +70,7 @@ class PlanBook:
     def __init__(self, store: Store, clock: Clock, queue: Queue) -> None:
         self.table = PlanTable()
         self.heads: dict[tuple[str, str], str] = {}
-        """(organization, repository) -> its commit."""
+        """(organization, `repository_name`) -> its commit."""
         self.news = asyncio.Event()
         """Something is to be looked at."""
         self.ended: dict[str, None] = {}
@@ -86,8 +87,10 @@ class PlanBook:
         """Read every schedule; they are the only truth."""
         async for page in self._pages(HEADS):
             for document in page:
-                organization, _, repository = document.key.partition("/")
-                self.heads[organization, repository] = document.body.decode()
+                organization, _, location = document.key.partition("/")
+                repository = repository_name(location)
+                if repository == location or (organization, repository) not in self.heads:
+                    self.heads[organization, repository] = document.body.decode()
         async for page in self._pages(SCHEDULES):
             for document in page:
                 if (entry := self._adopt(document)) is not None:
@@ -174,8 +177,8 @@ class PlanBook:
 
     def head(self, entry: Entry) -> str | None:
         """The commit of a schedule's repository, if an event has told."""
-        repository = entry.spec.repository
-        return self.heads.get((entry.record.organization_id, repository)) if repository else None
+        location, organization = entry.spec.repository, entry.record.organization_id
+        return self.heads.get((organization, repository_name(location))) if location else None
 
     async def revision(self, record: Schedule) -> Revision | None:
         """The document of a schedule's present revision."""

@@ -18,6 +18,7 @@ from runtime.plans.book import HEADS
 from runtime.plans.planner import Planner, cancels
 from runtime.plans.table import Entry
 from runtime.plans.writer import Change, Facts, settled
+from runtime.repository import repository_name
 from runtime.schedule.policy import Fates, settle
 from runtime.schedule.record import Schedule, Spec
 from runtime.store.contract import Put
@@ -40,12 +41,12 @@ def hear(
     """
     if len(to_json(event)) > EVENT_BYTES_MAX:
         raise InvalidMessageError(f"an event has at most {EVENT_BYTES_MAX} bytes")
-    repository, now_ms = event.get("repository"), planner.clock.now_ms()
+    repository, now_ms = _repository(event), planner.clock.now_ms()
     puts: list[Put] = []
     if repository and event.get("commit") and branch_counts(event):
         head = str(event["commit"])
         puts.append(Put(HEADS, f"{organization}/{repository}", organization, head.encode()))
-        planner.book.heads[organization, str(repository)] = head
+        planner.book.heads[organization, repository] = head
     changes, told = [], []
     for entry in planner.book.table.of_event(organization, str(event["event"])):
         if not _is_for(entry.spec, event, now_ms):
@@ -66,9 +67,14 @@ def branch_counts(event: dict[str, Any]) -> bool:
     return default is None or default == event.get("branch")
 
 
+def _repository(event: dict[str, Any]) -> str | None:
+    location = event.get("repository")
+    return repository_name(str(location)) if location else None
+
+
 def _is_for(spec: Spec, event: dict[str, Any], now_ms: int) -> bool:
     return (
-        spec.repository in (None, event.get("repository"))
+        (spec.repository is None or repository_name(spec.repository) == _repository(event))
         and spec.branch in (None, event.get("branch"))
         and (spec.start_ms is None or spec.start_ms <= now_ms)
         and (spec.end_ms is None or now_ms <= spec.end_ms)

@@ -5,12 +5,13 @@
     R/2026-01-01T09:00:00Z/P1D        R10/2026-01-01T09:00:00Z/PT1H        R/PT30M
 
 Occurrence k is the anchor plus k times the span, never the last one plus the
-span: nothing drifts.  Hours, minutes and seconds are real time.  Days, weeks,
-months and years are those of the wall clock: they keep the local time of day
-across changes of the clock (in the first pass of a fold; right after a gap that
-skips it), and a month without the anchor's day ends earlier: 31 January + P1M is
-the last of February, and + P2M is 31 March.  Two occurrences that fall on one
-instant are one.  `Rn` has n occurrences, the first at its start.
+span: nothing drifts, and occurrence 0 is the anchor itself.  Hours, minutes and
+seconds are real time.  Days, weeks, months and years are those of the wall clock:
+they keep the local time of day across changes of the clock (in the first pass of
+a fold; right after a gap that skips it), and a month without the anchor's day
+ends earlier: 31 January + P1M is the last of February, and + P2M is 31 March.
+Two occurrences that fall on one instant are one.  `Rn` has n occurrences, the
+first at its start.
 """
 
 from __future__ import annotations
@@ -91,6 +92,8 @@ class Interval:
 
     def _calendar(self, k: int, zone: Zone) -> int:
         """Occurrence k of a span with days or months in it."""
+        if k == 0:  # an instant: it may lie in the second pass of a fold
+            return self.anchor_ms
         minute, rest = divmod(self.anchor_ms, MINUTE_MS)
         day, minute_of_day = divmod(zone.local(minute), DAY)
         if self.span.months:

@@ -74,6 +74,17 @@ def test_a_day_whose_time_is_skipped_or_repeated_has_one_run() -> None:
     ]  # fmt: skip
 
 
+def test_an_interval_begins_at_the_instant_it_names_in_either_pass() -> None:
+    """It would be due an hour before the start that was named; bounded by that, never at it."""
+    second = "2026-10-25T02:30:15+01:00"
+    days = [second, "2026-10-26T02:30:15+01:00"]
+    said = {"zone": "Europe/Berlin", "after": 0}
+    for bounds in ({}, {"start_ms": ms(second)}):
+        assert due(f"R/{second}/P1D", 2, **said, **bounds) == days
+        assert due(f"R1/{second}/P1M", 2, **said, **bounds) == days[:1]
+    assert due("P1D", 2, **said, start_ms=ms(second)) == days
+
+
 def test_a_day_that_never_was_merges_with_the_next() -> None:
     """Samoa had no 30 December 2011: two runs would share one instant."""
     found = due("P1D", 3, zone="Pacific/Apia", after=0, start_ms=ms("2011-12-29T00:00:00-10:00"))

@@ -11,15 +11,16 @@ window lasts.
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import datetime
 from functools import lru_cache
-from typing import Any, Final, Self, cast
+from typing import Annotated, Any, Final, Self, cast
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 import msgspec
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, StrictBool, model_validator
 
 from runtime.errors import InvalidScheduleError
 from runtime.job import Priority
@@ -48,15 +49,27 @@ BARE: Final = "a repository is named without a password or a token"
 _KINDS: Final[dict[str, Kind]] = {
     "cron": "cron", "nightly": "cron", "interval": "interval", "at": "once", "event": "event",
 }  # fmt: skip
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+
+
+def _number(value: Any) -> Any:
+    """Refuse what pydantic would take for a number; `5.0` is the whole number that it is."""
+    if isinstance(value, bool | str):
+        raise ValueError("a number is due")
+    return value
+
+
+_Whole = Annotated[int, BeforeValidator(_number)]
+_Amount = Annotated[float, BeforeValidator(_number)]
 
 
 class CatchUpBody(WireModel):
     """What is done about due times that nobody was there for."""
 
     policy: CatchUpPolicy = "latest"
-    window_s: int = Field(86_400, ge=0, le=366 * 86_400)
+    window_s: _Whole = Field(86_400, ge=0, le=366 * 86_400)
     """What is older is missed."""
-    cap: int = Field(10, ge=1, le=CAP_MAX)
+    cap: _Whole = Field(10, ge=1, le=CAP_MAX)
     """With `all`: at most so many runs."""
 
 
@@ -76,18 +89,18 @@ class ScheduleBody(WireModel):
     """Nothing is due before."""
     end: str | None = Field(None, max_length=64)
     """Nothing is due after."""
-    jitter_s: int = Field(0, ge=0, le=JITTER_MS_MAX // 1000)
+    jitter_s: _Whole = Field(0, ge=0, le=JITTER_MS_MAX // 1000)
     overlap: Overlap = "skip"
     catch_up: CatchUpBody = CatchUpBody.model_validate({})
     payload: dict[str, Any] = Field(default_factory=dict)
     repository: str | None = Field(None, max_length=500)
     branch: str | None = Field(None, max_length=250)
     limit_key: str | None = Field(None, max_length=200)
-    max_attempts: int | None = Field(None, ge=1, le=20)
-    only_if_changed: bool = False
-    budget_usd_per_day: float | None = Field(None, gt=0, le=1_000_000)
-    enabled: bool | None = None
-    """False: it is paused from the beginning; true: it is active, whatever it was."""
+    max_attempts: _Whole | None = Field(None, ge=1, le=20)
+    only_if_changed: StrictBool = False
+    budget_usd_per_day: _Amount | None = Field(None, gt=0, le=1_000_000)
+    enabled: StrictBool | None = None
+    """False: it is made paused; of one that is there only pause and resume change it."""
     reason: str | None = Field(None, max_length=500)
     """Why, for the audit trail."""
 
@@ -176,13 +189,21 @@ def has_secret(repository: str) -> bool:
 
 
 def in_order(spec: Spec) -> None:
-    """Refuse bounds between which nothing can be due.
+    """Refuse bounds between which nothing can be due, and names that nobody can read.
 
     Apart from `spec_of`, because what was accepted once must stay readable.
 
     Raises:
-        FieldError: the end is before the start.
+        FieldError: the end is before the start; a text is empty or has control characters.
     """
+    texts = {"repository": spec.repository, "branch": spec.branch, "limitKey": spec.limit_key}
+    for field, text in texts.items():
+        if text is not None and not text.strip():
+            detail = "it is empty: leave it out"
+            raise FieldError(field, InvalidScheduleError("bad_text", 0, detail))
+        if text is not None and (control := _CONTROL.search(text)):
+            detail = f"{control.group()!r} is a control character"
+            raise FieldError(field, InvalidScheduleError("bad_text", control.start(), detail))
     if spec.start_ms is not None and spec.end_ms is not None and spec.end_ms < spec.start_ms:
         detail = "it ends before it starts, so nothing would ever be due"
         raise FieldError("end", InvalidScheduleError("bad_bounds", 0, detail))

@@ -70,6 +70,10 @@ async def test_a_schedule_is_answered_with_its_defaults_and_its_next_five_fires(
         ({"at": "garbage"}, "bad_instant", 0),
         ({"cron": "  61 * * * *"}, "out_of_range", 2),
         ({"cron": "0 9 * * *", "start": ""}, "bad_instant", 0),
+        ({"cron": "0 9 * * *", "limitKey": ""}, "bad_text", 0),
+        ({"cron": "0 9 * * *", "limitKey": "key\0"}, "bad_text", 3),
+        ({"cron": "0 9 * * *", "repository": " "}, "bad_text", 0),
+        ({"event": "push", "branch": "ma\nin"}, "bad_text", 2),
     ],
     ids=lambda value: str(value)[:40],
 )
@@ -93,6 +97,47 @@ async def test_a_body_says_when_exactly_once(ann: httpx2.AsyncClient) -> None:
     """Two answers to one question."""
     for body in ({}, {"cron": "0 9 * * *", "interval": "PT5M"}, {"cron": "0 9 * * *", "x": 1}):
         assert (await ann.post(URL, json=body)).status_code == 422
+
+
+@pytest.mark.parametrize("taken", [True, False, "5", " 5 "], ids=repr)
+async def test_a_number_is_a_number(ann: httpx2.AsyncClient, taken: Any) -> None:
+    """A slip would be a schedule with a jitter of one second, or one attempt."""
+    for field in ("jitterS", "maxAttempts", "budgetUsdPerDay"):
+        refused = await ann.post(URL, json={"cron": "0 9 * * *", field: taken})
+        assert refused.status_code == 422, field
+        assert refused.json()["errors"][0]["path"] == f"body.{field}"
+        assert refused.json()["errors"][0]["message"] == "a number is due"
+    for part in ("windowS", "cap"):
+        caught = {"catchUp": {part: taken}}
+        assert (await ann.post(URL, json={"cron": "0 9 * * *", **caught})).status_code == 422
+    whole = {"cron": "0 9 * * *", "jitterS": 5.0, "budgetUsdPerDay": 2}
+    view = (await ann.post(URL, json=whole)).json()
+    assert (view["jitterS"], view["budgetUsdPerDay"]) == (5, 2.0)
+
+
+@pytest.mark.parametrize("taken", [0, 1, "false", "on"], ids=repr)
+async def test_a_truth_is_a_truth(ann: httpx2.AsyncClient, taken: Any) -> None:
+    """A schedule would be made active, or paused, by what means nothing."""
+    for field in ("enabled", "onlyIfChanged"):
+        body = {"cron": "0 9 * * *", "repository": "https://git.example/x", field: taken}
+        refused = await ann.post(URL, json=body)
+        assert (refused.status_code, refused.json()["errors"][0]["path"]) == (422, f"body.{field}")
+
+
+async def test_what_was_taken_once_is_still_read(ann: httpx2.AsyncClient) -> None:
+    """A schedule of before would be an error in each list, and could not be deleted."""
+    app: Any = ann._transport.app  # type: ignore[attr-defined]
+    store = app.state.console.store
+    await ann.post(URL, json={"event": "push", "limitKey": "k", "repository": "r"})
+    [stored] = await store.list_documents("schedule", "acme", [], None, 10, False)
+    body = stored.body.replace(b'"limitKey":"k"', b'"limitKey":""')
+    body = body.replace(b'"repository":"r"', b'"repository":"\\u0000"')
+    put = Put("schedule", stored.key, "acme", body, ("agent=backend:acme.api",))
+    assert isinstance((await store.commit([Commit("acme", puts=(put,))]))[0], Committed)
+    view = (await ann.get(URL)).json()
+    assert (view["limitKey"], view["repository"]) == ("", "\0")
+    refused = await ann.patch(URL, json={"priority": "HIGH"})
+    assert (refused.status_code, refused.json()["field"]) == (422, "repository")
 
 
 async def test_a_kind_that_nobody_hosts_is_set_with_a_warning(ann: httpx2.AsyncClient) -> None:

@@ -12,6 +12,7 @@ client's organization.
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Mapping
 from typing import Any
@@ -29,7 +30,7 @@ from runtime.schedule.record import (
     decode_spec,
     schedule_key,
 )
-from runtime.schedule.spec import TRIGGERS, FieldError, ScheduleBody, in_order, spec_of
+from runtime.schedule.spec import NAME, TRIGGERS, FieldError, ScheduleBody, in_order, spec_of
 from runtime.schedule.view import ScheduleView, body_of, schedule_view
 from runtime.sessions import Session, session_of
 from runtime.store.contract import BATCH_MAX
@@ -61,13 +62,16 @@ class Schedules:
         """Change parts of a schedule; a new time replaces the old one. Errors as `create`.
 
         Raises:
-            ScheduleRefusedError: also `changed`, when somebody else was quicker.
+            ScheduleRefusedError: also `changed`, when somebody else was quicker, and
+                `not_changeable`: a schedule keeps its name.
         """
         record = await self._record(agent, name)
         if record is None:
             raise ScheduleRefusedError("not_found", f"{agent} has no schedule {name}")
         before = body_of(decode_spec(record.spec), name).model_dump(exclude_none=True)
         given = {_snake(key): value for key, value in changes.items()}
+        if given.get("name", name) != name:
+            raise ScheduleRefusedError("not_changeable", "a schedule keeps its name; make another")
         if given.keys() & set(TRIGGERS):
             before = {key: value for key, value in before.items() if key not in TRIGGERS}
         if isinstance(caught := given.get("catch_up"), Mapping):  # of it too, parts
@@ -84,6 +88,8 @@ class Schedules:
         Args:
             reason: why, for the audit trail.
         """
+        if re.fullmatch(NAME, name) is None:
+            return  # an empty one would be taken for `default`
         content = {"agentId": agent_id(agent), "name": name, "by": self._client.name}
         content |= {"reason": reason} if reason else {}
         answer = await self._client.ask(SCHEDULER_AGENT, content, "schedule.delete")
@@ -137,6 +143,8 @@ class Schedules:
             "agentId": agent, "name": body.name, "schedule": body.to_wire(),
             "by": self._client.name,
         }  # fmt: skip
+        if body.reason:
+            content["reason"] = body.reason
         if revision is not None:
             content["ifRevision"] = revision
         answer = await self._client.ask(SCHEDULER_AGENT, content, "schedule.set")

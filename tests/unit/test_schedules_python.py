@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from runtime.errors import InvalidScheduleError
+from runtime.errors import InvalidScheduleError, ScheduleRefusedError
+from runtime.keys import Role
 from runtime.schedule.spec import FieldError, ScheduleBody, spec_of
 from runtime.schedules import Schedules
 from tests.http import HttpTroupe
@@ -43,6 +45,29 @@ async def test_the_names_of_the_source_documents_do_what_they_say() -> None:
         with pytest.raises(InvalidScheduleError) as raised:
             await them.create(AGENT, {"cron": "0 0 */2 * 1"})
         assert raised.value.code == "ambiguous_day_fields"
+    finally:
+        await troupe.kill_scheduler()
+        await troupe.store.close()
+
+
+async def test_what_is_asked_for_from_python_is_answered_as_over_http() -> None:
+    """Why would be in no audit trail, another name left out, and no name be `default`."""
+    troupe = LocalTroupe({})
+    troupe.start_scheduler()
+    api = HttpTroupe(troupe.store, troupe.clock)
+    them = Schedules(api.door())
+    try:
+        await them.create(AGENT, {"cron": "0 9 * * *", "reason": "brief 7"})
+        await them.update(AGENT, {"name": "default", "priority": "HIGH", "reason": "late"})
+        with pytest.raises(ScheduleRefusedError) as raised:
+            await them.update(AGENT, {"name": "other"})
+        assert raised.value.args[0] == "not_changeable"
+        for name in ("", "Default"):
+            await them.delete(AGENT, name)
+        assert (await them.get(AGENT)) is not None
+        async with await api.client(Role.ADMIN) as client:
+            trail = (await client.get("/api/audit")).text
+        assert re.findall(r'"reason":"([^"]+)"', trail) == ["brief 7", "late"]
     finally:
         await troupe.kill_scheduler()
         await troupe.store.close()

@@ -5,6 +5,7 @@ Added to the group of `schedule next`, which needs no running Troupe.
 
 from __future__ import annotations
 
+import math
 import re
 import secrets
 from datetime import UTC, datetime, timedelta
@@ -23,6 +24,9 @@ from actors.commands.schedule_view import TRIGGERS, about, say_if_paused, say_sc
 from actors.commands.words import moment, plural
 from runtime.errors import InvalidIdError
 from runtime.ids import agent_id
+from runtime.schedule.jitter import JITTER_MS_MAX
+from runtime.schedule.record import CAP_MAX
+from runtime.schedule.spec import ATTEMPTS_MAX, WINDOW_S_MAX
 
 LISTED_MAX: Final = 1_000
 YEAR_DAYS: Final = 366
@@ -59,6 +63,13 @@ def _every(span: str | None) -> str | None:
     if span is None or _INTERVAL.match(span):
         return span
     return f"every {span}"
+
+
+def _dollars(text: str) -> float:
+    amount = float(text)
+    if not math.isfinite(amount):
+        raise ValueError(f"{text} is no amount")
+    return amount
 
 
 def _path(agent: str, name: str, verb: str = "") -> str:
@@ -100,7 +111,13 @@ def _path(agent: str, name: str, verb: str = "") -> str:
 )
 @click.option("--start", metavar="ISO", help="Nothing is due before.")
 @click.option("--end", metavar="ISO", help="Nothing is due after.")
-@click.option("--jitter", "jitter_s", type=int, metavar="S", help="Start up to so much later.")
+@click.option(
+    "--jitter",
+    "jitter_s",
+    type=click.IntRange(0, JITTER_MS_MAX // 1000),
+    metavar="S",
+    help="Start up to so much later.",
+)
 @click.option(
     "--overlap",
     type=click.Choice(["skip", "queue_one", "queue_all", "cancel_running", "allow"]),
@@ -111,15 +128,28 @@ def _path(agent: str, name: str, verb: str = "") -> str:
     type=click.Choice(["latest", "none", "all"]),
     help="What was due while nobody was there [latest].",
 )
-@click.option("--window", "window_s", type=int, metavar="S", help="Older is missed [86400].")
-@click.option("--cap", type=int, metavar="N", help="With `all`: runs at most [10].")
+@click.option(
+    "--window",
+    "window_s",
+    type=click.IntRange(0, WINDOW_S_MAX),
+    metavar="S",
+    help="Older is missed [86400].",
+)
+@click.option(
+    "--cap", type=click.IntRange(1, CAP_MAX), metavar="N", help="With `all`: runs at most [10]."
+)
 @click.option("--payload", metavar="JSON", help="The jobs' payload.")
 @click.option("--repository", metavar="URL", help="What its jobs work on.")
 @click.option("--branch", metavar="NAME", help="With an event: of this branch only.")
 @click.option("--only-if-changed", is_flag=True, default=None, help="Not for the same commit.")
-@click.option("--budget", "budget_usd_per_day", type=float, metavar="USD", help="A day.")
+@click.option("--budget", "budget_usd_per_day", type=_dollars, metavar="USD", help="A day.")
 @click.option("--limit-key", metavar="KEY", help="Jobs with the same key run one at a time.")
-@click.option("--max-attempts", type=int, metavar="N", help="Tries of a job [1 and the retries].")
+@click.option(
+    "--max-attempts",
+    type=click.IntRange(1, ATTEMPTS_MAX),
+    metavar="N",
+    help="Tries of a job [1 and the retries].",
+)
 @click.option("--paused", is_flag=True, help="Do not start it yet.")
 @_why
 async def set_(

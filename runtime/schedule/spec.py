@@ -45,6 +45,8 @@ from runtime.wire import WireModel
 TRIGGERS: Final = ("cron", "interval", "at", "event", "nightly")
 NAME: Final = r"^[a-z][a-z0-9_-]{0,63}$"
 PAYLOAD_BYTES_MAX: Final = 16 << 10
+WINDOW_S_MAX: Final = 366 * 86_400
+ATTEMPTS_MAX: Final = 20
 BARE: Final = "a repository is named without a password or a token"
 _KINDS: Final[dict[str, Kind]] = {
     "cron": "cron", "nightly": "cron", "interval": "interval", "at": "once", "event": "event",
@@ -67,7 +69,7 @@ class CatchUpBody(WireModel):
     """What is done about due times that nobody was there for."""
 
     policy: CatchUpPolicy = "latest"
-    window_s: _Whole = Field(86_400, ge=0, le=366 * 86_400)
+    window_s: _Whole = Field(86_400, ge=0, le=WINDOW_S_MAX)
     """What is older is missed."""
     cap: _Whole = Field(10, ge=1, le=CAP_MAX)
     """With `all`: at most so many runs."""
@@ -96,7 +98,7 @@ class ScheduleBody(WireModel):
     repository: str | None = Field(None, max_length=500)
     branch: str | None = Field(None, max_length=250)
     limit_key: str | None = Field(None, max_length=200)
-    max_attempts: _Whole | None = Field(None, ge=1, le=20)
+    max_attempts: _Whole | None = Field(None, ge=1, le=ATTEMPTS_MAX)
     only_if_changed: StrictBool = False
     budget_usd_per_day: _Amount | None = Field(None, gt=0, le=1_000_000)
     enabled: StrictBool | None = None

@@ -97,10 +97,36 @@ def test_an_expression_that_can_not_be_meant_is_refused(here: Desk) -> None:
     bounds = ["--start", "2027-01-01", "--end", "2026-01-01"]
     assert "bad_bounds" in typed(here, "set", AGENT, "--every", "PT1H", *bounds, code=2)
     assert "bad_bounds" in typed(here, "next", "PT1H", *bounds, code=2)
-    assert "body.jitterS" in typed(here, "set", AGENT, "--every", "PT1H", "--jitter", "-1", code=2)
     for ways in ([], ["--cron", "@daily", "--every", "PT1H"]):
         assert "exactly one way" in typed(here, "set", AGENT, *ways, code=2)
     assert "kind:key" in typed(here, "set", "nobody", "--cron", "@daily", code=2)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--jitter", "-1", "0<=x<=900"),
+        ("--jitter", "9" * 30, "0<=x<=900"),
+        ("--window", "9" * 30, "0<=x<=31622400"),
+        ("--cap", "101", "1<=x<=100"),
+        ("--max-attempts", "0", "1<=x<=20"),
+        ("--budget", "nan", "nan is no amount"),
+        ("--budget", "1e999", "1e999 is no amount"),
+        ("--budget", "-1", "budgetUsdPerDay: Input should be greater than 0"),
+        ("--limit-key", "", "bad_text"),
+        ("--payload", '{"a": 1, "a": 2}', "a name comes twice"),
+        ("--payload", '{"a": -9223372036854775808}', "a number is out of range"),
+        ("--payload", f'{{"a": {"1" * 5_000}}}', "a number is out of range"),
+    ],
+    ids=lambda value: value[:24],
+)
+def test_a_value_that_can_not_be_meant_is_refused_by_its_option(
+    here: Desk, option: str, value: str, said: str
+) -> None:
+    """It would end in a traceback, in `the body is no JSON`, or as another value."""
+    told = typed(here, "set", "review:acme.none", "--every", "PT1H", option, value, code=2)
+    assert said in told
+    typed(here, "show", "review:acme.none", code=4)
 
 
 def test_a_text_on_which_crons_differ_is_set_with_its_dialect(here: Desk) -> None:

@@ -328,7 +328,8 @@ async def history(session: Session, agent: str, name: str, outcome: str | None, 
         for one in found
     ]
     columns = ["DUE", "UNTIL", "COUNT", "OUTCOME", "WHY", "EXPLAINED BY"]
-    return session.out.table(columns, rows, "Nothing was due yet.", whole=True)
+    none = f"No due time of it is {outcome}." if outcome else "Nothing was due yet."
+    return session.out.table(columns, rows, none, whole=True)
 
 
 @schedule.command(

@@ -129,6 +129,15 @@ def test_a_value_that_can_not_be_meant_is_refused_by_its_option(
     typed(here, "show", "review:acme.none", code=4)
 
 
+def test_a_history_without_an_outcome_says_so(here: Desk) -> None:
+    """`Nothing was due yet` would be said of a schedule that has run."""
+    agent = "review:acme.history"
+    typed(here, "set", agent, "--every", "PT1H")
+    assert "Nothing was due yet." in typed(here, "history", agent)
+    typed(here, "trigger", agent)
+    assert "No due time of it is missed." in typed(here, "history", agent, "--outcome", "missed")
+
+
 def test_a_text_on_which_crons_differ_is_set_with_its_dialect(here: Desk) -> None:
     """The answer would name a way out that the command does not have."""
     agent = ["set", "review:acme.dialect", "--cron", "0 0 */2 * 1"]

@@ -11,13 +11,17 @@ from __future__ import annotations
 import json
 import sys
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from io import TextIOWrapper
 from time import monotonic
 from typing import Any, Final
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.text import Text
+
+from actors.commands.failures import CommandError
 
 STATUS_STYLES: Final = {
     "pending": "yellow",
@@ -61,8 +65,9 @@ class Output:
 
     def result(self, value: Any) -> None:
         """The command's one JSON document, or one line of several."""
-        sys.stdout.write(json.dumps(value) + "\n")
-        sys.stdout.flush()
+        with _written():
+            sys.stdout.write(json.dumps(value) + "\n")
+            sys.stdout.flush()
 
     def say(self, text: str | Text = "") -> None:
         """A line of the answer; nothing with `--json`."""
@@ -119,8 +124,9 @@ class Output:
         if self.terminal:
             self.diff(patch)
         else:
-            sys.stdout.buffer.write(patch)
-            sys.stdout.buffer.flush()
+            with _written():
+                sys.stdout.buffer.write(patch)
+                sys.stdout.buffer.flush()
 
     def diff(self, patch: bytes) -> None:
         """A patch to be read: coloured by line, nothing in it hidden."""
@@ -128,8 +134,9 @@ class Output:
             self.say(Text(visible(line), style=_diff_style(line)))
 
     def _print(self, console: Console, text: str | Text) -> None:
-        console.print(text, soft_wrap=True, end="\n")
-        console.file.flush()
+        with _written():
+            console.print(text, soft_wrap=True, end="\n")
+            console.file.flush()
 
 
 class Slowness:
@@ -147,7 +154,20 @@ class Slowness:
             self._tell(text)
 
 
+@contextmanager
+def _written() -> Iterator[None]:
+    """What goes out is taken, unless its reader has gone, which is no failure of ours."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise CommandError(f"The answer can't be written: {error.strerror}.") from error
+
+
 def _console(stream: Any) -> Console:
+    if isinstance(stream, TextIOWrapper):  # a terminal of another encoding shows what it can
+        stream.reconfigure(errors="backslashreplace")
     # Nothing of what is printed is markup, and only a terminal gets colours.
     return Console(
         file=stream, force_terminal=stream.isatty(), highlight=False, markup=False, emoji=False

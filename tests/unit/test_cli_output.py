@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
+import os
+import sys
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
+from actors.commands.failures import CommandError
 from actors.commands.jobs import say_job
 from actors.commands.output import Output, Slowness, visible
 from actors.commands.words import age, dollars, duration, reason, remedy
@@ -74,6 +80,45 @@ def test_an_id_is_not_cut_on_a_terminal(capsys: pytest.CaptureFixture[str]) -> N
     assert capsys.readouterr().out.count(ids[0]) == 6
     out.table(["A"] * 6, [ids], "none")
     assert capsys.readouterr().out.count(ids[0]) == 5
+
+
+def test_a_text_that_the_terminal_can_not_show_is_spelled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of an answer with one foreign letter half would be shown, then a traceback."""
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="latin-1"))
+    Output(as_json=False).pairs([("why", "für 日本"), ("status", "active")])
+    assert written.getvalue() == b"why     f\xfcr \\u65e5\\u672c\nstatus  active\n"
+
+
+class Full(io.RawIOBase):
+    """Takes nothing."""
+
+    def __init__(self, code: int) -> None:
+        self._code = code
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, _: object) -> int:
+        raise OSError(self._code, os.strerror(self._code))
+
+
+def test_an_answer_that_can_not_be_written_is_a_failure_unless_its_reader_has_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A full disk would be a traceback, or `| head -1` a sentence about the disk."""
+    streams: list[Any] = [Full(errno.ENOSPC), Full(errno.EPIPE)]
+    full, gone = (io.TextIOWrapper(one, write_through=True) for one in streams)
+    monkeypatch.setattr(sys, "stdout", full)
+    out = Output(as_json=False)
+    for write in (lambda: out.say("a"), lambda: out.result({}), lambda: out.patch(b"+1\n")):
+        with pytest.raises(CommandError, match="can't be written: No space left on device"):
+            write()
+    monkeypatch.setattr(sys, "stdout", gone)
+    with pytest.raises(BrokenPipeError):
+        out.result({})
 
 
 def test_what_takes_its_time_says_so_and_not_more_than_that() -> None:

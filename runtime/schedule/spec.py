@@ -13,11 +13,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from datetime import datetime
+from datetime import date
 from functools import lru_cache
 from typing import Annotated, Any, Final, Self, cast
 from urllib.parse import urlsplit
-from zoneinfo import ZoneInfo
 
 import msgspec
 from pydantic import BeforeValidator, Field, StrictBool, model_validator
@@ -26,7 +25,7 @@ from runtime.errors import InvalidScheduleError
 from runtime.job import Priority
 from runtime.schedule import nightly
 from runtime.schedule.cronfields import Dialect
-from runtime.schedule.instants import instant
+from runtime.schedule.instants import MINUTE_MS, instant
 from runtime.schedule.jitter import JITTER_MS_MAX
 from runtime.schedule.plan import Plan, once, parse
 from runtime.schedule.record import (
@@ -39,7 +38,7 @@ from runtime.schedule.record import (
     Schedule,
     Spec,
 )
-from runtime.schedule.zones import Zone, zone
+from runtime.schedule.zones import DAY, Zone, zone
 from runtime.wire import WireModel
 
 TRIGGERS: Final = ("cron", "interval", "at", "event", "nightly")
@@ -51,6 +50,7 @@ BARE: Final = "a repository is named without a password or a token"
 _KINDS: Final[dict[str, Kind]] = {
     "cron": "cron", "nightly": "cron", "interval": "interval", "at": "once", "event": "event",
 }  # fmt: skip
+_EPOCH: Final = date(1970, 1, 1).toordinal()
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -278,4 +278,5 @@ def is_over_budget(spec: Spec, record: Schedule, now_ms: int) -> bool:
 
 def local_day(spec: Spec, now_ms: int) -> str:
     """The day it is in the schedule's zone."""
-    return datetime.fromtimestamp(now_ms / 1000, ZoneInfo(spec.timezone)).date().isoformat()
+    day = zone(spec.timezone).local(now_ms // MINUTE_MS) // DAY
+    return date.fromordinal(_EPOCH + day).isoformat()

@@ -9,7 +9,7 @@ from runtime.schedule.instants import local_text_of, text_of
 from runtime.schedule.nightly import window_s
 from runtime.schedule.plan import Plan
 from runtime.schedule.record import Occurrence, Revision, Schedule, Spec, decode_spec
-from runtime.schedule.spec import CatchUpBody, ScheduleBody, plan_of
+from runtime.schedule.spec import CatchUpBody, ScheduleBody, local_day, plan_of
 from runtime.wire import WireModel
 
 NEXT_SHOWN: Final = 5
@@ -174,8 +174,9 @@ def schedule_view(record: Schedule, now_ms: int) -> ScheduleView:
     asked = body_of(spec, record.name).model_dump(exclude={"enabled", "reason", "priority"})
     try:
         plan = plan_of(spec) if spec.kind != "event" else None
+        today = local_day(spec, now_ms)
     except InvalidScheduleError:  # its record says so, in `error`
-        plan = None
+        plan, today = None, ""
     return ScheduleView.model_validate(
         {
             **asked,
@@ -197,7 +198,7 @@ def schedule_view(record: Schedule, now_ms: int) -> ScheduleView:
             "last_run_at": _text(record.last_due_ms),
             "last_job_id": record.last_job_id,
             "last_outcome": record.last_outcome,
-            "spent_usd_today": record.spent_usd,
+            "spent_usd_today": record.spent_usd if record.spent_day == today else 0.0,
             "tzdata": record.tzdata,
             "created_at": text_of(record.created_ms),
             "updated_at": text_of(record.changed_ms),

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import zoneinfo
+from importlib import resources
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from pydantic import ValidationError
 
 from runtime.schedule.nightly import window_s
 from runtime.schedule.policy import Moment, drain, settle
-from runtime.schedule.record import Spec, Waiting, decode_spec, encode
-from runtime.schedule.spec import FieldError, ScheduleBody, plan_of, spec_of
-from runtime.schedule.view import body_of
+from runtime.schedule.record import Schedule, Spec, Waiting, decode_spec, encode
+from runtime.schedule.spec import (
+    FieldError,
+    ScheduleBody,
+    is_over_budget,
+    local_day,
+    plan_of,
+    spec_of,
+)
+from runtime.schedule.view import body_of, schedule_view
 
 AGENT = "qa:acme.api"
 MINUTE_MS = 60_000
@@ -92,3 +103,36 @@ def test_an_empty_repository_is_none() -> None:
         spec(cron="@daily", repository="", onlyIfChanged=True)
     stored = Spec("cron", "@daily", repository="", only_if_changed=True)
     assert not body_of(stored, "default").only_if_changed
+
+
+DAY_MS = 1_440 * MINUTE_MS
+EVENING_MS = 1_700_164_800_000
+"""2023-11-16T20:00Z, the 17th in Tokyo."""
+
+
+def test_the_day_of_a_budget_is_that_of_the_zone_by_our_tzdata(tmp_path: Path) -> None:
+    """Nodes with other rules would begin the day of a budget at different hours."""
+    rules = resources.files("tzdata").joinpath("zoneinfo", "Asia", "Tokyo").read_bytes()
+    (tmp_path / "Europe").mkdir()
+    (tmp_path / "Europe" / "Berlin").write_bytes(rules)
+    zoneinfo.reset_tzpath([tmp_path])
+    zoneinfo.ZoneInfo.clear_cache()
+    try:
+        berlin = spec(cron="0 9 * * *", timezone="Europe/Berlin")
+        assert local_day(berlin, EVENING_MS) == "2023-11-16"
+        assert local_day(spec(cron="0 9 * * *", timezone="Asia/Tokyo"), EVENING_MS) == "2023-11-17"
+    finally:
+        zoneinfo.reset_tzpath()
+        zoneinfo.ZoneInfo.clear_cache()
+
+
+@pytest.mark.parametrize(("later_ms", "spent_usd"), [(0, 0.6), (DAY_MS, 0.0), (40 * DAY_MS, 0.0)])
+def test_what_was_spent_another_day_was_not_spent_today(later_ms: int, spent_usd: float) -> None:
+    """A schedule would seem over its budget for as long as it does not run."""
+    daily = spec(cron="0 9 * * *", budgetUsdPerDay=0.5)
+    record = Schedule(
+        "schedule_1", "acme", AGENT, "default", 1, msgspec.Raw(encode(daily)), EVENING_MS,
+        spent_day=local_day(daily, EVENING_MS), spent_usd=0.6,
+    )  # fmt: skip
+    assert schedule_view(record, EVENING_MS + later_ms).spent_usd_today == spent_usd
+    assert is_over_budget(daily, record, EVENING_MS + later_ms) is bool(spent_usd)

@@ -126,7 +126,7 @@ def _say_next(out: Output, view: Mapping[str, Any]) -> None:
         state = "in ERROR" if view["status"] == "error" else "paused"
         out.say(f"It is {state}: nothing starts by itself, and what is due is skipped.")
         return out.say(f"Let it go on with: troupe schedule resume {view['agentId']}{named}")
-    if view.get("event"):
+    if view.get("event") and view["status"] != "ended":
         return out.say(f"Due when it is told of `{view['event']}`: POST /api/schedules/events")
     return say_due(out, view["timezone"], view["next"], "Nothing more is due.")
 

@@ -185,7 +185,7 @@ def schedule_view(record: Schedule, now_ms: int) -> ScheduleView:
             "agent_id": record.agent_id,
             "organization_id": record.organization_id,
             "revision": record.revision,
-            "status": _status(record, spec),
+            "status": _status(record, spec, now_ms),
             "priority": spec.priority.value.upper(),
             "next_run_at": _text(record.wake_ms) if record.status == "active" else None,
             "next": fires(plan, max(record.accounted_ms, now_ms)) if plan is not None else (),
@@ -208,7 +208,7 @@ def schedule_view(record: Schedule, now_ms: int) -> ScheduleView:
     )
 
 
-def _status(record: Schedule, spec: Spec) -> ShownStatus:
+def _status(record: Schedule, spec: Spec, now_ms: int) -> ShownStatus:
     running = any(job not in record.held for job in record.active)
     if record.status == "paused":
         return "draining" if running else "paused"
@@ -216,8 +216,11 @@ def _status(record: Schedule, spec: Spec) -> ShownStatus:
         return "error"
     if running:
         return "executing"
-    over = record.next_ms is None and spec.kind != "event" and not record.waiting
-    return "ended" if over else "active"
+    if spec.kind == "event":
+        over = spec.end_ms is not None and spec.end_ms < now_ms
+    else:
+        over = record.next_ms is None
+    return "ended" if over and not record.waiting else "active"
 
 
 def occurrence_view(one: Occurrence) -> OccurrenceView:

@@ -138,6 +138,13 @@ def test_a_history_without_an_outcome_says_so(here: Desk) -> None:
     assert "No due time of it is missed." in typed(here, "history", agent, "--outcome", "missed")
 
 
+def test_an_event_after_its_end_is_told_to_nobody(here: Desk) -> None:
+    """`Due when it is told` would be said of a schedule that no event starts any more."""
+    said = typed(here, "set", "review:acme.past", "--event", "push", "--end", "2020-01-01")
+    assert "status    ended" in said
+    assert said.endswith("Nothing more is due.\n")
+
+
 def test_a_text_on_which_crons_differ_is_set_with_its_dialect(here: Desk) -> None:
     """The answer would name a way out that the command does not have."""
     agent = ["set", "review:acme.dialect", "--cron", "0 0 */2 * 1"]

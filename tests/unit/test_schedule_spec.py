@@ -136,3 +136,13 @@ def test_what_was_spent_another_day_was_not_spent_today(later_ms: int, spent_usd
     )  # fmt: skip
     assert schedule_view(record, EVENING_MS + later_ms).spent_usd_today == spent_usd
     assert is_over_budget(daily, record, EVENING_MS + later_ms) is bool(spent_usd)
+
+
+@pytest.mark.parametrize(("later_ms", "status"), [(0, "active"), (1, "ended")])
+def test_a_schedule_that_waits_for_an_event_ends_with_its_end(later_ms: int, status: str) -> None:
+    """It would be shown as one that still runs when it is told."""
+    push = spec(event="push", end="2023-11-16T20:00:00Z")
+    record = Schedule(
+        "schedule_1", "acme", AGENT, "default", 1, msgspec.Raw(encode(push)), EVENING_MS
+    )
+    assert schedule_view(record, EVENING_MS + later_ms).status == status

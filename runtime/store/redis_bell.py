@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
@@ -21,7 +22,7 @@ from runtime.store.redis_link import Greet, Server, drop
 logger = logging.getLogger(__name__)
 
 RETRY_S: Final = 0.25
-"""Between two tries to subscribe."""
+"""From the end of a subscription, or of a try to have one, to the next."""
 SILENCE_S: Final = 5.0
 """After this the server is asked whether it is still there."""
 
@@ -45,6 +46,8 @@ class Bell:
         self._ring_all = ring_all
         self._task: asyncio.Task[None] | None = None
         self._closed = False
+        self._lost = ""
+        """Why it was last lost, told once."""
         self.listens = False
         """Whether rings are heard now."""
 
@@ -61,22 +64,27 @@ class Bell:
 
     async def _run(self) -> None:
         while True:
-            try:
-                connection = await self._server.connect(self._greet)
-            except StoreError:
-                await asyncio.sleep(RETRY_S)
-                continue
-            try:
-                await self._listen(connection)
-            except (RedisError, OSError, msgspec.MsgspecError) as error:
-                logger.info(
-                    "the bell of the store was lost: %s", error, extra={"action": "store.unheard"}
-                )
-            finally:
-                self.listens = False
-                await drop(connection)
+            with suppress(StoreError):
+                await self._listen(await self._server.connect(self._greet))
+            await asyncio.sleep(RETRY_S)
 
     async def _listen(self, connection: AbstractConnection) -> None:
+        try:
+            await self._hear(connection)
+        except (RedisError, OSError, msgspec.MsgspecError) as error:
+            self._tell_lost(str(error))
+        finally:
+            self.listens = False
+            await drop(connection)
+
+    def _tell_lost(self, why: str) -> None:
+        if why != self._lost:
+            logger.info(
+                "the bell of the store was lost: %s", why, extra={"action": "store.unheard"}
+            )
+        self._lost = why
+
+    async def _hear(self, connection: AbstractConnection) -> None:
         await connection.send_command("SUBSCRIBE", *self._channels)
         asked = False
         while True:
@@ -98,5 +106,5 @@ class Bell:
                 for key in _decode(rings):
                     self._ring(key)
             case [b"subscribe", _, count] if count == len(self._channels):
-                self.listens = True
+                self.listens, self._lost = True, ""
                 self._ring_all()

@@ -11,7 +11,7 @@ import pytest
 from runtime.errors import StoreError, StoreFullError, StoreUnavailableError
 from runtime.patience import patiently
 from runtime.store import redis as redis_store
-from runtime.store import redis_link
+from runtime.store import redis_bell, redis_link
 from runtime.store.contract import Ack, Commit, Committed, Refused
 from runtime.store.redis import RedisStore
 from runtime.store.redis_server import Facts, ServerRefusedError
@@ -192,6 +192,31 @@ async def test_a_server_that_does_not_even_tell_info_is_refused(server):
     """Nobody could know what a commit rests on."""
     with pytest.raises(ServerRefusedError, match=r"\+info"):
         await RedisStore.open(with_user(server, *ACL, "-info"))
+
+
+async def test_a_subscription_that_is_refused_is_not_tried_again_at_once(
+    server, caplog, monkeypatch
+):
+    """Each process would do nothing else, and fill the log with it."""
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(redis_bell, "RETRY_S", 0.0)
+    store = await RedisStore.open(with_user(server, *ACL, "-subscribe"))
+    waiting = await started(store, store.poll("o1", 0, 10, LONG_S))
+
+    async def connections() -> int:
+        stats = (await store._calls.command("INFO", "stats")).decode()
+        return int(stats.split("total_connections_received:")[1].split()[0])
+
+    async with asyncio.timeout(LONG_S):
+        before = await connections()
+        while await connections() < before + 10:
+            await asyncio.sleep(0)
+    assert [one.action for one in caplog.records].count("store.unheard") == 1
+    monkeypatch.setattr(redis_bell, "RETRY_S", LONG_S)
+    seen = [await connections() for _ in range(600)]  # the latest try ends during the first half
+    assert seen[-1] == seen[300]
+    waiting.cancel()
+    await store.close()
 
 
 async def test_a_file_that_could_not_be_rewritten_after_a_restart_is_told(server):

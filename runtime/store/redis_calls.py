@@ -29,7 +29,14 @@ from runtime.errors import SettingsError, StoreError, StoreFullError, StoreUnava
 from runtime.store import redis_scripts as scripts
 from runtime.store.redis_link import Link, Server
 from runtime.store.redis_scripts import Script
-from runtime.store.redis_server import Ask, Facts, ServerRefusedError, facts_of, rewrite
+from runtime.store.redis_server import (
+    Ask,
+    Facts,
+    ServerRefusedError,
+    check_rings,
+    facts_of,
+    rewrite,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -135,6 +142,7 @@ class Calls:
 
         try:
             (await facts_of(ask)).check()
+            await check_rings(ask, self.prefix)
             await self._greeting(ask)
         except ServerRefusedError as error:
             self._tell_refused(str(error))

@@ -25,7 +25,8 @@
 -- the script ends (`settle`), for all agents of a holder together.
 --
 -- Rings are published once, then: on `<prefix>{system}:ring` what concerns
--- everybody, on `<prefix>{system}:ring:<channel>` what one client waits for.
+-- everybody, on `<prefix>{system}:ring:<channel>` what one client waits for. A ring that
+-- is forbidden is a lost one: by then all is written.
 local RINGS, RUNG, RISEN = {}, {}, 0
 local LIVE, CHANNELS, AGENTS, TOUCHED = {}, {}, {}, {}
 
@@ -202,7 +203,7 @@ local function settle()
     call('INCRBY', system('risen'), RISEN)
     ring(system('ring'), { 'poll' })
   end
-  for channel, rings in pairs(RINGS) do call('PUBLISH', channel, pack(rings)) end
+  for channel, rings in pairs(RINGS) do redis.pcall('PUBLISH', channel, pack(rings)) end
   RISEN, RINGS, RUNG = 0, {}, {}
 end
 

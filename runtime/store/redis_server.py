@@ -20,6 +20,8 @@ from runtime.errors import StoreError, StoreUnavailableError
 REWRITE_WAIT_S: Final = 0.7
 """How long a call waits for the append-only file; a large one takes longer."""
 REWRITE_LOOK_S: Final = 0.02
+NO_RINGS: Final = b"\x90"
+"""Rings, as they are published: msgpack of an empty array."""
 VERSION_MIN: Final = (7, 0)
 """Flags of a script (`#!lua`) are what refuses it before it starts."""
 _SETTINGS: Final = (
@@ -129,6 +131,20 @@ async def facts_of(ask: Ask) -> Facts:
     except ResponseError:
         return Facts(info, {})
     return Facts(info, {pair[0].decode(): pair[1].decode() for pair in found if pair})
+
+
+async def check_rings(ask: Ask, prefix: str) -> None:
+    """Ring nobody: of a user it is not known otherwise, and Redis 7 gives a new one no channel.
+
+    Raises:
+        ServerRefusedError: this user may not ring.
+    """
+    try:
+        await ask("PUBLISH", f"{prefix}{{system}}:ring", NO_RINGS)
+    except NoPermissionError as error:
+        raise ServerRefusedError(
+            f"PUBLISH is forbidden to this user (ACL: +publish +subscribe &{prefix}{{*): {error}"
+        ) from error
 
 
 async def rewrite(ask: Ask) -> bool:

@@ -194,6 +194,24 @@ async def test_a_server_that_does_not_even_tell_info_is_refused(server):
         await RedisStore.open(with_user(server, *ACL, "-info"))
 
 
+async def test_a_user_without_channels_is_refused_with_the_remedy(server):
+    """Redis gives a new user none: each commit would be written, and be told to have failed."""
+    everything = ("ON", ">secret-word", "~*", "+@all")
+    with pytest.raises(ServerRefusedError, match=r"&troupe\{\*"):
+        await RedisStore.open(with_user(server, *everything))
+    store = await RedisStore.open(with_user(server, *everything, "&troupe{*"))
+    await ok(store, accept(send("m")))
+    await store.close()
+
+
+async def test_a_ring_that_is_forbidden_meanwhile_fails_no_commit(server):
+    """What is written by then would be told to have failed, at every commit."""
+    store = await RedisStore.open(with_user(server, *ACL))
+    server.ask("ACL", "SETUSER", "troupe", "resetchannels")
+    await ok(store, accept(send("m")))
+    await store.close()
+
+
 async def test_a_subscription_that_is_refused_is_not_tried_again_at_once(
     server, caplog, monkeypatch
 ):

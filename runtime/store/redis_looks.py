@@ -26,6 +26,8 @@ from runtime.store.rules import cut, cut_by, page_limit
 
 POLL_AGENTS_MAX: Final = BATCH_MAX
 """Agents one script looks through for messages."""
+POLL_SEQS_MAX: Final = 4 * BATCH_MAX
+"""Seqs one script looks at: so many messages it finds, at most, to give back the first."""
 FIRE_MAX: Final = 250
 """Reminders one script fires."""
 EVENTS_MAX: Final = 2_000
@@ -69,7 +71,7 @@ async def look_for(
         part = _decode_poll(
             await calls.run(
                 scripts.POLL, owner, after, limit, PART_BYTES_MAX, beyond, int(bool(found)),
-                POLL_AGENTS_MAX, FIRE_MAX,
+                POLL_AGENTS_MAX, FIRE_MAX, POLL_SEQS_MAX,
             )
         )  # fmt: skip
         if part.again:

@@ -5,12 +5,13 @@
 -- ARGV[7]  look at agents whose latest message is beyond this seq
 -- ARGV[8]  '1' when an earlier part of this look has found messages
 -- ARGV[9]  agents in one part   ARGV[10]  reminders fired at once
+-- ARGV[11] seqs looked at in one part
 --
 -- Keys: what redis_roster.lua and redis_inbox.lua list.
 --
 -- Answers [again, head, next, cut, ready, news, event_ms, messages]. Again:
 -- reminders are still due. Next: more agents have news; go on with this ARGV[7].
--- Cut: messages beyond the last of these were left out. News: worth answering at
+-- Cut: messages beyond the last of these may be left out. News: worth answering at
 -- once. event_ms: something changes by itself in so many milliseconds.
 -- with redis_base.lua redis_roster.lua redis_inbox.lua
 if not incarnation() then return CHANGED end
@@ -21,20 +22,35 @@ if fire_due(tonumber(ARGV[10])) then
   return '\152' .. pack(true, 0) .. NIL .. pack(false, 0, false) .. NIL .. array({})
 end
 
--- Where the messages are: [seq, agent, id], in order; and where to go on.
-local function found_messages()
-  local found, part = {}, tonumber(ARGV[9])
+-- The first seq that waits at any of these.
+local function first_of(agents)
+  local first = math.huge
+  for at = 1, #agents, 2 do
+    local found = call('ZRANGEBYSCORE', of_agent('pending', agents[at]), '(' .. after, '+inf',
+      'WITHSCORES', 'LIMIT', 0, 1)
+    if found[2] then first = math.min(first, tonumber(found[2])) end
+  end
+  return first
+end
+
+-- Where the messages are: [seq, agent, id], in order; where to go on; whether there may be more
+-- beyond them. No two have one seq, so no more are found than seqs are looked at: as many as there
+-- are, or from the first that is found.
+local function found_messages(head)
+  local found, part, seqs = {}, tonumber(ARGV[9]), tonumber(ARGV[11])
   local agents = call('ZRANGEBYSCORE', system('fresh:' .. owner), '(' .. ARGV[7], '+inf',
     'WITHSCORES', 'LIMIT', 0, part)
+  local is_long, last = head - after > seqs, '+inf'
+  if is_long then last = first_of(agents) + seqs end
   for at = 1, #agents, 2 do
-    local ids = call('ZRANGEBYSCORE', of_agent('pending', agents[at]), '(' .. after, '+inf',
+    local ids = call('ZRANGEBYSCORE', of_agent('pending', agents[at]), '(' .. after, last,
       'WITHSCORES', 'LIMIT', 0, limit)
     for place = 1, #ids, 2 do
       found[#found + 1] = { tonumber(ids[place + 1]), agents[at], ids[place] }
     end
   end
   table.sort(found, function(one, other) return one[1] < other[1] end)
-  return found, #agents == 2 * part and tonumber(agents[#agents])
+  return found, #agents == 2 * part and tonumber(agents[#agents]), is_long
 end
 
 local function read(found)
@@ -77,12 +93,13 @@ end
 
 settle()
 local head = tonumber(call('GET', system('head')) or 0)
-local found, more = found_messages()
+local found, more, is_long = found_messages(head)
 local rows = read(found)
+local is_cut = #rows < #found or is_long and #rows > 0
 local ready, news = 0, false
 if not more then
   ready = ready_agents()
   news = is_news(#rows > 0 or ARGV[8] == '1', ready)
 end
-return '\152' .. pack(false) .. pack(head) .. optional(more) .. pack(#rows < #found) .. pack(ready)
+return '\152' .. pack(false) .. pack(head) .. optional(more) .. pack(is_cut) .. pack(ready)
   .. pack(news) .. optional(next_event()) .. array(rows)

@@ -12,7 +12,7 @@ import pytest
 from runtime.clock import ManualClock
 from runtime.errors import SettingsError, StoreError, StoreUnavailableError
 from runtime.store import redis as redis_store
-from runtime.store import redis_commits, redis_owners, redis_upkeep
+from runtime.store import redis_commits, redis_looks, redis_owners, redis_upkeep
 from runtime.store.contract import (
     Ack,
     Bury,
@@ -313,6 +313,24 @@ async def test_a_claim_is_long_in_many_scripts_not_in_one(desk, monkeypatch):
     taken = await desk.take()
     assert [(one.agent, len(one.inbox)) for one in taken] == [(agent, 4) for agent in agents]
     assert len(sizes) > 2 and max(sizes) < 2_500
+
+
+async def test_a_long_backlog_is_polled_in_short_looks(desk, monkeypatch):
+    """A look through 300,000 messages would hold the server, and be given up, again and again."""
+    monkeypatch.setattr(redis_looks, "POLL_SEQS_MAX", 7)
+    monkeypatch.setattr(redis_looks, "POLL_AGENTS_MAX", 3)
+    agents = [f"acme/counter:{name}" for name in "abcde"]
+    sent = [f"m{number}" for number in range(90)]
+    await desk.take(*agents)
+    for number, message_id in enumerate(sent):  # each agent's own stand close together
+        await desk.give(message_id, to=agents[number // 18])
+    await desk.give("last", to=agents[0])
+    told, cursor = [], 0
+    while (poll := await desk.store.poll("o1", cursor, 1000, 0)).messages:
+        assert len(poll.messages) <= 2 * (7 + 1)
+        assert cursor < poll.cursor
+        told, cursor = told + ids(poll.messages), poll.cursor
+    assert told == [*sent, "last"]
 
 
 async def test_a_call_that_is_too_long_for_one_script_is_written_in_order(desk, monkeypatch):

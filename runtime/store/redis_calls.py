@@ -32,10 +32,10 @@ from runtime.store.redis_scripts import Script
 from runtime.store.redis_server import (
     Ask,
     Facts,
+    Rewrite,
     ServerRefusedError,
     check_rings,
     facts_of,
-    rewrite,
 )
 
 logger = logging.getLogger(__name__)
@@ -85,6 +85,7 @@ class Calls:
         self._clock = clock
         self._random_bytes = random_bytes
         self._link = Link(self.server, self.greet)
+        self._rewrite = Rewrite()
         self._refused = ""
         """Why the server was last refused, told once."""
 
@@ -159,7 +160,7 @@ class Calls:
             found = _decode_greeting(await self._ask(ask, scripts.GREET, LAYOUT))
             if found.incarnation:
                 return found
-            whole = not found.restarted or await rewrite(ask)
+            whole = not found.restarted or await self._rewrite.done(ask)
             fresh = self._random_bytes(8).hex()
             drawn = _decode_drawn(await self._ask(ask, scripts.DRAW, fresh, LAYOUT, int(whole)))
         except ResponseError as error:

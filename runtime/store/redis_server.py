@@ -20,6 +20,8 @@ from runtime.errors import StoreError, StoreUnavailableError
 REWRITE_WAIT_S: Final = 0.7
 """How long a call waits for the append-only file; a large one takes longer."""
 REWRITE_LOOK_S: Final = 0.02
+REWRITE_AGAIN_S: Final = 5.0
+"""A rewriting that fails leaves a file more behind: a process begins no other for so long."""
 NO_RINGS: Final = b"\x90"
 """Rings, as they are published: msgpack of an empty array."""
 VERSION_MIN: Final = (7, 0)
@@ -30,6 +32,10 @@ _SETTINGS: Final = (
 _TOLD: Final[tuple[str, ...]] = (
     "redis_version", "run_id", "used_memory_human", "maxmemory_human", "aof_last_write_status",
 )  # fmt: skip
+_FAILED: Final = (
+    "it was restarted and can't write its append-only file anew: its log says why"
+    " (is there room for the file once more on its disk?)"
+)
 
 Ask = Callable[..., Awaitable[Any]]
 """Sends one command and answers what the server said."""
@@ -147,32 +153,45 @@ async def check_rings(ask: Ask, prefix: str) -> None:
         ) from error
 
 
-async def rewrite(ask: Ask) -> bool:
-    """Have a server that was restarted write its append-only file anew, and wait for it.
+class Rewrite:
+    """Has a server that was restarted write its append-only file anew.
 
     A kill or a power loss can cut the file in the middle of a transaction.
     Loading leaves that out, but redis-server then cuts the file *inside* the
     transaction; what is appended after it belongs to it, and the next restart
     would bring back a part of what was never accepted (valkey-io/valkey#4342).
     So nothing of ours is appended before the file is whole again.
-
-    Returns:
-        Whether it is; False where BGREWRITEAOF is forbidden.
-
-    Raises:
-        StoreUnavailableError: it takes longer; ask again.
     """
-    deadline = asyncio.get_running_loop().time() + REWRITE_WAIT_S
-    while True:
-        info = _parsed_info(await ask("INFO", "persistence"))
-        if info.get("aof_rewrite_in_progress") == info.get("aof_rewrite_scheduled") == "0":
-            if info.get("aof_rewrites") != "0" and info.get("aof_last_bgrewrite_status") == "ok":
-                return True
-            if not await _began(ask):
-                return False
-        if asyncio.get_running_loop().time() > deadline:
-            raise StoreUnavailableError("it writes its append-only file anew after a restart")
-        await asyncio.sleep(REWRITE_LOOK_S)
+
+    def __init__(self) -> None:
+        self._next_s = 0.0
+        """Before this a rewriting that has failed is not begun again, by the loop's clock."""
+
+    async def done(self, ask: Ask) -> bool:
+        """Begin it if need be, and wait for it.
+
+        Returns:
+            Whether the file is whole; False where BGREWRITEAOF is forbidden.
+
+        Raises:
+            StoreUnavailableError: it takes longer, or has failed; ask again.
+        """
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + REWRITE_WAIT_S
+        while True:
+            info = _parsed_info(await ask("INFO", "persistence"))
+            if info.get("aof_rewrite_in_progress") == info.get("aof_rewrite_scheduled") == "0":
+                has_failed = info.get("aof_last_bgrewrite_status") != "ok"
+                if info.get("aof_rewrites") != "0" and not has_failed:
+                    return True
+                if has_failed and clock() < self._next_s:
+                    raise StoreUnavailableError(_FAILED)
+                if not await _began(ask):
+                    return False
+                self._next_s = clock() + REWRITE_AGAIN_S
+            if clock() > deadline:
+                raise StoreUnavailableError("it writes its append-only file anew after a restart")
+            await asyncio.sleep(REWRITE_LOOK_S)
 
 
 async def _began(ask: Ask) -> bool:

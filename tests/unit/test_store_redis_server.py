@@ -62,6 +62,13 @@ async def broken(*stores):
             await store.health()
 
 
+async def error_of(store):
+    """What is said while the store can't be had."""
+    with pytest.raises(StoreUnavailableError) as error:
+        await store.health()
+    return str(error.value)
+
+
 async def restarted(server, *stores):
     server.kill()
     server.start()
@@ -248,6 +255,27 @@ async def test_a_file_that_could_not_be_rewritten_after_a_restart_is_told(server
     assert "BGREWRITEAOF is forbidden" in (await store.health()).details["append_only_file"]
     await ok(store, accept(send("n")))
     await store.close()
+
+
+async def test_a_file_that_can_not_be_rewritten_is_told_and_not_tried_at_once_again(server, store):
+    """Each process would have the server fork ten times a second, a file more each time."""
+    await ok(store, accept(send("m")))
+    server.kill()
+    in_the_way = server.directory / "appendonlydir" / "appendonly.aof.2.base.rdb"
+    in_the_way.mkdir()
+    server.start()
+    await broken(store)
+    async with asyncio.timeout(LONG_S):
+        while "can't write its append-only file" not in (told := await error_of(store)):
+            assert "after a restart" in told
+    for _ in range(20):
+        assert "room" in await error_of(store)
+    assert "aof_rewrites:1\r" in server.text("INFO", "persistence")
+    in_the_way.rmdir()
+    another = RedisStore(server.url)
+    await ok(another, accept(send("n")))
+    assert ids(await store.inbox(A, 0, 10)) == ["m", "n"]
+    await another.close()
 
 
 async def test_a_wrong_password_is_told_and_not_shown(server, caplog):

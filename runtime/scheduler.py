@@ -34,7 +34,7 @@ from runtime.jobs.control import Controls
 from runtime.jobs.desk import ATTEMPTS_MAX, JobDesk
 from runtime.jobs.dispatcher import Dispatcher
 from runtime.jobs.holds import HOLDS
-from runtime.jobs.orphans import ending_jobs, orphans
+from runtime.jobs.orphans import ending, orphans
 from runtime.jobs.records import Record, record_of
 from runtime.jobs.rounds import Heard
 from runtime.jobs.seat import Seat
@@ -188,9 +188,9 @@ class Scheduler:
             if status is JobStatus.RUNNING:
                 await self._take_in(found)
             known += found
-        ending = await ending_jobs(self._store)
+        ends = await ending(self._store, [record.job for record in known])
         for record in known:
-            if record.job.id in ending:  # its run has not let go yet, whatever the record says
+            if record.job.id in ends:  # its run has not let go yet, whatever the record says
                 self._jobs.started(record.job)
 
     async def _take_in(self, running: list[Record]) -> None:

@@ -7,13 +7,12 @@ would hold its slot for ever; so a scheduler looks once, when it starts.
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
 
 from runtime.ids import SCHEDULER, address
 from runtime.job import AgentJob
 from runtime.jobs.events import is_run_of
+from runtime.jobs.rounds import Heard
 from runtime.patience import patiently
 from runtime.store.contract import BATCH_MAX, Store, StoredMessage
 
@@ -24,8 +23,8 @@ async def orphans(store: Store, running: Sequence[AgentJob]) -> set[str]:
     One whose run ends meanwhile may be among them; its record has another
     revision then.
     """
-    lost = {job.id for job in running if not await _has_run(store, job)}
-    return lost - await ending_jobs(store) if lost else lost
+    lost = [job for job in running if not await _has_run(store, job)]
+    return {job.id for job in lost} - await ending(store, lost) if lost else set()
 
 
 async def _has_run(store: Store, job: AgentJob) -> bool:
@@ -35,13 +34,18 @@ async def _has_run(store: Store, job: AgentJob) -> bool:
     return False
 
 
-async def ending_jobs(store: Store) -> set[str]:
-    """Jobs whose end the scheduler has still to read."""
+async def ending(store: Store, jobs: Sequence[AgentJob]) -> set[str]:
+    """Those of the jobs of whose runs the scheduler has still to read an end.
+
+    Only their own agents are believed: anybody may give a message such an id.
+    """
+    agents = {job.id: address(job.organization_id, job.agent) for job in jobs}
     found = set()
-    async for message in _pending(store, SCHEDULER):
-        if message.message_id.startswith("job.ended:"):
-            with suppress(ValueError, KeyError, TypeError):
-                found.add(json.loads(message.body)["content"]["jobId"])
+    async for stored in _pending(store, SCHEDULER):
+        if stored.message_id.startswith("job.ended:"):
+            heard = Heard.of(stored)
+            if heard.ends and heard.job_id and agents.get(heard.job_id) == stored.sender:
+                found.add(heard.job_id)
     return found
 
 

@@ -54,7 +54,8 @@ class JobTable:
         self._queue.add(_place(job, since_ms))
 
     def started(self, job: AgentJob) -> None:
-        """It holds a slot."""
+        """It holds a slot; until it has let go it is nowhere else, whatever its record says."""
+        self.forget(job.id)
         self._queue.start(place_of(job))
 
     def ended(self, job_id: str) -> None:

@@ -18,7 +18,7 @@ from runtime.jobs.orphans import orphans
 from runtime.jobs.seat import LEASE_S, FencedError
 from runtime.message import Message
 from runtime.scheduler import Scheduler
-from runtime.store.contract import Commit, Committed, Fence, Put, Refused
+from runtime.store.contract import Commit, Committed, Fence, Put, Refused, Send
 from runtime.store.memory import MemoryStore
 from runtime.verify.loop import LoopClock, run
 from tests.troupe import LocalTroupe, eventually
@@ -219,7 +219,10 @@ async def test_a_job_whose_end_the_scheduler_has_not_read_is_no_orphan(troupe) -
     await eventually(read)
     await troupe.kill_scheduler()
     assert await orphans(troupe.store, [running]) == {"job_1"}
-    await client.send("scheduler:main", {"jobId": "job_1"}, message_id="job.ended:job_1:9")
+    content = {"jobId": "job_1", "outcome": "failed"}
+    ended = client.message("scheduler:main", content, "job.ended", message_id="job.ended:job_1:9")
+    send = Send(ended.message_id, "acme/runner:job_1", SCHEDULER, ended.to_json())
+    await troupe.store.commit([Commit("acme", sends=(send,))])
     assert await orphans(troupe.store, [running]) == set()
 
 

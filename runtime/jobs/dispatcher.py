@@ -251,22 +251,22 @@ class Dispatcher:
         return Unit(self._desk.start(known.job, known.revision), starts=job_id, looks=looks)
 
     async def _check(self, job_id: str, refused: str) -> None:
-        """A start was not written, as the record has changed; go by what it says now."""
+        """A start was not written; go by what the record says now, if that has changed."""
         known = await self._records.read_anew(job_id)
         if known is None:
             self._jobs.ended(job_id)
         elif known.job.status is not JobStatus.RUNNING:
             self._jobs.ended(job_id)
-            if refused == UNWRITABLE and known.job.status in _STARTABLE:
-                await self._fail(known)
+            if refused != CONFLICT and known.job.status in _STARTABLE:
+                await self._fail(known, refused)
             else:
                 self._jobs.admit(known.job, self._clock.now_ms())
                 self._news.set()
         self._records.forget(job_id)
 
-    async def _fail(self, known: Record) -> None:
+    async def _fail(self, known: Record, refused: str) -> None:
         """A job's start can't be written: it has failed. If not even that can be, it waits."""
-        if await self._units.written([self._given_up(known, UNWRITABLE)]) is not None:
+        if await self._units.written([self._given_up(known, refused)]) is not None:
             now_ms = self._clock.now_ms()
             tried = known.job.attempts + 1  # so it is not for its due time that it waits
             later = {"not_before_ms": now_ms + LATER_MS, "attempts": tried}
@@ -287,7 +287,7 @@ class Dispatcher:
         for part, why in zip(parts, refused, strict=True):
             for unit in part if why is not None else ():
                 alone = why
-                if why == UNWRITABLE and len(part) > 1:  # one of them can't be written: which?
+                if why != CONFLICT and len(part) > 1:  # one of them can't be written: which?
                     alone = await self._units.written([unit])
                 if alone is not None:
                     await self._again(unit, alone)

@@ -142,6 +142,20 @@ async def test_a_job_whose_start_cannot_be_written_fails_alone(troupe, critical)
     await until(client, "job_1", "completed")
 
 
+async def test_a_job_whose_start_the_store_refuses_fails_alone(troupe) -> None:
+    """It would be tried again at once, for ever: a message has the name of its run."""
+    client = troupe.client()
+    await client.send("worker:job_1", {}, "hello", message_id="run:job_1:1")
+    await start(client, "job_0", "job_1", "job_2")
+    record = await until(client, "job_1", "failed")
+    assert (record.reason, record.error) == ("conflict", "the store has refused it: duplicate")
+    for job_id in ("job_0", "job_2"):
+        assert (await until(client, job_id, "completed")).attempts == 1
+    await goes_on(troupe)
+    assert (await client.ask("scheduler:main", {"jobId": "job_1"}, "job.retry"))["ok"]
+    await until(client, "job_1", "completed")
+
+
 async def test_a_job_of_which_nothing_can_be_written_waits(troupe, monkeypatch) -> None:
     """The scheduler would end over it at each start."""
     monkeypatch.setattr(dispatcher, "LATER_MS", 20)

@@ -394,6 +394,7 @@ def test_a_more_urgent_job_passed_over_is_seen() -> None:
     """Priority and age would be a wish."""
     told = opened()
     queued(told, "low", priority="low")
+    told.now_ms += 1
     queued(told, "urgent", priority="critical")
     told.start("low")
     told.scheduler(acks=())

@@ -153,7 +153,7 @@ class _Queue:
         for organization, started in self.round.items():
             for fact, mine in started:
                 waiting = self.queued[organization].values()
-                best = min((one for one in waiting if one[3:] == mine[3:]), default=None)
+                best = min((one for one in waiting if _lane(one) == _lane(mine)), default=None)
                 if fact.epoch == epoch and best is not None and best < mine:
                     text = f"{mine.job_id} started before {best.job_id}, which comes first"
                     self.found.append(Violation("I18", fact.i, text))
@@ -166,6 +166,11 @@ def _place(record: JobView) -> Place:
         record.id, record.organization_id, queued_ms, Priority(record.priority),
         repository=record.repository, agent=record.agent_id, key=record.limit_key,
     )  # fmt: skip
+
+
+def _lane(one: Place) -> tuple[str, str, str]:
+    """What else may stop a job than the limits of all, and of its organization."""
+    return one.repository, one.agent, one.key
 
 
 def no_orphans(facts: Sequence[Fact]) -> list[Violation]:

@@ -78,7 +78,7 @@ async def due_time(session: Session, id: str) -> None:
     session.out.say(f"{due}, decided {moment(one['decidedAt'])}")
     why = WHYS.get(one.get("reason") or "") or OUTCOMES.get(one["outcome"], one["outcome"])
     if one["cause"] == "manual":
-        why = f"{one.get('by')} had it run"
+        why = visible(f"{one.get('by')} had it run")
     elif one.get("late"):
         why = "it was caught up after nobody had been there"
     session.out.say(f"{one['outcome']}: {why}.")

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from actors.commands.output import visible
 from actors.endings import OUTCOMES
 from runtime.clock import iso
 
@@ -217,9 +218,9 @@ def scheduler_state(status: Mapping[str, Any]) -> str:
     counts = ", ".join(f"{status[name]} {name}" for name in COUNTS if name in status)
     by = ""
     if status["state"] == "PAUSED":
-        why = f": {status['reason']}" if status.get("reason") else ""
+        why = f": {' '.join(status['reason'].split())}" if status.get("reason") else ""
         verb = "drained" if status.get("draining") else "paused"
-        by = f", {verb} by {status['changedBy']} {moment(status['changedAt'])}{why}"
+        by = visible(f", {verb} by {status['changedBy']} {moment(status['changedAt'])}{why}")
     return f"{status['state']}{by}; jobs: {counts} (at most {status['maxConcurrent']})"
 
 

@@ -15,7 +15,7 @@ import pytest
 from actors.commands.failures import CommandError
 from actors.commands.jobs import say_job
 from actors.commands.output import Output, Slowness, visible
-from actors.commands.words import age, dollars, duration, reason, remedy
+from actors.commands.words import age, dollars, duration, reason, remedy, scheduler_state
 
 
 @pytest.mark.parametrize(
@@ -144,6 +144,18 @@ def test_with_json_only_results_are_on_standard_output(
     assert json.loads(captured.out) == {"id": "\x1b"}
     assert "\x1b" not in captured.out
     assert captured.err == "working\n"
+
+
+def test_why_the_scheduler_was_stopped_moves_no_cursor_and_begins_no_line() -> None:
+    """What one admin gave as a reason would hide from the others that everything stands still."""
+    said = "\x1b[2Jrelease\u202e\nIDLE; jobs: none"
+    status = {
+        "state": "PAUSED", "changedBy": "root\x9b", "changedAt": "2026-11-23T21:28:03Z",
+        "reason": said, "maxConcurrent": 5,
+    }  # fmt: skip
+    told = scheduler_state(status)
+    assert told.startswith("PAUSED, paused by root\\x9b 2026-11-23 ")
+    assert told.endswith(": \\x1b[2Jrelease\\u202e IDLE; jobs: none; jobs:  (at most 5)")
 
 
 @pytest.mark.parametrize(

@@ -200,9 +200,12 @@ def _object(text: str) -> dict[str, Any]:
 async def list_(session: Session, agent: str | None) -> None:
     """List the schedules."""
     async with session.api() as api:
-        found = await api.items("/api/schedules", LISTED_MAX, agent=agent)
+        found = await api.items("/api/schedules", LISTED_MAX + 1, agent=agent)
         if found and not session.out.as_json:
             await say_if_paused(api, session.out)
+    if len(found) > LISTED_MAX:
+        found.pop()
+        session.out.remark(f"There are more than these {LISTED_MAX:,}; of one agent: --agent")
     if session.out.as_json:
         return session.out.result({"items": found})
     rows = [

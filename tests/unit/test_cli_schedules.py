@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from actors.cli import main
-from actors.commands import ledger
+from actors.commands import ledger, schedules
 from actors.commands.failures import CommandError
 from tests.desk import Desk, desk
 
@@ -143,6 +143,22 @@ def test_an_event_after_its_end_is_told_to_nobody(here: Desk) -> None:
     said = typed(here, "set", "review:acme.past", "--event", "push", "--end", "2020-01-01")
     assert "status    ended" in said
     assert said.endswith("Nothing more is due.\n")
+
+
+def test_a_list_that_is_not_whole_says_so(here: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A schedule that is there would be missed by who looks for it, and by a script."""
+    agent = "review:acme.many"
+    for name in ("a", "b", "c"):
+        typed(here, "set", agent, "--name", name, "--cron", "@daily")
+    monkeypatch.setattr(schedules, "LISTED_MAX", 2)
+    for form in ([], ["--json"]):
+        words = ["schedule", "list", "--agent", agent, *form]
+        told = CliRunner().invoke(main, words, env=here.env)
+        assert told.stderr == "There are more than these 2; of one agent: --agent\n"
+        assert told.stdout.count(agent) == 2
+    typed(here, "delete", agent, "--name", "c")
+    told = CliRunner().invoke(main, ["schedule", "list", "--agent", agent], env=here.env)
+    assert (told.stdout.count(agent), told.stderr) == (2, "")
 
 
 def test_a_text_on_which_crons_differ_is_set_with_its_dialect(here: Desk) -> None:

@@ -21,7 +21,8 @@ from runtime.schedule.instants import text_of
 from runtime.schedule.record import Occurrence, Revision, encode
 from runtime.schedule.spec import FieldError, ScheduleBody, spec_of
 
-REVISIONS_MAX: Final = 1_000
+REVISIONS_MAX: Final = 100_000
+"""Revisions that an audit reads: a script that sets a schedule each hour makes so many in years."""
 PAGE: Final = 200
 OCCURRENCES_MAX: Final = 1_000_000
 """Outcomes that an audit reads; a year has about half as many minutes."""
@@ -39,6 +40,9 @@ async def audited(
 
     `tell` is told how far it is. Where the schedule stands is read first: what is decided
     afterwards is not looked at.
+
+    Raises:
+        CommandError: there is more than an audit reads; of a part nothing could be said.
     """
     path = f"/api/agents/{quote(agent, safe=':')}/schedule"
     present: dict[str, Present] = {}
@@ -51,7 +55,9 @@ async def audited(
     except RefusedError as error:
         if (error.problem or {}).get("status") != NOT_FOUND:
             raise
-    revisions = await api.items(f"{path}/revisions", REVISIONS_MAX, name=name)
+    revisions = await api.items(f"{path}/revisions", REVISIONS_MAX + 1, name=name)
+    if len(revisions) > REVISIONS_MAX:
+        raise CommandError(f"It has more than {REVISIONS_MAX:,} revisions, too many to audit.")
     found: list[Occurrence] = []
     async for one in _occurrences(api, f"{path}/occurrences", name, since_ms):
         until = present.get(one.schedule_id)
@@ -72,6 +78,8 @@ async def _occurrences(api: Api, path: str, name: str, since_ms: int) -> AsyncIt
         oldest = page["items"][-1] if page["items"] else None
         if not cursor or (oldest and _ms(oldest.get("until") or oldest["due"]) <= since_ms):
             return
+    sentence = f"It has more than {OCCURRENCES_MAX:,} outcomes in that time, too many to audit."
+    raise CommandError(sentence, "Look at fewer days: --days")
 
 
 def _occurrence(one: dict[str, Any]) -> Occurrence:

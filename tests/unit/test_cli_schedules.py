@@ -85,6 +85,26 @@ def test_what_was_due_is_in_the_audit(here: Desk) -> None:
     typed(here, "delete", AGENT, "--name", "often")
 
 
+def test_an_audit_of_more_than_it_reads_finds_no_mistakes(
+    here: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Due times of revisions and pages that were not read would be told as mistakes."""
+    agent = "review:acme.much"
+    for priority in ("low", "high"):
+        typed(here, "set", agent, "--event", "never", "--priority", priority)
+    for _ in range(2):
+        typed(here, "trigger", agent, "--json")
+        while json.loads(typed(here, "show", agent, "--json"))["running"]:
+            pass
+    for bound, what in (("REVISIONS_MAX", "revisions"), ("OCCURRENCES_MAX", "outcomes")):
+        with monkeypatch.context() as patched:
+            patched.setattr(ledger, "PAGE", 1)
+            patched.setattr(ledger, bound, 1)
+            assert f"It has more than 1 {what}" in typed(here, "audit", agent, code=1)
+            patched.setattr(ledger, bound, 2)
+            assert json.loads(typed(here, "audit", agent, "--json"))["strange"] == 0
+
+
 def test_an_expression_that_can_not_be_meant_is_refused(here: Desk) -> None:
     """A typo would be a schedule."""
     said = typed(here, "set", AGENT, "--cron", "0 25 * * *", code=2)

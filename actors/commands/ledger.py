@@ -7,6 +7,7 @@ client can read, so the server's own reckoning has no part in it.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 from urllib.parse import quote
@@ -63,6 +64,9 @@ async def audited(
         until = present.get(one.schedule_id)
         if until is None or one.cause != "time" or one.due_ms <= until.accounted_ms:
             found.append(one)
+            to_ms = one.to_ms or one.due_ms
+            if until and one.cause == "time" and to_ms > until.accounted_ms:  # it has grown since
+                present[one.schedule_id] = replace(until, accounted_ms=to_ms)
         tell(f"Read {len(found):,} outcomes, back to {text_of(one.due_ms)}")
     tally = audit([_revision(one) for one in revisions], found, present, since_ms=since_ms)
     return tally.figure(), tally.notes

@@ -121,6 +121,8 @@ def audit(
             last = place + 1 == len(known)
             ends = revision.to_ms or now.accounted_ms
             until_ms = ends if last else known[place + 1].from_ms
+            if id in present:  # it may have been changed or deleted since
+                until_ms = min(until_ms, now.accounted_ms)
             after_ms = max(revision.from_ms, since[id])
             spec = decode_spec(revision.spec)
             expected = dues(spec, after_ms, until_ms)

@@ -81,3 +81,16 @@ def test_the_audit_finds_each_kind_of_mistake(
     assert {name: count for name, count in found.items() if count} == wrong
     assert tally.good is (not wrong)
     assert tally.due == 3
+
+
+@pytest.mark.parametrize(
+    "later",
+    [[REVISION, msgspec.structs.replace(REVISION, revision=2, from_ms=5 * MINUTE)],
+     [msgspec.structs.replace(REVISION, to_ms=5 * MINUTE)]],
+    ids=["changed", "deleted"],
+)  # fmt: skip
+def test_what_is_decided_after_an_audit_has_begun_is_not_looked_at(later: list[Revision]) -> None:
+    """A schedule that is changed or deleted just then would have due times without an outcome."""
+    found = _ledger(MINUTE, 2 * MINUTE, 3 * MINUTE)
+    tally = audit(later, found, {"schedule_1": Present(3 * MINUTE)})
+    assert (tally.good, tally.due) == (True, 3)

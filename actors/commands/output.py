@@ -102,7 +102,7 @@ class Output:
         """Rows under headings; on a terminal the last column is cut to its width.
 
         Args:
-            whole: it is an id, to be copied: not cut.
+            whole: it is an id, to be copied, or a time: not cut.
         """
         if not rows:
             self.say(empty)

@@ -102,9 +102,10 @@ def next_(
         shown = [text_of(ms) for ms in found]
         return session.out.result({"expr": expression, "tz": tz, "next": shown})
     if tz == "UTC":
-        return session.out.table(["UTC"], [[text_of(ms)] for ms in found], "Never again.")
+        rows = [[text_of(ms)] for ms in found]
+        return session.out.table(["UTC"], rows, "Never again.", whole=True)
     rows = [[local_text_of(ms, plan.zone), text_of(ms)] for ms in found]
-    return session.out.table([f"LOCAL ({tz})", "UTC"], rows, "Never again.")
+    return session.out.table([f"LOCAL ({tz})", "UTC"], rows, "Never again.", whole=True)
 
 
 def _plan(

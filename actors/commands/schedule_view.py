@@ -134,6 +134,6 @@ def _say_next(out: Output, view: Mapping[str, Any]) -> None:
 def say_due(out: Output, zone: str, fires: list[dict[str, str]], none: str) -> None:
     """Due times, in their zone and in UTC; once where that is the same."""
     if zone == "UTC":
-        return out.table(["NEXT (UTC)"], [[one["utc"]] for one in fires], none)
+        return out.table(["NEXT (UTC)"], [[one["utc"]] for one in fires], none, whole=True)
     rows = [[one["local"], one["utc"]] for one in fires]
-    return out.table([f"NEXT ({zone})", "UTC"], rows, none)
+    return out.table([f"NEXT ({zone})", "UTC"], rows, none, whole=True)

@@ -15,6 +15,7 @@ import pytest
 from actors.commands.failures import CommandError
 from actors.commands.jobs import say_job
 from actors.commands.output import Output, Slowness, visible
+from actors.commands.schedule_view import say_due
 from actors.commands.words import age, dollars, duration, reason, remedy, scheduler_state
 
 
@@ -80,6 +81,19 @@ def test_an_id_is_not_cut_on_a_terminal(capsys: pytest.CaptureFixture[str]) -> N
     assert capsys.readouterr().out.count(ids[0]) == 6
     out.table(["A"] * 6, [ids], "none")
     assert capsys.readouterr().out.count(ids[0]) == 5
+
+
+def test_a_due_time_is_not_cut_on_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of an instant half would be shown, without its time of day."""
+    monkeypatch.setenv("COLUMNS", "40")
+    out = Output(as_json=False)
+    out.terminal = True
+    fire = {"local": "2026-11-24T02:30:00-03:00", "utc": "2026-11-24T05:30:00Z"}
+    for zone in ("America/Argentina/ComodRivadavia", "UTC"):
+        say_due(out, zone, [fire], "none")
+        assert fire["utc"] in capsys.readouterr().out
 
 
 def test_a_text_that_the_terminal_can_not_show_is_spelled(

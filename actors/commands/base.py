@@ -123,6 +123,20 @@ class TroupeCommand(click.Command):
                 # Written as it is typed: wrapped, it could not be copied.
                 formatter.write(f"{'':{formatter.current_indent}}{example}\n")
 
+    def make_context(
+        self, info_name: str | None, args: list[str], *more: Any, **extra: Any
+    ) -> click.Context:
+        as_json = "--json" in args  # what can't be parsed is told so, too
+        try:
+            return super().make_context(info_name, args, *more, **extra)
+        except click.UsageError as error:
+            if not as_json:
+                raise
+            hint = f"See: {error.ctx.command_path} --help" if error.ctx else None
+            failure = WrongUsageError(error.format_message(), hint)
+            failure.as_json = True
+            raise failure from error
+
     def invoke(self, ctx: click.Context) -> Any:
         taken = {name: ctx.params.pop(name) for name in ("as_json", "url", "token", "data")}
         found = CommandSettings.from_env()

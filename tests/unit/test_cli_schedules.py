@@ -177,8 +177,11 @@ def test_a_value_that_can_not_be_meant_is_refused_by_its_option(
     here: Desk, option: str, value: str, said: str
 ) -> None:
     """It would end in a traceback, in `the body is no JSON`, or as another value."""
-    told = typed(here, "set", "review:acme.none", "--every", "PT1H", option, value, code=2)
-    assert said in told
+    words = ["set", "review:acme.none", "--every", "PT1H", option, value]
+    assert said in typed(here, *words, code=2)
+    error = json.loads(typed(here, *words, "--json", code=2))["error"]
+    assert error["exitCode"] == 2
+    assert said in error["message"]
     typed(here, "show", "review:acme.none", code=4)
 
 

@@ -133,10 +133,10 @@ async def facts_of(ask: Ask) -> Facts:
     except ResponseError as error:
         raise ServerRefusedError(f"INFO is forbidden to this user (ACL: +info): {error}") from error
     try:
-        found = [await ask("CONFIG", "GET", name) for name in _SETTINGS]
+        found = [word.decode() for word in await ask("CONFIG", "GET", *_SETTINGS)]
     except ResponseError:
         return Facts(info, {})
-    return Facts(info, {pair[0].decode(): pair[1].decode() for pair in found if pair})
+    return Facts(info, dict(zip(found[::2], found[1::2], strict=True)))
 
 
 async def check_rings(ask: Ask, prefix: str) -> None:

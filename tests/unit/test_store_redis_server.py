@@ -159,6 +159,13 @@ async def test_nobody_there_is_told_at_once(tmp_path):
             await RedisStore.open(f"unix://{tmp_path}/no.sock")
 
 
+async def test_all_settings_are_asked_for_in_one_call(server):
+    """A server that is far away would not have answered them in time, and could not be used."""
+    store = await RedisStore.open(server.url)
+    assert "cmdstat_config|get:calls=1," in server.text("INFO", "commandstats")
+    await store.close()
+
+
 # users and passwords
 
 

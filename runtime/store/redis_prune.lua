@@ -3,6 +3,7 @@
 --
 -- ARGV[3]  forget what ended before (ms)   ARGV[4]  rows at most
 -- ARGV[5]  jobs that have ended, msgpack   ARGV[6]  dead messages to pass over
+-- ARGV[7]  bytes of a journal that are read, about
 --
 --   {system}:order:<job>, {system}:steps:<job>   list, hash   steps of the jobs
 --   {org}:jobs                         set     jobs in which its agents have begun steps
@@ -28,6 +29,7 @@
 if not incarnation() then return CHANGED end
 local before, left = tonumber(ARGV[3]), tonumber(ARGV[4])
 local rows, passed = 0, tonumber(ARGV[6])
+local BYTES_MAX, PART = tonumber(ARGV[7]), 16  -- events read together
 
 local function forget_steps(job)
   local order, begun = system('order:' .. job), {}
@@ -134,16 +136,27 @@ local function forget_feed()
   rows, left = rows + count, left - count
 end
 
+-- How many of a journal's first events may go now, when the next was recorded, and whether
+-- that one stays only because enough has been read.
+local function old_events(journal, covered)
+  local count, size = 0, 0
+  while true do
+    local found = call('LRANGE', journal, count, count + PART - 1)
+    for _, event in ipairs(found) do
+      local at_ms = event_time(event)
+      local is_kept = count >= covered or at_ms >= before
+      if is_kept or count == left or size > BYTES_MAX then return count, at_ms, not is_kept end
+      count, size = count + 1, size + #event
+    end
+    if #found < PART then return count, nil, false end
+  end
+end
+
 local function forget_events(address)
   local journal, agent = of_agent('journal', address), of_agent('agent', address)
   local gone = tonumber(call('HGET', agent, 'forgotten') or 0)
   local _, covered = unpack_one(call('GET', of_agent('snapshot', address)))
-  local count, oldest = 0, nil
-  for _, event in ipairs(call('LRANGE', journal, 0, left)) do
-    oldest = event_time(event)
-    if count == left or gone + count >= covered or oldest >= before then break end
-    count, oldest = count + 1, nil
-  end
+  local count, oldest, more = old_events(journal, covered - gone)
   if count > 0 then
     call('LTRIM', journal, count, -1)
     call('HINCRBY', agent, 'forgotten', count)
@@ -153,7 +166,7 @@ local function forget_events(address)
   else
     call('ZREM', system('saved'), address)
   end
-  rows, left = rows + count, left - count
+  rows, left = rows + count, more and 0 or left - count
 end
 
 local function forget_journals()

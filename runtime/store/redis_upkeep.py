@@ -20,7 +20,7 @@ from runtime.ids import SYSTEM
 from runtime.store import redis_scripts as scripts
 from runtime.store.contract import Swept
 from runtime.store.redis_calls import Calls
-from runtime.store.redis_reads import encode
+from runtime.store.redis_reads import PART_BYTES_MAX, encode
 
 SCAN_MAX: Final = 1_000
 """Keys the server looks at in one go."""
@@ -61,7 +61,9 @@ class RedisUpkeep:
 
     async def prune(self, before_ms: int, limit: int, ended: Sequence[str]) -> Swept:
         jobs = encode(list(dict.fromkeys(ended)))
-        answer = await self._calls.run(scripts.PRUNE, before_ms, limit, jobs, self._passed)
+        answer = await self._calls.run(
+            scripts.PRUNE, before_ms, limit, jobs, self._passed, PART_BYTES_MAX
+        )
         rows, more, self._passed = _decode_pruned(answer)
         return Swept(rows, more)
 

@@ -315,6 +315,21 @@ async def test_a_claim_is_long_in_many_scripts_not_in_one(desk, monkeypatch):
     assert len(sizes) > 2 and max(sizes) < 2_500
 
 
+async def test_a_journal_of_large_events_is_pruned_a_part_at_a_time(desk, monkeypatch):
+    """The server would read hundreds of MB for one prune, and stand still for everybody."""
+    monkeypatch.setattr(redis_upkeep, "PART_BYTES_MAX", 1_000, raising=False)
+    await desk.take(A)
+    for number in range(40):
+        await ok(desk.store, desk.turn(A, number, events=(Event("e", b"x" * 400),)))
+    await ok(desk.store, desk.turn(A, 40, snapshot=Snapshot(b"s")))
+    await ok(desk.store, desk.turn(A, 40, events=(Event("e", b"x" * 400),)))
+    pruned = []
+    while (swept := await desk.store.prune(1 << 60, 1000)).more:
+        pruned.append(swept.rows)
+    assert max(pruned) <= 3 and sum(pruned) + swept.rows == 40
+    assert [event.version for event in await desk.store.journal(A, 0, 100)] == [41]
+
+
 async def test_a_long_backlog_is_polled_in_short_looks(desk, monkeypatch):
     """A look through 300,000 messages would hold the server, and be given up, again and again."""
     monkeypatch.setattr(redis_looks, "POLL_SEQS_MAX", 7)

@@ -4,7 +4,7 @@
 -- ARGV[3]  owner   ARGV[4]  how many at most
 -- ARGV[5]  addresses, msgpack; '' for those that wait and nobody holds
 -- ARGV[6]  reminders fired at once   ARGV[7]  rows after which no more agent is taken
--- ARGV[8]  bytes of messages in one activation, about   ARGV[9]  messages in it
+-- ARGV[8]  bytes of messages in one activation, and of events, about   ARGV[9]  messages in it
 -- ARGV[10] bytes after which no more agent is taken
 --
 --   {org}:journal:<agent>    list    read
@@ -13,7 +13,7 @@
 --
 -- Answers [again, more, seen, activations, cut]. Again: reminders are still due, nothing
 -- was taken. More: enough for one script; `seen` addresses have been dealt with. Cut:
--- agents that have more messages than their activation.
+-- agents that have more events or messages than their activation.
 -- with redis_base.lua redis_roster.lua redis_inbox.lua
 if not incarnation() then return CHANGED end
 local owner, limit = ARGV[3], tonumber(ARGV[4])
@@ -40,14 +40,29 @@ end
 
 local cut = {}
 
+-- Events of an agent beyond a version, until so many bytes are passed; whether there are more.
+local function latest_events(one, version, size_max)
+  local events, size = {}, 0
+  local from, ends = math.max(version - one.forgotten, 0), version_of(one) - one.forgotten
+  local PART = 16  -- read together: no more than these are held beside an answer that is full
+  while from + #events < ends do
+    local at = from + #events
+    for _, event in ipairs(call('LRANGE', of_agent('journal', one.address), at, at + PART - 1)) do
+      if size > size_max then return events, true end
+      events[#events + 1] = event
+      size = size + #event
+    end
+  end
+  return events, false
+end
+
 local function activation(one, abandoned)
   local kept = call('GET', of_agent('snapshot', one.address)) or pack(0) .. NIL
   local _, version = unpack_one(kept)
-  local from = math.max(version - one.forgotten, 0)
-  local events = call('LRANGE', of_agent('journal', one.address), from, -1)
+  local events, is_cut = latest_events(one, version, tonumber(ARGV[8]))
   local messages, last = waiting_messages(one.address, 0, tonumber(ARGV[9]), tonumber(ARGV[8]))
-  if last then cut[#cut + 1] = pack(one.address) end
-  local row = '\152' .. pack(one.address, one.epoch, version_of(one)) .. kept
+  if is_cut or last then cut[#cut + 1] = pack(one.address) end
+  local row = '\152' .. pack(one.address, one.epoch, one.version) .. kept
     .. array(events) .. array(messages) .. pack(abandoned)
   return row, 1 + #events + #messages
 end

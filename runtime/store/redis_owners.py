@@ -80,11 +80,17 @@ class Owners:
                 return found
 
     async def _filled(self, one: Activation) -> Activation:
-        """The activation of an agent whose inbox was too long for the script."""
+        """The activation of an agent whose journal or inbox was too long for the script."""
+        events = list(one.events)
+        while missing := one.version - one.snapshot_version - len(events):
+            found = await self._reads.journal(one.agent, one.version - missing, missing)
+            if not found:  # purged meanwhile, and the claim with it
+                break
+            events += found
         after = one.inbox[-1].seq if one.inbox else 0
         left = BATCH_MAX - len(one.inbox)
         rest = await self._reads.messages(one.agent, "inbox", after, left)
-        return replace(one, inbox=cut((*one.inbox, *rest)))
+        return replace(one, events=tuple(events), inbox=cut((*one.inbox, *rest)))
 
     async def release(self, owner: str, agents: Sequence[str]) -> None:
         for at in range(0, len(agents), RELEASE_MAX):

@@ -12,7 +12,7 @@ import pytest
 from runtime.clock import ManualClock
 from runtime.errors import SettingsError, StoreError, StoreUnavailableError
 from runtime.store import redis as redis_store
-from runtime.store import redis_commits, redis_looks, redis_owners, redis_upkeep
+from runtime.store import redis_commits, redis_looks, redis_owners, redis_reads, redis_upkeep
 from runtime.store.contract import (
     Ack,
     Bury,
@@ -346,6 +346,34 @@ async def test_a_long_backlog_is_polled_in_short_looks(desk, monkeypatch):
         assert cursor < poll.cursor
         told, cursor = told + ids(poll.messages), poll.cursor
     assert told == [*sent, "last"]
+
+
+async def test_large_events_are_claimed_in_many_scripts(desk, other, monkeypatch):
+    """An agent that changed much lately could not be claimed in time, and so never again."""
+    monkeypatch.setattr(redis_owners, "PART_BYTES_MAX", 1_000)
+    monkeypatch.setattr(redis_reads, "PART_BYTES_MAX", 1_000)
+    await desk.take(A)
+    first = desk.turn(A, 0, events=(Event("e", b"x"),), snapshot=Snapshot(b"s"))
+    later = [desk.turn(A, at, events=(Event("e", b"x" * 300),)) for at in range(1, 50)]
+    for turn in (first, *later):
+        await ok(desk.store, turn)
+    await desk.give("m")
+    await desk.store.prune(1 << 60, 1000)  # what the snapshot covers is gone
+    await desk.store.renew("o1", 0.0)
+    run, sizes = other._owners._run, []
+
+    async def counted(*asked):
+        answer = await run(*asked)
+        sizes.append(len(answer))
+        return answer
+
+    other._owners._run = other._owners._reads._run = counted
+    rival = await Desk(other, "o2", "host-2").register()
+    [taken] = await rival.take(A)
+    assert (taken.version, taken.snapshot_version, taken.snapshot) == (50, 1, Snapshot(b"s"))
+    assert [event.version for event in taken.events] == list(range(2, 51))
+    assert ids(taken.inbox) == ["m"]
+    assert len(sizes) > 10 and max(sizes) < 2_500
 
 
 async def test_a_call_that_is_too_long_for_one_script_is_written_in_order(desk, monkeypatch):

@@ -86,6 +86,8 @@ class Calls:
         self._random_bytes = random_bytes
         self._link = Link(self.server, self.greet)
         self._rewrite = Rewrite()
+        self._knows_one = False
+        """Whether this client has seen an incarnation: one that is drawn then is no first one."""
         self._refused = ""
         """Why the server was last refused, told once."""
 
@@ -148,7 +150,7 @@ class Calls:
         except ServerRefusedError as error:
             self._tell_refused(str(error))
             raise
-        self._refused = ""
+        self._refused, self._knows_one = "", True
 
     def _tell_refused(self, why: str) -> None:
         if why != self._refused:
@@ -165,7 +167,7 @@ class Calls:
             drawn = _decode_drawn(await self._ask(ask, scripts.DRAW, fresh, LAYOUT, int(whole)))
         except ResponseError as error:
             raise _refused(error) from error
-        if drawn[1] and found.messages:
+        if drawn[1] and (found.messages or self._knows_one):
             logger.warning(
                 "%s is not the server it was: a new incarnation",
                 self.server.where,

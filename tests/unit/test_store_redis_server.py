@@ -378,12 +378,13 @@ async def test_a_promotion_that_no_connection_noticed_fences_everybody(server, s
     assert await desk.refused(A) == "stale_incarnation"
 
 
-async def test_an_emptied_server_is_a_new_one(server, store):
-    """FLUSHALL would leave hosts at work on what nobody has any more."""
+async def test_an_emptied_server_is_a_new_one(server, store, caplog):
+    """FLUSHALL would leave hosts at work on what nobody has any more, and nothing would say so."""
     desk = await Desk(store).register()
     await desk.take(A)
     server.ask("FLUSHALL")
     assert await desk.refused(A) == "stale_incarnation"
+    assert [one.action for one in caplog.records] == ["store.incarnation"]
     await desk.register()
     assert [one.epoch for one in await desk.take(A)] == [1]
 

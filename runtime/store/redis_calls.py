@@ -8,6 +8,7 @@ stays unknown.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import re
@@ -42,6 +43,8 @@ logger = logging.getLogger(__name__)
 
 LAYOUT: Final = "1"
 """Of keys and values; a server that holds another is refused."""
+TELL_FULL_S: Final = 60.0
+"""As long as there is no room, the log tells it so often."""
 _PREFIX: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _REFUSALS: Final = (
     "MISCONF", "NOREPLICAS", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "LOADING", "UNKILLABLE",
@@ -90,6 +93,8 @@ class Calls:
         """Whether this client has seen an incarnation: one that is drawn then is no first one."""
         self._refused = ""
         """Why the server was last refused, told once."""
+        self._tell_full_s = 0.0
+        """When it is next told that there is no room, by the loop's clock."""
 
     async def open(self) -> None:
         """Connect for the first time.
@@ -193,11 +198,11 @@ class Calls:
     def _meaning(self, error: ResponseError, script: Script) -> StoreError:
         text = str(error)
         if isinstance(error, OutOfMemoryError):
-            return StoreFullError(self.server.where, "its memory is used up (maxmemory)")
+            return self._full("its memory is used up (maxmemory)")
         if text.startswith("TROUPE_FULL"):
-            return StoreFullError(text.removeprefix("TROUPE_FULL "))
+            return self._full(text.removeprefix("TROUPE_FULL "))
         if text.startswith("MISCONF") and "No space left" in text:
-            return StoreFullError(self.server.where, "its disk is full")
+            return self._full("its disk is full")
         if isinstance(error, ReadOnlyError) or text.startswith("TROUPE_CHANGED"):
             self._link.drop()
             return StoreUnavailableError(self.server.where, text)
@@ -205,6 +210,13 @@ class Calls:
             return StoreUnavailableError(self.server.where, text)
         logger.error("%s failed: %s", script.name, text, extra={"action": "store.defect"})
         return StoreError(f"redis_{script.name}.lua", text)
+
+    def _full(self, why: str) -> StoreFullError:
+        now_s = asyncio.get_running_loop().time()
+        if now_s >= self._tell_full_s:
+            logger.error("%s: %s", self.server.where, why, extra={"action": "store.full"})
+            self._tell_full_s = now_s + TELL_FULL_S
+        return StoreFullError(self.server.where, why)
 
 
 def _refused(error: RedisError) -> StoreError:

@@ -438,9 +438,9 @@ async def test_a_connection_that_breaks_leaves_an_unknown_outcome(server, store)
 
 
 async def test_a_server_that_is_full_refuses_and_goes_on_when_there_is_room(
-    server, store, monkeypatch
+    server, store, monkeypatch, caplog
 ):
-    """A full server would stop in the middle of a commit, or need a restart."""
+    """A full server would stop in the middle of a commit, or need a restart, or nobody know it."""
     monkeypatch.setattr(redis_store, "LOOK_EVERY_S", 0.05)
     desk = await Desk(store).register()
     await desk.take(A)
@@ -451,6 +451,9 @@ async def test_a_server_that_is_full_refuses_and_goes_on_when_there_is_room(
     for commit in (accept(send("n")), desk.turn(A, acks=(Ack("m"),))):
         with pytest.raises(StoreFullError):
             await store.commit([commit])
+    assert [(one.action, "maxmemory" in one.message) for one in caplog.records] == [
+        ("store.full", True)
+    ]
     assert server.ask("DBSIZE") == before
     assert ids(await store.inbox(A, 0, 10)) == ["m"]
     assert await store.renew("o1", 10) and await desk.register()

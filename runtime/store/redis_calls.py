@@ -150,7 +150,8 @@ class Calls:
 
         try:
             (await facts_of(ask)).check()
-            await check_rings(ask, self.prefix)
+            if not self._knows_one:  # later a ring may wait, as all that writes (CLIENT PAUSE)
+                await check_rings(ask, self.prefix)
             await self._greeting(ask)
         except ServerRefusedError as error:
             self._tell_refused(str(error))

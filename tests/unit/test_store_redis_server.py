@@ -437,6 +437,17 @@ async def test_a_connection_that_breaks_leaves_an_unknown_outcome(server, store)
     assert sorted(ids(history)) == sorted(f"m{n}-{at}" for n in range(60) for at in range(4))
 
 
+async def test_reads_go_on_while_writes_are_paused(server, store):
+    """A planned failover would stop all that only looks, on a connection that is made meanwhile."""
+    await store.get("c", "k")
+    server.ask("CLIENT", "PAUSE", "60000", "WRITE")
+    server.ask("CLIENT", "KILL", "TYPE", "normal")
+    await broken(store)
+    assert await store.get("c", "k") is None
+    server.ask("CLIENT", "UNPAUSE")
+    await ok(store, accept(send("m")))
+
+
 async def test_a_server_that_is_full_refuses_and_goes_on_when_there_is_room(
     server, store, monkeypatch, caplog
 ):

@@ -17,7 +17,7 @@ from runtime.console.agents import AgentKey, known
 from runtime.console.caller import Viewer
 from runtime.console.paging import SCAN_MAX, Cursors, Page, PageQuery, page
 from runtime.sessions import Session, Status, session_of
-from runtime.store.contract import BATCH_MAX, Store, StoredMessage
+from runtime.store.contract import BATCH_MAX, Store
 
 WINDOW_MIN: Final = 256
 """Numbers of the first window; numbers are given to the messages of all agents."""
@@ -51,26 +51,29 @@ async def get_sessions(
         rows = await _window(store, where, after, before)
         seen, width = seen + len(rows), width * 8 if len(rows) < DENSE else width
         before = after + 1
-        for row in reversed(rows):
-            session = session_of(row)
+        for seq, session in reversed(rows):
             if session is not None and query.status in (None, session.status):
                 found.append(session)
                 if len(found) == query.limit:
-                    before = row.seq
+                    before = seq
                     break
     cursor = cursors.write(before) if before > 1 else None
     return page((session.to_json() for session in found), cursor)
 
 
-async def _window(store: Store, where: str, after: int, before: int) -> list[StoredMessage]:
-    """The messages with `after` < seq < `before`, in order."""
-    found: list[StoredMessage] = []
-    while True:
-        rows = await store.history(where, after, BATCH_MAX)
-        found += [row for row in rows if row.seq < before]
-        if not rows or rows[-1].seq >= before - 1:
-            return found
-        after = rows[-1].seq
+async def _window(
+    store: Store, where: str, after: int, before: int
+) -> list[tuple[int, Session | None]]:
+    """What the messages with `after` < seq < `before` stand for, in order.
+
+    They may be long: a page of them is held at a time, never a window.
+    """
+    found: list[tuple[int, Session | None]] = []
+    while after < before - 1:
+        rows = await store.history(where, after, min(BATCH_MAX, before - after - 1))
+        found += [(row.seq, session_of(row)) for row in rows if row.seq < before]
+        after = rows[-1].seq if rows else before
+    return found
 
 
 async def last_seq(store: Store, where: str) -> int:

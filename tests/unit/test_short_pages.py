@@ -110,9 +110,10 @@ async def test_a_page_of_what_is_numbered_is_full(store):
 
 
 async def test_sessions_are_looked_for_in_all_messages(store):
-    """Runs of an agent would be left out."""
+    """Runs of an agent would be left out, or all its messages be held at once."""
     await send(store, 5)
-    assert [row.seq for row in await _window(store, A, 0, 6)] == [1, 2, 3, 4, 5]
+    assert await _window(store, A, 0, 6) == [(seq, None) for seq in (1, 2, 3, 4, 5)]
+    assert await _window(store, A, 1, 4) == [(2, None), (3, None)]
 
 
 async def test_a_client_reads_a_list_to_its_end(store, clock):

@@ -7,10 +7,14 @@ nothing that they do not say.
 from __future__ import annotations
 
 import heapq
+from typing import Final
 
 from runtime.job import AgentJob, JobStatus
 from runtime.jobs.decisions import place_of
 from runtime.schedule.queue import JobQueue, Limits, Place
+
+STALE_MAX: Final = 64
+"""Ends of waits that may outnumber the waits, as these have ended otherwise."""
 
 
 class JobTable:
@@ -76,6 +80,9 @@ class JobTable:
         self._later.pop(job_id, None)
         if at_ms is not None:
             heapq.heappush(self._due, (at_ms, job_id))
+            if len(self._due) > 2 * len(self._waiting) + STALE_MAX:
+                self._due = [(at, job) for job, at in self._waiting.items() if at is not None]
+                heapq.heapify(self._due)
 
     def queued_at(self, job: AgentJob, at_ms: int) -> None:
         """It is pending, but not before its time: an attempt has failed, or a due time is ahead."""

@@ -12,7 +12,7 @@ from runtime.clock import ManualClock
 from runtime.job import AgentJob, JobStatus
 from runtime.jobs.decisions import Decision
 from runtime.jobs.desk import ATTEMPTS_MAX, JobDesk
-from runtime.jobs.table import JobTable
+from runtime.jobs.table import STALE_MAX, JobTable
 from runtime.message import Message
 from runtime.schedule.queue import Limits
 
@@ -309,3 +309,15 @@ def test_a_service_time_is_how_long_a_run_held_its_slot(desk) -> None:
     desk.host_writes(JobStatus.COMPLETED)
     desk.hear("job.ended", outcome="completed", tookMs=6_000)
     assert desk.desk.service == {"worker": {"count": 2, "meanS": 5.0}}
+
+
+def test_the_ends_of_waits_that_are_over_are_forgotten(desk) -> None:
+    """A job that waits until a day, and is signalled each second, would fill the memory."""
+    table, other = desk.table, replace(desk.job, id="job_2")
+    table.wait_until(other.id, 5)
+    for number in range(1_000):
+        table.wait_until(desk.job.id, 1_000_000 + number)
+        table.queued(desk.job)
+    assert len(table._due) <= 2 + STALE_MAX
+    assert table.next_due_ms() == 5
+    assert table.take_due(1_000_000_000) == ([other.id], [])

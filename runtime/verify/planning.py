@@ -1,6 +1,7 @@
 """Schedules of the simulation: set, changed, paused, run and deleted while there is trouble.
 
-What they were due at is computed anew at the end (`chaos.scheduled`): rule I8.
+Their agents are held and let go on, too (rule I10).  What the schedules were due at is
+computed anew at the end (`chaos.scheduled`): rule I8.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ AGENTS: Final = 2
 """An organization's that have a schedule."""
 ASKED: Final = {
     "schedule.set": 6, "schedule.pause": 3, "schedule.resume": 5, "schedule.trigger": 3,
-    "schedule.event": 3, "schedule.delete": 1,
+    "schedule.event": 3, "schedule.delete": 1, "agent.pause": 2, "agent.resume": 3,
 }  # fmt: skip
 """What is asked, and how often."""
 WHEN: Final[Sequence[dict[str, str]]] = (
@@ -49,6 +50,8 @@ class Planning(Caller):
         about = {"agentId": f"worker:planned{self.random.randrange(AGENTS)}"}
         if kind == "schedule.set":
             return {**about, "schedule": self._drawn()}
+        if kind.startswith("agent."):
+            return about
         return {**about, "drain": self.random.random() < 1 / 2}
 
     def _drawn(self) -> dict[str, Any]:

@@ -15,6 +15,7 @@ SENTINELS = {
     "retry loses its place": "I3",
     "limit off by one": "I9",
     "priority ignored": "I18",
+    "held agents get jobs": "I10",
     "feed published though refused": "I14",
 }
 

@@ -46,6 +46,7 @@ from runtime.message import Message
 from runtime.metrics import Meter
 from runtime.observed import Observed
 from runtime.patience import patiently
+from runtime.schedule.queue import Place
 from runtime.store.contract import DEAD_LETTERS, Store
 
 LATER_MS: Final = 60_000
@@ -227,17 +228,18 @@ class Dispatcher:
 
     async def _starts(self) -> list[Unit]:
         """As many jobs as the limits allow."""
-        chosen: list[str] = []
+        chosen: list[Place] = []
         began_s = _now_s()
         while not self._controls.paused and (place := self._jobs.next()) is not None:
-            chosen.append(place.job_id)
+            chosen.append(place)
         if chosen:
             self._meter.observe("troupe_selection_seconds", _now_s() - began_s)
-        await self._records.read(chosen)
-        started = (self._start(job_id) for job_id in chosen)
+        await self._records.read(place.job_id for place in chosen)
+        started = (self._start(place) for place in chosen)
         return [unit for unit in started if unit is not None]
 
-    def _start(self, job_id: str) -> Unit | None:
+    def _start(self, place: Place) -> Unit | None:
+        job_id = place.job_id
         known, now_ms = self._records.get(job_id), self._clock.now_ms()
         if known is None or known.job.status not in _STARTABLE:
             self._jobs.ended(job_id)
@@ -245,6 +247,10 @@ class Dispatcher:
         if known.job.not_before_ms > now_ms:  # a refused decision has left another time in memory
             self._jobs.ended(job_id)
             self._jobs.admit(known.job, now_ms)
+            return None
+        if self._desk.holds.stops(known.job):
+            self._jobs.set_aside(place, known.job.agent)
+            self._news.set()  # another may have its slot
             return None
         self._records.forget(job_id)  # from here on its host writes it
         looks = known.job.status is JobStatus.WAITING

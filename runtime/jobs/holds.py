@@ -5,7 +5,8 @@
 A job has failed when its tries are used up.  Only agents that do more than one
 job are counted (those a job names by `agentId`): an agent of a job's own has no
 second one.  A job that completes begins the count anew; one that is cancelled
-says nothing.  What is queued for a held agent stays queued.
+says nothing.  A person may hold any agent.  What is queued for a held agent
+stays queued.
 """
 
 from __future__ import annotations
@@ -77,6 +78,13 @@ class Holds:
         if document is not None:
             hold = Hold.model_validate_json(document.body)
         self._note(where, hold)
+
+    def stops(self, job: AgentJob) -> bool:
+        """Whether the agent of a job's own is held; of one that jobs share the queue knows."""
+        if job.agent_id is not None or not self._known:
+            return False
+        hold = self._known.get(address(job.organization_id, job.agent))
+        return hold is not None and hold.held
 
     def failed(self, decision: Decision, job: AgentJob, now_ms: int) -> None:
         """Count a job that has failed for good; hold its agent when it was the second in a row."""

@@ -27,7 +27,9 @@ class JobTable:
         self._waiting: dict[str, int | None] = {}
         """Jobs without a slot -> when they are due; None: only a message makes them ready."""
         self._later: dict[str, tuple[Place, bool]] = {}
-        """Those of `_waiting` that are pending: their place, and whether it is for a due time."""
+        """Those of `_waiting` with a place in the line: it, and whether it is for a due time."""
+        self._aside: dict[tuple[str, str], str] = {}
+        """(organization, held agent) -> the job whose own agent it is, and which had its turn."""
         self._paused: set[str] = set()
 
     def admit(self, job: AgentJob, now_ms: int) -> None:
@@ -103,6 +105,17 @@ class JobTable:
     def let_go(self, organization: str, agent: str) -> None:
         """Start its jobs again."""
         self._queue.let_go(organization, agent)
+        job_id = self._aside.pop((organization, agent), "")
+        if job_id in self._later:
+            del self._waiting[job_id]
+            self._queue.add(self._later.pop(job_id)[0])
+
+    def set_aside(self, place: Place, agent: str) -> None:
+        """It has its turn, but its own agent is held: it holds no slot until that is let go."""
+        self._queue.end(place.job_id)
+        self.wait_until(place.job_id, None)
+        self._later[place.job_id] = (place, False)
+        self._aside[place.organization, agent] = place.job_id
 
     def is_open(self, job_id: str) -> bool:
         """Whether it is anywhere here: it has not ended."""

@@ -15,6 +15,7 @@ from runtime.ids import HOME
 from runtime.job import AgentJob, JobResult
 from runtime.jobs import writer as jobwriter
 from runtime.message import Message
+from runtime.schedule.queue import Limits
 from runtime.store.contract import Document
 from tests.troupe import LocalTroupe, asked_job, eventually, soon
 
@@ -293,15 +294,16 @@ async def test_a_retry_with_another_payload_is_another_job(troupe, world) -> Non
     assert (await client.ask("scheduler:main", asked, "job.retry"))["code"] == "not_found"
 
 
+@pytest.mark.parametrize("shared", ["worker:one", None])
 async def test_a_held_agent_stays_held_over_a_restart_until_a_person_lets_it_go(
-    troupe, world
+    troupe, world, shared
 ) -> None:
     """An agent paused after two failures would go on failing when the scheduler is started anew."""
     client = troupe.client()
-    asked = {"agentId": "worker:one", "by": "ann"}
+    asked = {"agentId": shared or "worker:job_1", "by": "ann"}
     assert (await client.ask("scheduler:main", asked, "agent.pause"))["status"] == "paused"
     job = AgentJob.new(
-        id="job_1", organization_id="acme", agent_type="worker", agent_id="worker:one",
+        id="job_1", organization_id="acme", agent_type="worker", agent_id=shared,
         now_ms=client.clock.now_ms(),
     )  # fmt: skip
     write = Write("job", job.id, job.to_json(), job_terms(job))
@@ -319,6 +321,29 @@ async def test_a_held_agent_stays_held_over_a_restart_until_a_person_lets_it_go(
         assert answer["code"] == "invalid_message"
     assert (await client.ask("scheduler:main", asked, "agent.resume"))["status"] == "resumed"
     await until(client, "job_1", "completed")
+
+
+@pytest.mark.parametrize("ends_by", ["job.cancel", "agent.resume"])
+async def test_a_job_whose_own_agent_is_held_has_no_slot(world, ends_by) -> None:
+    """It would start all the same, or take the turn of the one behind it."""
+    troupe = await LocalTroupe({"worker": worker(world)}, limits=Limits(1, 1)).start()
+    client, home = troupe.client(), troupe.client(HOME)
+    await home.ask("scheduler:main", {}, "scheduler.pause")
+    await start(client, "job_1")
+    await start(client, "job_2")
+    asked = {"agentId": "worker:job_1", "jobId": "job_1", "by": "ann"}
+    await client.ask("scheduler:main", asked, "agent.pause")
+    await home.ask("scheduler:main", {}, "scheduler.resume")
+    await until(client, "job_2", "completed")
+    stands = await home.ask("scheduler:main", {}, "scheduler.status")
+    assert (stands["running"], stands["queued"]) == (0, 1)
+    assert (await client.ask("scheduler:main", asked, ends_by))["ok"]
+    await until(client, "job_1", "cancelled" if ends_by == "job.cancel" else "completed")
+    if ends_by == "job.cancel":
+        await client.ask("scheduler:main", asked, "agent.resume")
+    stands = await home.ask("scheduler:main", {}, "scheduler.status")
+    assert (stands["queued"], stands["waiting"]) == (0, 0)
+    await troupe.stop()
 
 
 async def test_cancel_reaches_a_step_in_the_middle(troupe, world) -> None:

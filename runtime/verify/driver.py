@@ -91,6 +91,7 @@ class Driver(Caller):
             "ghost": (1, self._ghost),
             "hire": (9, self._hire),
             "control": (14, self._control),
+            "hold": (3, self._hold),
             "pause": (2 if self.organization == HOME else 0, self._pause_all),
             "document": (8, self._document),
             "content": (2, self._content),
@@ -189,6 +190,13 @@ class Driver(Caller):
         jobs = await self._at_work() if self.random.random() < 1 / 2 else []
         if jobs := jobs or self.jobs[-8:]:
             await self.control(self.random.choice(jobs), self.random.choice(CONTROLS))
+
+    async def _hold(self) -> None:
+        """Have the agent of a job's own held, or let go on."""
+        if self.jobs:
+            about = {"agentId": f"worker:{self.random.choice(self.jobs[-8:])}"}
+            kind = self.random.choice(("agent.pause", "agent.resume"))
+            await self.send(SCHEDULER_AGENT, about, kind)
 
     async def _at_work(self) -> list[str]:
         running = {"status": JobStatus.RUNNING.value}
@@ -357,8 +365,8 @@ class Driver(Caller):
                 await self._answer_once(record.id)
             elif record.status is JobStatus.PAUSED:
                 await self.control(record.id, "job.resume")
-            elif record.agent_id:  # also a job whose wait is over says that it waits
-                await self.resume_agent(record.agent_id)
+            else:  # also a job whose wait is over says that it waits
+                await self.resume_agent(record.agent)
         return open_jobs
 
     async def _answer_once(self, job: str) -> None:

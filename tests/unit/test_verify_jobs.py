@@ -7,6 +7,7 @@ import json
 import pytest
 
 from runtime.ids import SCHEDULER
+from runtime.jobs.holds import HOLDS
 from runtime.store.contract import Intent, Put, Result, Retry, Send
 from runtime.verify.history import Call
 from runtime.verify.invariants.jobs import (
@@ -400,6 +401,23 @@ def test_a_more_urgent_job_passed_over_is_seen() -> None:
     told.scheduler(acks=())
     queued(told, "other")
     assert "low started before urgent" in texts(queue_in_order, told)
+
+
+def test_a_job_whose_own_agent_is_held_may_be_passed_over() -> None:
+    """Who pauses an agent would make the queue look out of order."""
+    told = opened()
+    queued(told, "urgent", priority="critical")
+    queued(told, "first", priority="low")
+    queued(told, "second", priority="low")
+    told.scheduler(puts=(Put(HOLDS, "acme/worker:urgent", "acme", b'{"held":true}'),))
+    told.start("first")
+    told.scheduler(acks=())
+    queued(told, "other")
+    assert queue_in_order(told.end()) == []
+    told.scheduler(puts=(Put(HOLDS, "acme/worker:urgent", "acme", None),))
+    told.start("second")
+    queued(told, "another")
+    assert texts(queue_in_order, told) == "second started before urgent, which comes first"
 
 
 def test_one_round_starts_in_any_order_and_a_cut_one_is_not_judged() -> None:

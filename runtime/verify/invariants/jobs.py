@@ -8,12 +8,12 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from runtime.ids import SCHEDULER, split
-from runtime.jobs.holds import HOLDS
 from runtime.store.contract import Commit
 from runtime.verify.history import Fact, Violation
 from runtime.verify.invariants.reading import (
     commits,
     finished,
+    heed_hold,
     is_run,
     job_changes,
     last_index,
@@ -97,9 +97,7 @@ def paused_stay_paused(facts: Sequence[Fact]) -> list[Violation]:
         for put in commit.puts:
             if (put.collection, put.key) == ("scheduler", "control") and put.body is not None:
                 paused = json.loads(put.body)["paused"]
-            if put.collection == HOLDS:
-                holds = put.body is not None and json.loads(put.body).get("held", False)
-                (held.add if holds else held.discard)(put.key)
+            heed_hold(held, put)
         if commit.agent == SCHEDULER:
             found += [
                 Violation("I10", fact.i, f"a job of {send.recipient} started: held")

@@ -18,12 +18,18 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from runtime.ids import SCHEDULER
+from runtime.ids import SCHEDULER, address
 from runtime.job import Priority
 from runtime.schedule.queue import Place, place
 from runtime.verify.history import Fact, Violation
 from runtime.verify.invariants.jobs import starts
-from runtime.verify.invariants.reading import JobView, commits, job_changes, read_job
+from runtime.verify.invariants.reading import (
+    JobView,
+    commits,
+    heed_hold,
+    job_changes,
+    read_job,
+)
 
 OUTCOMES: Final = frozenset({
     "fired", "coalesced", "skipped_overlap", "skipped_paused", "skipped_unchanged",
@@ -104,10 +110,10 @@ def queue_in_order(facts: Sequence[Fact]) -> list[Violation]:
     """I18: of an organization's queued jobs under the same limits the best place starts first.
 
     A job counts as queued from the commit in which the scheduler has taken it
-    until it starts or leaves the queue; only first starts are compared.  The
-    starts of one round, which nothing else of the scheduler interrupts, may
-    come in any order; a round that its scheduler did not live to end is not
-    judged.
+    until it starts or leaves the queue; only first starts are compared, and not
+    with a job whose own agent is held.  The starts of one round, which nothing
+    else of the scheduler interrupts, may come in any order; a round that its
+    scheduler did not live to end is not judged.
     """
     return _Queue().go(facts)
 
@@ -118,6 +124,10 @@ class _Queue:
         self.statuses: dict[str, str] = {}
         self.queued: dict[str, dict[str, Place]] = defaultdict(dict)
         """Organization -> its queued jobs."""
+        self.agents: dict[str, str] = {}
+        """Job -> address of its agent."""
+        self.held: set[str] = set()
+        """Addresses of agents."""
         self.round: dict[str, list[tuple[Fact, Place]]] = defaultdict(list)
         """Organization -> its jobs that this round has started."""
         self.found: list[Violation] = []
@@ -131,6 +141,7 @@ class _Queue:
                 if mine is not None:
                     self.round[organization].append((fact, mine))
             for put in commit.puts:
+                heed_hold(self.held, put)
                 if put.collection == "job" and put.body is not None:
                     self._changed(read_job(put.body))
             if commit.agent == SCHEDULER:
@@ -143,6 +154,8 @@ class _Queue:
         self.statuses[record.id] = record.status
         if record.id not in self.places:
             self.places[record.id] = _place(record)
+            agent = record.agent_id or f"{record.agent_type}:{record.id}"
+            self.agents[record.id] = address(record.organization_id, agent)
 
     def _taken(self, message_id: str) -> None:
         job = message_id.removeprefix("queued:")
@@ -151,8 +164,12 @@ class _Queue:
 
     def _end_round(self, epoch: int) -> None:
         for organization, started in self.round.items():
+            waiting = [
+                one
+                for job, one in self.queued[organization].items()
+                if self.agents[job] not in self.held
+            ]
             for fact, mine in started:
-                waiting = self.queued[organization].values()
                 best = min((one for one in waiting if _lane(one) == _lane(mine)), default=None)
                 if fact.epoch == epoch and best is not None and best < mine:
                     text = f"{mine.job_id} started before {best.job_id}, which comes first"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 
 import msgspec
 
 from runtime.ids import SCHEDULER
-from runtime.store.contract import Commit, Document, StoredMessage
+from runtime.jobs.holds import HOLDS
+from runtime.store.contract import Commit, Document, Put, StoredMessage
 from runtime.verify.history import Fact, Written
 from runtime.verify.reader import Stored
 
@@ -53,6 +55,13 @@ def touched(commit: Commit) -> list[str]:
 
 def last_index(facts: Sequence[Fact]) -> int:
     return facts[-1].i if facts else 0
+
+
+def heed_hold(held: set[str], put: Put) -> None:
+    """Keep the addresses of the agents that are held, by what is written of one."""
+    if put.collection == HOLDS:
+        holds = put.body is not None and json.loads(put.body).get("held", False)
+        (held.add if holds else held.discard)(put.key)
 
 
 class JobView(msgspec.Struct, rename="camel"):

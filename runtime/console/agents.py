@@ -21,7 +21,7 @@ from starlette.responses import JSONResponse, Response
 from runtime.client import AskTimeoutError
 from runtime.clock import iso
 from runtime.console.caller import Caller, Operator, Viewer
-from runtime.console.command import CommandAnswer, Why, WhyBody, command, done
+from runtime.console.command import COMMAND, Why, WhyBody, command, done
 from runtime.console.once import Idempotent
 from runtime.console.paging import (
     LIMIT_MAX,
@@ -364,9 +364,7 @@ async def _ask(
     return done(answer, agentId=agent)
 
 
-@router.post(
-    "/{agent_id}/pause", response_model=CommandAnswer, summary="Start no more jobs of an agent"
-)
+@router.post("/{agent_id}/pause", summary="Start no more jobs of an agent", **COMMAND)
 async def pause_agent(
     agent_id: AgentKey, caller: Operator, once: Idempotent, body: WhyBody = None
 ) -> Response:
@@ -375,8 +373,8 @@ async def pause_agent(
 
 @router.post(
     "/{agent_id}/resume",
-    response_model=CommandAnswer,
     summary="Start an agent's jobs again, also after two of them have failed",
+    **COMMAND,
 )
 async def resume_agent(
     agent_id: AgentKey, caller: Operator, once: Idempotent, body: WhyBody = None

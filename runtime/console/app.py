@@ -20,7 +20,7 @@ from typing import Any, Final
 from fastapi import APIRouter, Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
-from pydantic import Field
+from pydantic import ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
@@ -77,7 +77,9 @@ GENERIC: Final = (
 
 
 class Problem(WireModel):
-    """Every error's body."""
+    """Every error's body; some have more members, as RFC 9457 lets them."""
+
+    model_config = ConfigDict(extra="allow")
 
     type: str = Field(examples=["urn:troupe:problem:not_found"])
     title: str = Field(examples=["Not Found"])
@@ -87,6 +89,9 @@ class Problem(WireModel):
     instance: str = Field(examples=["/api/jobs/:job_id"])
     errors: tuple[dict[str, str], ...] | None = None
     """With 422: {path, message, code} of each field that is wrong."""
+    position: int | None = None
+    """With 422 of a schedule: where in the text of `field`, from 0."""
+    field: str | None = None
 
 
 _PROBLEM: Final[dict[int | str, dict[str, Any]]] = {

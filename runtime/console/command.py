@@ -7,7 +7,7 @@ decided before, at the route.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from fastapi import Body
 from pydantic import Field
@@ -48,6 +48,16 @@ class CommandAnswer(WireModel):
     message_id: str | None = None
     job_id: str | None = None
     agent_id: str | None = None
+    status: str | None = None
+    """Of the job by now; of an agent `paused` or `resumed`."""
+
+
+NOT_YET: Final[dict[int | str, dict[str, Any]]] = {
+    202: {"model": CommandAnswer, "description": "Accepted, not answered yet"}
+}
+"""Of a route that has the scheduler do something: what it may answer as well."""
+COMMAND: Final[dict[str, Any]] = {"response_model": CommandAnswer, "responses": NOT_YET}
+"""Of one that answers what the scheduler says."""
 
 
 async def command(

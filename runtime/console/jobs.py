@@ -17,7 +17,7 @@ from starlette.responses import Response
 
 from runtime.clock import iso
 from runtime.console.caller import Caller, Operator, Viewer
-from runtime.console.command import CommandAnswer, NoBody, command, done
+from runtime.console.command import COMMAND, NoBody, command, done
 from runtime.console.once import Idempotent
 from runtime.console.paging import Page, PageQuery, list_page, number_page, page
 from runtime.console.problems import ProblemError, not_found
@@ -28,7 +28,9 @@ from runtime.wire import WireModel
 
 STEP_BYTES_MAX: Final = 16 << 10
 """A longer request or result of a step is told by its size only."""
-PLAIN: Final = "text/plain; charset=utf-8"
+BYTES: Final = "application/octet-stream"
+KINDS: Final = ("text/plain", "application/json", BYTES)
+"""As which the content of a work product is served: no browser runs these."""
 
 router = APIRouter(prefix="/api/jobs", tags=["jobs"])
 JobKey = Annotated[str, Path(max_length=200, examples=["job_01JD"])]
@@ -131,7 +133,7 @@ async def list_artifacts(
 @router.get(
     "/{job_id}/artifacts/{sha256}",
     response_class=Response,
-    responses={200: {"content": {"application/octet-stream": {}}, "description": "The bytes"}},
+    responses={200: {"content": {kind: {} for kind in KINDS}, "description": "The bytes"}},
     summary="The content of a work product",
 )
 async def get_artifact(job_id: JobKey, sha256: Digest, caller: Viewer) -> Response:
@@ -173,10 +175,10 @@ async def _content(caller: Caller, artifact: Artifact, media_type: str) -> Respo
 
 
 def _safe(media_type: str) -> str:
-    """A media type no browser runs: an agent's HTML is text here."""
+    """One of KINDS: an agent's HTML is text here."""
     if media_type.startswith("text/"):
-        return PLAIN
-    return "application/json" if media_type == "application/json" else "application/octet-stream"
+        return "text/plain; charset=utf-8"
+    return media_type if media_type in KINDS else BYTES
 
 
 async def _ask(caller: Caller, once: Idempotent, job_id: str, verb: str) -> Response:
@@ -185,34 +187,28 @@ async def _ask(caller: Caller, once: Idempotent, job_id: str, verb: str) -> Resp
     return done(answer, jobId=job_id)
 
 
-_COMMAND: Final[dict[str, Any]] = {
-    "response_model": CommandAnswer,
-    "responses": {202: {"model": CommandAnswer, "description": "Accepted, not answered yet"}},
-}
-
-
-@router.post("/{job_id}/pause", summary="Pause a job between two steps", **_COMMAND)
+@router.post("/{job_id}/pause", summary="Pause a job between two steps", **COMMAND)
 async def pause_job(
     job_id: JobKey, caller: Operator, once: Idempotent, body: NoBody = None
 ) -> Response:
     return await _ask(caller, once, job_id, "pause")
 
 
-@router.post("/{job_id}/resume", summary="Let a paused job go on", **_COMMAND)
+@router.post("/{job_id}/resume", summary="Let a paused job go on", **COMMAND)
 async def resume_job(
     job_id: JobKey, caller: Operator, once: Idempotent, body: NoBody = None
 ) -> Response:
     return await _ask(caller, once, job_id, "resume")
 
 
-@router.post("/{job_id}/cancel", summary="Cancel a job and its children", **_COMMAND)
+@router.post("/{job_id}/cancel", summary="Cancel a job and its children", **COMMAND)
 async def cancel_job(
     job_id: JobKey, caller: Operator, once: Idempotent, body: NoBody = None
 ) -> Response:
     return await _ask(caller, once, job_id, "cancel")
 
 
-@router.post("/{job_id}/retry", summary="Try a failed job again", **_COMMAND)
+@router.post("/{job_id}/retry", summary="Try a failed job again", **COMMAND)
 async def retry_job(
     job_id: JobKey, caller: Operator, once: Idempotent, body: NoBody = None
 ) -> Response:

@@ -13,11 +13,11 @@ from typing import Annotated, Any, Final, Self
 
 from fastapi import APIRouter, Body, Query
 from pydantic import Field, ValidationError, model_validator
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from runtime.console.agents import AgentKey
 from runtime.console.caller import Admin, Caller, Operator, Viewer
-from runtime.console.command import CommandAnswer, Why, WhyBody, command, done
+from runtime.console.command import NOT_YET, CommandAnswer, Why, WhyBody, command, done
 from runtime.console.once import Idempotent, Once
 from runtime.console.paging import Page, PageQuery, list_page, page
 from runtime.console.problems import ProblemError, not_as_it_must_be
@@ -120,10 +120,7 @@ async def get_schedule(agent_id: AgentKey, caller: Viewer, name: _Name = DEFAULT
 @router.post(
     _PATH,
     response_model=ScheduleView,
-    responses={
-        201: {"model": ScheduleView, "description": "It is new"},
-        202: {"model": CommandAnswer, "description": "Accepted, not answered yet"},
-    },
+    responses={201: {"model": ScheduleView, "description": "It is new"}, **NOT_YET},
     summary="Schedule an agent, or replace its schedule",
 )
 async def set_schedule(
@@ -139,7 +136,7 @@ async def set_schedule(
 @router.patch(
     _PATH,
     response_model=ScheduleView,
-    responses={202: {"model": CommandAnswer, "description": "Accepted, not answered yet"}},
+    responses=NOT_YET,
     summary="Change parts of a schedule",
 )
 async def update_schedule(
@@ -216,7 +213,7 @@ def unreadable(error: FieldError) -> ProblemError:
 @router.delete(
     _PATH,
     status_code=204,
-    responses={202: {"model": CommandAnswer, "description": "Accepted, not answered yet"}},
+    responses=NOT_YET,
     summary="Take an agent off the schedule",
 )
 async def delete_schedule(
@@ -236,13 +233,8 @@ async def delete_schedule(
     return done(None) if answer is None else Response(status_code=204)
 
 
-_COMMAND: Final[dict[str, Any]] = {
-    "responses": {202: {"model": CommandAnswer, "description": "Accepted, not answered yet"}},
-}
-
-
 @router.post(
-    f"{_PATH}/pause", response_model=ScheduleView, summary="Start no more runs", **_COMMAND
+    f"{_PATH}/pause", response_model=ScheduleView, summary="Start no more runs", responses=NOT_YET
 )
 async def pause_schedule(
     agent_id: AgentKey,
@@ -261,7 +253,7 @@ async def pause_schedule(
     f"{_PATH}/resume",
     response_model=ScheduleView,
     summary="Let a paused schedule, or one in ERROR, run again",
-    **_COMMAND,
+    responses=NOT_YET,
 )
 async def resume_schedule(
     agent_id: AgentKey,
@@ -274,7 +266,7 @@ async def resume_schedule(
     return await _shown(caller, answer, agent_id, name)
 
 
-@router.post(f"{_PATH}/trigger", response_model=Triggered, summary="Run it now", **_COMMAND)
+@router.post(f"{_PATH}/trigger", response_model=Triggered, summary="Run it now", responses=NOT_YET)
 async def trigger_schedule(
     agent_id: AgentKey,
     caller: Operator,
@@ -286,7 +278,10 @@ async def trigger_schedule(
 
 
 @router.post(
-    "/schedules/events", response_model=Told, summary="Tell schedules of an event", **_COMMAND
+    "/schedules/events",
+    response_model=Told,
+    summary="Tell schedules of an event",
+    responses=NOT_YET,
 )
 async def tell_event(body: EventBody, caller: Operator, once: Idempotent) -> Response:
     return done(await command(caller, once, "schedule.event", body.to_wire()))
@@ -336,5 +331,5 @@ async def _shown(
     caller: Caller, answer: dict[str, Any] | None, agent_id: str, name: str
 ) -> Response:
     if answer is None:
-        return JSONResponse({"accepted": True}, 202)
+        return done(None)
     return _answer(caller, await _record(caller, agent_id, name))

@@ -2,8 +2,8 @@
 
     async def cancel(job_id: str, caller: Operator) -> Response: ...
 
-A route says by the type of its parameter which role it needs: `Viewer` or
-`Operator` of any organization, or `Keeper`: an admin of the one that runs this
+A route says by the type of its parameter which role it needs: `Viewer`, `Operator`
+or `Admin` of any organization, or `Keeper`: an admin of the one that runs this
 installation, for what is everybody's.  Everything a route reads or writes goes through
 `caller.client`, which sees one organization and answers another's ids as if
 they did not exist.

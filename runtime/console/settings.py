@@ -19,4 +19,4 @@ class ConsoleSettings:
     keep_alive_s: float = 15.0
     """Seconds of silence in an event stream before its place is told."""
     upkeep_s: float = 600.0
-    """Seconds between two sweeps of expired services and old idempotency records."""
+    """Seconds between two sweeps of old idempotency records."""

@@ -55,7 +55,7 @@ class Entry:
         """What its due times are; None: events alone make it run.
 
         Raises:
-            ScheduleError: the expression has no meaning any more.
+            InvalidScheduleError: the expression has no meaning any more.
         """
         if self._plan is None and self.spec.kind != "event":
             self._plan = plan_of(self.spec)

@@ -31,6 +31,14 @@ def test_every_command_of_the_readme_can_be_typed(line: str) -> None:
     command.parse_args(click.Context(command), args)
 
 
+def test_every_command_is_in_the_readme() -> None:
+    """A newcomer would not learn that there is one."""
+    table = README.partition("\n| command | does |\n")[2].partition("\n\n")[0]
+    first = [re.findall(r"`([a-z]+)`", line.split(" | ")[0]) for line in table.splitlines()]
+    named = [name for names in first for name in names]
+    assert sorted(named) == sorted(name for name, one in main.commands.items() if not one.hidden)
+
+
 def test_every_target_of_the_readme_is_in_the_makefile() -> None:
     """`make run` would be a target that nobody has written."""
     makefile = (ROOT / "Makefile").read_text()

@@ -8,6 +8,7 @@ import re
 import shlex
 from datetime import datetime
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from click.testing import CliRunner, Result
@@ -16,9 +17,14 @@ from actors.cli import main
 from runtime.errors import InvalidScheduleError
 from runtime.schedule.instants import local_text_of
 from runtime.schedule.plan import parse
+from runtime.schedule.record import Cause, Outcome
+from runtime.schedule.spec import ScheduleBody
+from runtime.schedule.view import OccurrenceView, ShownStatus
 
 ROOT = Path(__file__).resolve().parents[2]
+RUNTIME = ROOT / "runtime"
 PAGE = (ROOT / "docs" / "schedules.md").read_text()
+NAMES = re.compile(r"`(\w+)`")
 
 
 def rows(heading: str) -> list[list[str]]:
@@ -92,6 +98,38 @@ def test_every_text_on_the_page_can_be_read() -> None:
         assert parse(alias).kind == "cron"
     for text in re.findall(r"`([^`]+)`", PAGE.partition("## Once\n")[2].partition("without")[0]):
         assert parse(text).kind == "once"
+
+
+def section(heading: str) -> str:
+    return PAGE.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+
+
+def test_every_field_of_a_schedule_is_on_the_page() -> None:
+    """Who reads the page would not learn what can be asked for, or ask for what is refused."""
+    table = [name for row in rows("Schedules of agents") for name in NAMES.findall(row[0])]
+    assert sorted(table) == sorted(one.alias for one in ScheduleBody.model_fields.values())
+
+
+def test_every_status_outcome_and_member_of_a_due_time_is_on_the_page() -> None:
+    """A program would meet a word that nobody has explained."""
+    page = section("Schedules of agents")
+    named = set(NAMES.findall(page))
+    assert set(get_args(ShownStatus)) | set(get_args(Cause)) <= named
+    outcomes = page.partition("\n| outcome | meaning |\n")[2].partition("\n\n")[0]
+    table = re.findall(r"^\| `(\w+)` \|", outcomes, re.MULTILINE)
+    assert table == [outcome.value for outcome in Outcome]
+    assert reasons_given() <= set(NAMES.findall(outcomes))
+    which = {"id", "scheduleId", "agentId", "name", "revision", "outcome"}
+    told = {str(one.alias) for one in OccurrenceView.model_fields.values()}
+    assert told - which <= named
+
+
+def reasons_given() -> set[str]:
+    """Every reason that a due time is ended with, and whatever can hold a schedule."""
+    found = {"paused", "error", "scheduler_paused"}
+    for path in (*RUNTIME.glob("plans/*.py"), RUNTIME / "schedule" / "policy.py"):
+        found |= set(re.findall(r'Outcome\.\w+, "(\w+)"', path.read_text()))
+    return found
 
 
 def test_the_example_on_the_page_is_what_the_command_prints() -> None:

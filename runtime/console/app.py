@@ -15,7 +15,7 @@ import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from fastapi import APIRouter, Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -23,6 +23,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
+from starlette.types import Receive, Scope, Send
 
 from runtime.clock import Clock
 from runtime.console import (
@@ -159,6 +160,7 @@ def create_app(
         lifespan=_lifespan,
     )
     app.state.console = console
+    app.router.default = _nowhere
     for router in (*routers, *GENERIC):
         app.include_router(router)
     app.add_exception_handler(HTTPException, problems.handle)
@@ -170,6 +172,11 @@ def create_app(
     app.add_middleware(HeadersMiddleware)
     app.add_middleware(MeterMiddleware, meter=console.meter)
     return app
+
+
+async def _nowhere(_scope: Scope, _receive: Receive, _send: Send) -> NoReturn:
+    """Nothing is at this path, for a request and for an upgrade alike."""
+    raise problems.not_found()
 
 
 async def _understood(connection: HTTPConnection) -> None:

@@ -215,13 +215,23 @@ async def test_an_upgrade_while_the_store_is_away_is_answered_so(here: Here) -> 
     assert int(refused.value.response.headers["Retry-After"]) > 0
 
 
-def _is_problem(refused: InvalidStatus, status: int, code: str) -> None:
+@pytest.mark.parametrize("path", ["/api/wss", "/api/jobs", "/api/health"])
+async def test_an_upgrade_of_what_is_no_socket_is_answered_so(here: Here, path: str) -> None:
+    """Whoever has the wrong address would look for what is wrong with the key."""
+    here.url = here.url.replace("/api/ws", path)
+    with pytest.raises(InvalidStatus) as refused:
+        async with here.line():
+            pass
+    _is_problem(refused.value, 404, "not_found", path)
+
+
+def _is_problem(refused: InvalidStatus, status: int, code: str, instance: str = "/api/ws") -> None:
     response = refused.response
     assert response.status_code == status
     assert response.headers["Content-Type"] == "application/problem+json"
     assert response.body is not None
     problem = json.loads(response.body)
-    assert (problem["status"], problem["code"], problem["instance"]) == (status, code, "/api/ws")
+    assert (problem["status"], problem["code"], problem["instance"]) == (status, code, instance)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ import asyncio
 import json
 import random
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
@@ -51,8 +52,11 @@ SILENCE_S: Final = 60.0
 """A connection without even a sign of life for so long is opened anew."""
 EVENT_BYTES_MAX: Final = 1 << 24
 BACKOFF: Final = Backoff(base_s=0.2, cap_s=3.0)
-REVOKED: Final = 1008
-"""Close code of a key that holds no more; every other one means: come back."""
+FINAL: Final = {
+    1008: "The key holds no more.",
+    1009: "The rooms do not fit into one message.",
+}
+"""Close codes, and what they say; every other one means: come back."""
 
 _LOST: Final = (OSError, TimeoutError, ConnectionClosed, InvalidHandshake, ProxyError)
 _AGAIN: Final = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS})
@@ -109,7 +113,7 @@ async def watch(
         direct: never through a proxy of the environment.
 
     Raises:
-        WatchRefusedError: the key does not hold, or there is no such room.
+        WatchRefusedError: the key does not hold, there is no such room, or too many.
         WatchUnreachableError: not one connection within `patience_s`.
     """
     loop = asyncio.get_running_loop()
@@ -184,7 +188,15 @@ def _check(error: Exception) -> None:
         if HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR and (
             status not in _AGAIN
         ):
-            detail = "The server refused the connection; is the key right?"
-            raise WatchRefusedError(status, "refused", detail) from error
-    if isinstance(error, ConnectionClosed) and error.rcvd and error.rcvd.code == REVOKED:
-        raise WatchRefusedError(0, error.rcvd.reason, "The key holds no more.") from error
+            raise WatchRefusedError(status, *_said(error.response.body)) from error
+    if isinstance(error, ConnectionClosed) and error.rcvd and error.rcvd.code in FINAL:
+        code = error.rcvd.code
+        raise WatchRefusedError(0, error.rcvd.reason, FINAL[code]) from error
+
+
+def _said(body: bytes | bytearray) -> tuple[str, str]:
+    """Code and detail of the problem that an upgrade was answered with."""
+    with suppress(ValueError, KeyError, TypeError):  # a proxy's own answer is none
+        problem = json.loads(body)
+        return str(problem["code"]), str(problem["detail"])
+    return "refused", "The server refused the connection; is the key right?"

@@ -38,11 +38,7 @@ class _Bucket:
 class Pace:
     """Time is monotonic seconds."""
 
-    def __init__(
-        self, total_s: float = TOTAL_PER_S, organization_s: float = ORGANIZATION_PER_S
-    ) -> None:
-        self._total_s = total_s
-        self._organization_s = organization_s
+    def __init__(self) -> None:
         self._all: _Bucket | None = None
         self._buckets: dict[str, _Bucket] = {}
 
@@ -62,7 +58,7 @@ class Pace:
 
     def _bucket(self, now_s: float) -> _Bucket:
         if self._all is None:
-            self._all = _Bucket(self._total_s, now_s)
+            self._all = _Bucket(TOTAL_PER_S, now_s)
         return self._all
 
     def _own(self, organization: str, now_s: float) -> _Bucket:
@@ -71,5 +67,5 @@ class Pace:
                 self._buckets = {
                     name: one for name, one in self._buckets.items() if one.fill(now_s) < one.rate_s
                 }
-            self._buckets[organization] = _Bucket(self._organization_s, now_s)
+            self._buckets[organization] = _Bucket(ORGANIZATION_PER_S, now_s)
         return self._buckets[organization]

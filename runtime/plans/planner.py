@@ -61,7 +61,6 @@ class Planner:
         """Read every schedule; before `run`."""
         self.lock = asyncio.Lock()
         """Held while anything is decided and written."""
-        self.rounds = 0
         self._queue = queue
         self._look_s = look_s
         self._pace = Pace()
@@ -101,7 +100,6 @@ class Planner:
 
     async def _round(self) -> None:
         """Do what is to be done now."""
-        self.rounds += 1
         if not self._watch.look(self.clock.now_ms(), self._now_s()):
             return
         async with self.lock:

@@ -49,6 +49,7 @@ CLOSE_S: Final = 0.5
 """How long the last word may take."""
 PIECE_BYTES: Final = 1 << 16
 """Events are sent together up to here; one that is larger is sent whole."""
+_ONE_LINE: Final = str.maketrans("\r\n", "  ")
 
 router = APIRouter(prefix="/api/events", tags=["events"])
 
@@ -203,5 +204,6 @@ def _pieces(events: Sequence[Told]) -> Iterator[bytes]:
 
 
 def _event(told: Told) -> bytes:
-    # an event's name is never a caller's text, and what is told has no line breaks
-    return f"event: {told.entry.event}\ndata: {told.text}\n".encode() + _id(told.place)
+    # what is told has no line breaks; a name is whatever an agent's author has made it of
+    name = told.entry.event.translate(_ONE_LINE)
+    return f"event: {name}\ndata: {told.text}\n".encode() + _id(told.place)

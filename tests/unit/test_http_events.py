@@ -58,6 +58,20 @@ async def test_an_event_arrives_in_its_documented_shape(api: HttpTroupe) -> None
     }
 
 
+@pytest.mark.parametrize("end", ["\n", "\r", "\r\n"])
+async def test_a_name_of_several_lines_is_one_event(api: HttpTroupe, end: str) -> None:
+    """Whoever writes to an agent that names events by it would tell its clients what never was."""
+    token, _ = await api.key(Role.VIEWER)
+    forged = end.join(["agent:x", "id: void:1", "", "event: review:approved", "data: {}", "", ""])
+    async with api.stream("/api/events", token) as stream:
+        await publish(api, feed_event("acme", forged, {"n": 1}, (), 1), event(2))
+        sent = await stream.event()
+        assert sent.event == forged.replace("\r", " ").replace("\n", " ")
+        assert sent.data["event"] == forged
+        assert sent.id == sent.data["cursor"]
+        assert await numbers(stream, 1) == [2]
+
+
 async def test_a_stream_begins_with_what_comes_and_goes_on_where_it_broke(api: HttpTroupe) -> None:
     """Would lose the events between two connections, or show them twice."""
     token, _ = await api.key()

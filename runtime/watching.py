@@ -93,6 +93,7 @@ class Event:
     timestamp: str
     data: Mapping[str, Any]
     organization: str = ""
+    """Whose it is; empty of `OPENED` and `RESET`."""
 
 
 async def watch(
@@ -126,7 +127,7 @@ async def watch(
                 async for event in _events(socket):
                     cursor = event.cursor
                     lost_at, retry = None, 0
-                    if event.name not in _OWN:
+                    if event.organization or event.name not in _OWN:
                         yield event
         except InvalidURI as error:
             raise WatchRefusedError(0, "invalid_url", str(error)) from error
@@ -164,16 +165,12 @@ async def _events(socket: ClientConnection) -> AsyncGenerator[Event]:
         async with asyncio.timeout(SILENCE_S):
             text = await socket.recv(decode=False)
         said = json.loads(text)
-        name = said["event"]
-        if name == "refused":
-            raise WatchRefusedError(0, said["data"]["code"], said["data"]["detail"])
-        event = Event(
-            OPENED if name == "subscribed" else name,
-            said["cursor"],
-            said.get("timestamp", ""),
-            said["data"],
-            said.get("organizationId", ""),
-        )
+        name, organization = said["event"], said.get("organizationId", "")
+        if not organization:  # the socket's own
+            if name == "refused":
+                raise WatchRefusedError(0, said["data"]["code"], said["data"]["detail"])
+            name = OPENED if name == "subscribed" else name
+        event = Event(name, said["cursor"], said.get("timestamp", ""), said["data"], organization)
         yield event
         unacked, unacked_bytes = unacked + 1, unacked_bytes + len(text)
         if unacked >= ACK_EVERY or unacked_bytes >= ACK_BYTES:

@@ -12,6 +12,7 @@ from runtime import watching
 from runtime.backoff import Backoff
 from runtime.console import feed, ws
 from runtime.store.memory import MemoryStore
+from runtime.turn import feed_event
 from runtime.watching import OPENED, RESET, Event, WatchRefusedError, watch
 from tests.sockets import WAIT_S, Here, event, running
 
@@ -95,6 +96,17 @@ async def test_who_rests_too_long_misses_nothing_and_is_told_nothing_twice(
             told = await anext(events)
             found += [told.data["n"]] if told.name != OPENED else []
         assert found == list(range(8))
+
+
+async def test_events_may_be_called_what_a_socket_says_of_itself(here: Here) -> None:
+    """An agent whose events are called `refused` would end the watch, `slow` ones be missed."""
+    names = ["refused", "alive", "slow", "subscribed"]
+    async with watched(here, ["agent:worker:one"]) as events:
+        assert (await anext(events)).name == OPENED
+        await here.publish(
+            *(feed_event("acme", name, {}, ("agent:worker:one",), 1) for name in names)
+        )
+        assert [(await anext(events)).name for _ in names] == names
 
 
 async def test_a_place_that_is_void_is_told(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:

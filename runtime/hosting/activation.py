@@ -34,6 +34,7 @@ from runtime.jobs.lane import JobLane
 from runtime.jobs.writer import LostError
 from runtime.journal import State
 from runtime.message import Message
+from runtime.patience import patiently
 from runtime.store import contract
 from runtime.store.contract import (
     Ack,
@@ -98,8 +99,9 @@ class Activation:
         self.folded = Folded(claimed, self.agent)
         host = self.host
         self.place = Place(self.address, self.folded, host.clock, host.ids, host.store)
-        if claimed.epoch > 1 and self.version == 0 and await host.store.get("agent", self.address):
-            self.jobs.introduce()  # by an earlier life, which had jobs and no turn
+        lived = claimed.epoch > 1 and self.version == 0  # perhaps it had jobs, and no turn
+        if lived and (await patiently(host.store.get, "agent", self.address)) is not None:
+            self.jobs.introduce()
         enter(Turn(self.place))
         await self.agent.activate()
         waiting = await whole(self.address, claimed.inbox, host.store)

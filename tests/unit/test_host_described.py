@@ -6,13 +6,17 @@ import json
 
 import pytest
 
+from runtime import patience
 from runtime.agent import AgentState, BaseAgent, job_terms
 from runtime.client import Client, Write
-from runtime.clock import ManualClock
+from runtime.clock import ManualClock, SystemClock
+from runtime.errors import StoreUnavailableError
 from runtime.job import AgentJob, Job, JobResult
 from runtime.message import Message
 from runtime.store.contract import Document
-from tests.troupe import LocalTroupe, eventually
+from runtime.store.memory import MemoryStore
+from runtime.store.through import Through
+from tests.troupe import LocalTroupe, eventually, soon
 
 ID = "worker:one"
 LATER_S = 1.0
@@ -95,3 +99,35 @@ async def test_a_turn_after_a_job_of_the_same_life_makes_the_agent_no_newer(
     troupe.clock.advance(LATER_S)
     assert await troupe.client().ask(ID, {}, "go") == 1
     assert await described(troupe) == first
+
+
+class Silent(Through):
+    """Does not answer the first few times that it is asked for an agent's record."""
+
+    left = 5
+
+    async def get(self, collection: str, key: str) -> Document | None:
+        if collection == "agent" and self.left:
+            self.left -= 1
+            raise StoreUnavailableError("the connection broke")
+        return await super().get(collection, key)
+
+
+async def test_a_store_that_is_away_at_a_birth_is_nobodys_failure(monkeypatch) -> None:
+    """What was accepted would be a dead letter that no handler has ever seen."""
+    monkeypatch.setattr(patience, "CAP_S", 0.05)
+    clock = SystemClock()
+    store = Silent(MemoryStore(clock))
+    troupe = LocalTroupe({"worker": Worker}, store, clock)
+    client = troupe.client()
+    await client.send(ID, {}, "add", message_id="m1")
+    await store.register("other", "other", 10.0)  # it dies with the agent, before its first turn
+    await store.claim("other", 1, [f"acme/{ID}"])
+    await store.release("other", [f"acme/{ID}"])
+    await troupe.start()
+    try:
+        message = await soon(store.outcome(f"acme/{ID}", "m1", 10.0))
+        assert message is not None
+        assert (message.status, message.attempts, store.left) == ("processed", 0, 0)
+    finally:
+        await troupe.stop()

@@ -49,6 +49,8 @@ class GroupCommitter:
         self._waiting: deque[_Waiting] = deque()
         self._pumps: list[asyncio.Task[None]] = []
         self._untold: deque[tuple[asyncio.Future[Answer], Answer]] = deque()
+        self._held_by = ""
+        """Why commits are held, told once; empty: they are not."""
         self.refused = 0
         """Commits refused so far."""
 
@@ -105,15 +107,23 @@ class GroupCommitter:
         wait_s = RETRY_FIRST_S
         while True:
             try:
-                return await self._store.commit(commits)
-            except StoreUnavailableError:
-                logger.warning(
-                    "the store does not answer; %d commits are held",
-                    len(commits),
-                    extra={"action": "store.unavailable"},
-                )
+                answers = await self._store.commit(commits)
+                self._held_by = ""
+                return answers
+            except StoreUnavailableError as error:
+                self._tell_held(len(commits), str(error))
             await asyncio.sleep(wait_s)
             wait_s = min(RETRY_CAP_S, wait_s * 2)
+
+    def _tell_held(self, count: int, why: str) -> None:
+        if why != self._held_by:
+            logger.warning(
+                "%d commits are held until the store takes them: %s",
+                count,
+                why,
+                extra={"action": "store.unavailable"},
+            )
+        self._held_by = why
 
     async def close(self) -> None:
         """Stop; commits not answered yet are left with an unknown outcome."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from runtime.errors import StoreError
+from runtime.errors import StoreError, StoreUnavailableError
 from runtime.group import TOLD_TOGETHER, GroupCommitter
 from runtime.store.contract import Commit, Committed, Put, Refused
 from runtime.store.memory import MemoryStore
@@ -114,3 +114,31 @@ def test_a_commit_that_a_store_fails_at_fails_alone(expect: int) -> None:
     first, bad, last = run(_beside(Put("c", "bad", "acme", b"", (), expect)))
     assert isinstance(first, Committed) and isinstance(last, Committed)
     assert isinstance(bad, StoreError)
+
+
+class Unavailable(MemoryStore):
+    """Can't take the next commits, for these reasons."""
+
+    def __init__(self, *why: str) -> None:
+        super().__init__(LoopClock(asyncio.get_running_loop()))
+        self.why = list(why)
+
+    async def commit(self, commits: Sequence[Commit]) -> list[Committed | Refused]:
+        if self.why and (why := self.why.pop(0)):
+            raise StoreUnavailableError(why)
+        return await super().commit(commits)
+
+
+def test_why_commits_are_held_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Every host would fill the log twice a second, and of a full store say that it is silent."""
+
+    async def held() -> None:
+        group = GroupCommitter(Unavailable("no answer", "no answer", "full", "", "full", "full"))
+        for _ in range(2):
+            assert isinstance(await group.commit(Commit("acme")), Committed)
+        await group.close()
+
+    run(held())
+    told = [record.getMessage().rpartition(": ")[2] for record in caplog.records]
+    assert len(told) == 3
+    assert [why in line for why, line in zip(("no answer", "full", "full"), told, strict=True)]

@@ -135,7 +135,8 @@ class PlanDesk:
         """The schedule that is meant, its due times settled up to now."""
         content = message.content
         agent = agent_id(content["agentId"])
-        key = schedule_key(organization, agent, content.get("name") or DEFAULT_NAME)
+        name = content.get("name")
+        key = schedule_key(organization, agent, DEFAULT_NAME if name is None else name)
         entry = self._planner.book.table.get(key)
         if entry is not None:
             await self._planner.settle_due([entry])
@@ -167,7 +168,7 @@ class PlanDesk:
         status = before.status
         if made:
             status = "paused" if body.enabled is False else "active"
-        elif body.enabled is not None and body.enabled == (status == "paused"):
+        elif body.enabled is not None and status != ("active" if body.enabled else "paused"):
             return _refused("wrong_status", f"it is {status}: pause and resume change that")
         said = {"changed_ms": now_ms, "changed_by": by, "reason": body.reason}
         if made or not same(spec, entry.spec) or before.tzdata != TZDATA_VERSION:

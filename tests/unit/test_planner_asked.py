@@ -201,8 +201,19 @@ async def test_a_schedule_in_error_is_resumed_by_nothing_but_resume(plans: Plans
     await asyncio.sleep(90)
     await plans.set(cron="* * * * *")
     assert (await plans.record()).status == "error"
+    for enabled in (True, False):
+        answer = await plans.ask("set", schedule={"cron": "* * * * *", "enabled": enabled})
+        assert (answer["ok"], answer["code"]) == (False, "wrong_status")
     assert (await plans.ask("resume"))["ok"]
     assert (await plans.record()).error is None
+
+
+@planned
+async def test_a_schedule_without_a_name_is_not_the_default_one(plans: Plans) -> None:
+    """Who sends an empty name would lose the schedule that most agents have."""
+    await plans.set(cron="* * * * *")
+    assert (await plans.ask("delete", name=""))["code"] == "not_found"
+    assert (await plans.ask("delete", name=None))["ok"]
 
 
 @planned

@@ -272,7 +272,7 @@ class Reader:
         # a client that comes from another process may have seen more than has come here yet
         if self._after > hub.head and await hub.is_beyond(self._after):
             return self._reset()
-        if self._after >= hub.head:
+        if self._after >= hub.head and not self._is_foreign:  # as it may have become meanwhile
             await self._wait(wait_s)
         if self._is_foreign or not hub.floor <= self._after <= hub.head:
             return Read()  # it moved on meanwhile: the next read sees to it

@@ -7,9 +7,13 @@ from typing import Any
 
 import pytest
 
+from runtime.client import Client
 from runtime.clock import SystemClock
-from runtime.console import ws
+from runtime.console import feed, ws
+from runtime.console.feed import FeedHub
+from runtime.console.told import Told
 from runtime.errors import StoreError
+from runtime.ids import Ids
 from runtime.store.memory import MemoryStore
 from tests.sockets import event, running
 
@@ -62,3 +66,56 @@ async def test_nothing_is_polled_again_after_the_end(monkeypatch: pytest.MonkeyP
             await hub.close()
             await reader.read(0)
             assert hub._task is None
+
+
+class Held(MemoryStore):
+    """Polls wait for `polls`, and the question whether a place is beyond the feed for `answers`."""
+
+    def __init__(self) -> None:
+        super().__init__(SystemClock())
+        self.polls, self.answers = asyncio.Event(), asyncio.Event()
+        self.polls.set()
+        self.answers.set()
+        self.held, self.asked = asyncio.Event(), asyncio.Event()
+
+    async def tail(self, after: int, limit: int, wait_s: float, *more: Any) -> Any:
+        if wait_s and not self.polls.is_set():
+            self.held.set()
+            await self.polls.wait()
+        found = await super().tail(after, limit, wait_s, *more)
+        if limit == 1 and after >= 0:
+            self.asked.set()
+            await self.answers.wait()
+        return found
+
+
+async def test_a_store_that_loses_data_while_a_place_is_looked_for_resets_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A client from another process would be told events of a feed that is not its own any more."""
+    monkeypatch.setattr(feed, "POLL_S", 0.01)
+    store, told = Held(), list[Told]()
+    door = Client(store, SystemClock(), Ids(SystemClock()), "acme", "test")
+    hub = FeedHub(store)
+    async with asyncio.timeout(10), hub.reader("acme", ["monitoring"]) as reader:
+        reader.tell = lambda one: told.append(one) is None
+        store.polls.clear()
+        await store.held.wait()
+        for number in (1, 2):
+            await door.commit(events=[event(number)])
+        reader.begin((hub.incarnation, 2))
+        store.answers.clear()
+        reading = asyncio.create_task(reader.read(1.0))
+        await store.asked.wait()
+        store.incarnation = "restored"
+        store.polls.set()
+        while hub.incarnation != "restored":
+            await asyncio.sleep(0)
+        store.answers.set()
+        await asyncio.sleep(0)
+        await door.commit(events=[event(3)])
+        found = await reading
+        while not found.reset:
+            assert not found.told
+            found = await reader.read(1.0)
+    assert told == []

@@ -585,8 +585,9 @@ async def test_what_a_client_asks_is_answered_after_the_next_event_at_the_latest
         assert (await line.hear())["event"] == "subscribed"
 
 
-async def test_a_store_that_is_out_means_come_back_later(here: Here) -> None:
+async def test_a_store_that_is_out_means_come_back_later(here: Here, monkeypatch) -> None:
     """Would leave a client with a socket that stays silent for ever."""
+    monkeypatch.setattr("runtime.keys.CACHE_TTL_S", 10 * WAIT_S)
     token, _ = await here.api.key()
     async with here.line(token):  # its key is known from here on
         pass

@@ -157,7 +157,7 @@ class Api:
         except WatchUnreachableError as error:
             raise unreachable(self.url, error) from error
         except WatchRefusedError as error:
-            raise RefusedError(str(error), _HINTS[401]) from error
+            raise RefusedError(str(error), _HINTS.get(error.status or 401)) from error
 
     async def _request(self, method: str, path: str, **kwargs: Any) -> httpx2.Response:
         params = {k: v for k, v in kwargs.pop("params", {}).items() if v is not None}

@@ -12,7 +12,7 @@ from http import HTTPStatus
 from typing import Annotated, Any, Final, Self
 
 from fastapi import APIRouter, Body, Query
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, StrictBool, ValidationError, model_validator
 from starlette.responses import Response
 
 from runtime.console.agents import AgentKey
@@ -56,12 +56,14 @@ NO_CLASS: Final = (
     "somebody does, from Python with connect().host(...)."
 )
 NEVER_DUE: Final = "Nothing is due by this schedule any more: its times are past."
+READABLE: Final = r"^[^\x00-\x1f\x7f]*[^\x00-\x20\x7f][^\x00-\x1f\x7f]*$"
+"""Text with something to be seen in it, and no control characters."""
 _PATH: Final = "/agents/{agent_id}/schedule"
 _Name = Annotated[str, Query(pattern=NAME, description="Which of the agent's schedules.")]
 
 
 class PauseBody(Why):
-    drain: bool = False
+    drain: StrictBool = False
     """Let the run that is executing end; without it 409 `executing`."""
 
 
@@ -69,10 +71,10 @@ class EventBody(WireModel):
     """Something that happened outside, such as a push."""
 
     event: str = Field(pattern=r"^[a-z][a-z0-9_.-]{0,63}$", examples=["push"])
-    repository: str | None = Field(None, max_length=500)
-    branch: str | None = Field(None, max_length=250)
-    default_branch: str | None = Field(None, max_length=250)
-    commit: str | None = Field(None, max_length=64)
+    repository: str | None = Field(None, max_length=500, pattern=READABLE)
+    branch: str | None = Field(None, max_length=250, pattern=READABLE)
+    default_branch: str | None = Field(None, max_length=250, pattern=READABLE)
+    commit: str | None = Field(None, max_length=64, pattern=READABLE)
     data: dict[str, Any] = Field(default_factory=dict)
     """Goes into the jobs' payload, in `event`; at most 16 KiB."""
 
@@ -195,7 +197,7 @@ async def _set(
     if answer is None:
         return done(None)
     record = await _record(caller, agent_id, body.name)
-    if record.next_ms is None and record.status == "active" and body.event is None:
+    if schedule_view(record, caller.console.clock.now_ms()).status == "ended":
         warning = warning or NEVER_DUE
     view = _answer(caller, record, warning)
     view.status_code = 201 if answer.get("created") else 200

@@ -170,6 +170,8 @@ async def test_who_sets_what_is_past_is_warned(ann: httpx2.AsyncClient) -> None:
     past = await ann.post(URL, json={"at": "2020-01-01T00:00:00Z"})
     assert (past.status_code, past.json()["status"]) == (201, "ended")
     assert "Nothing is due" in past.json()["warning"]
+    over = await ann.post(URL, json={"event": "push", "end": "2020-01-01T00:00:00Z"})
+    assert "Nothing is due" in over.json()["warning"]
     for body in ({"at": "2099-01-01T00:00:00Z"}, {"event": "push"}):
         assert "warning" not in (await ann.post(URL, json=body)).json()
 
@@ -206,6 +208,25 @@ async def test_a_repository_is_named_without_its_secret(ann: httpx2.AsyncClient,
     assert "s3cr3t" not in told.text + made.text
     plain = {"event": "push", "repository": "ssh://git@git.example/x"}
     assert (await ann.post("/api/schedules/events", json=plain)).status_code == 200
+
+
+@pytest.mark.parametrize("field", ["repository", "branch", "defaultBranch", "commit"])
+async def test_what_an_event_names_can_be_read(ann: httpx2.AsyncClient, field: str) -> None:
+    """It would be accepted, and start nothing: no schedule can name such a thing."""
+    for text in ("", "  ", "a\0b", "a\n"):
+        refused = await ann.post("/api/schedules/events", json={"event": "push", field: text})
+        assert refused.status_code == 422, refused.text
+        assert refused.json()["errors"][0]["path"].endswith(field)
+    told = {"event": "push", field: "feature/é 1"}
+    assert (await ann.post("/api/schedules/events", json=told)).status_code == 200
+
+
+async def test_only_true_lets_a_run_end_before_a_pause(ann: httpx2.AsyncClient) -> None:
+    """A schedule would be paused in the middle of what somebody was told is refused."""
+    await ann.post(URL, json={"cron": "0 9 * * *"})
+    for drain in (1, "yes", "false"):
+        assert (await ann.post(f"{URL}/pause", json={"drain": drain})).status_code == 422
+    assert (await ann.post(f"{URL}/pause?drain=true")).status_code == 200
 
 
 async def test_what_an_event_tells_is_no_larger_than_a_payload(ann: httpx2.AsyncClient) -> None:

@@ -12,6 +12,7 @@ import json
 import os
 import random
 import sqlite3
+import time
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
@@ -52,10 +53,12 @@ async def test_fifty_kills_of_the_scheduler_miss_no_due_time_and_repeat_none(
         await _ask(client, number, "set", schedule={
             "interval": "every 1 second", "overlap": "allow", "priority": "HIGH",
         })  # fmt: skip
+    began_s = time.monotonic()
     for _ in range(KILLS):
         await asyncio.sleep(drawn.uniform(0.05, 1.5))
         await scheduler.kill()
         await scheduler.start()
+    seconds = int(time.monotonic() - began_s)
     for number in range(SCHEDULES):
         await _ask(client, number, "pause", drain=True)
         await _ask(client, number, "resume")
@@ -71,7 +74,7 @@ async def test_fifty_kills_of_the_scheduler_miss_no_due_time_and_repeat_none(
     assert judged["missed"] == judged["double"] == judged["strange"] == 0
     assert judged["jobsNotDone"] == 0
     assert judged["atOnce"] <= CAP
-    assert judged["due"] > KILLS * SCHEDULES
+    assert judged["due"] >= seconds * SCHEDULES
     assert judged["schedulers"] > KILLS * 0.7  # some are killed before they have taken over
 
 

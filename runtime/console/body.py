@@ -1,30 +1,28 @@
 """Request bodies: bounded before they are read, and JSON that means one thing.
 
 Refused here, before anything is made of it: what does not come whole, more than
-`BODY_BYTES_MAX`, other media types, compressed bodies, what is no JSON, names
-that come twice, values JSON can't say (NaN, half a surrogate pair, numbers no
-64 bits hold), nesting deeper than `DEPTH_MAX`.  What the fields must be is each
-route's business.
+`BODY_BYTES_MAX`, other media types, compressed bodies, what is no JSON or does not
+mean one thing (`runtime.strictjson`), nesting deeper than `DEPTH_MAX`.  What the
+fields must be is each route's business.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import math
 import re
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runtime.console.problems import HANG_UP, ProblemError
+from runtime.strictjson import read_strictly
 
 BODY_BYTES_MAX: Final = 1 << 20
 BODY_WAIT_S: Final = 20.0
 """A body that takes longer to come is given up."""
 DEPTH_MAX: Final = 64
 """Objects and arrays inside each other."""
-INTEGER_MAX: Final = 2**63 - 1
 
 _TYPE: Final = b"content-type"
 _CODING: Final = b"content-encoding"
@@ -32,7 +30,6 @@ _CODING: Final = b"content-encoding"
 # possessive and also content with a string that never ends, so that it is linear in the body
 _STRING = re.compile(rb'"(?:[^"\\]|\\.?+)*+(?:"|\Z)', re.DOTALL)
 _BRACKET = re.compile(rb"[\[\]{}]")
-_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 class BodyMiddleware:
@@ -110,15 +107,7 @@ def check_json(body: bytes) -> None:
     """Raise ProblemError unless `body` is JSON that every reader understands alike."""
     _check_depth(body)
     try:
-        value = json.loads(
-            body.decode("utf-8"),
-            object_pairs_hook=_object,
-            parse_constant=_constant,
-            parse_float=_float,
-            parse_int=_int,
-        )
-        if _SURROGATE.search(body):
-            json.dumps(value, ensure_ascii=False).encode("utf-8")
+        read_strictly(body.decode())
     except ValueError as error:
         raise _malformed(_reason(error)) from None
 
@@ -142,35 +131,4 @@ def _reason(error: ValueError) -> str:
             return f"{error.msg.lower()} at line {error.lineno}, column {error.colno}"
         case UnicodeError():
             return "it is not UTF-8"
-        case _AmbiguousError():
-            return str(error)
-    return "a number is out of range"
-
-
-class _AmbiguousError(ValueError):
-    """Two readers could understand it differently."""
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise _AmbiguousError("a name comes twice in one object")
-    return found
-
-
-def _constant(_: str) -> NoReturn:
-    raise _AmbiguousError("NaN and Infinity are no JSON")
-
-
-def _float(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise _AmbiguousError("a number is out of range")
-    return number
-
-
-def _int(text: str) -> int:
-    number = int(text) if len(text) <= 20 else INTEGER_MAX + 1
-    if abs(number) > INTEGER_MAX:
-        raise _AmbiguousError("a number is out of range")
-    return number
+    return str(error)

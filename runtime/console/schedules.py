@@ -12,7 +12,7 @@ from http import HTTPStatus
 from typing import Annotated, Any, Final, Self
 
 from fastapi import APIRouter, Body, Query
-from pydantic import Field, StrictBool, ValidationError, model_validator
+from pydantic import AfterValidator, Field, StrictBool, ValidationError, model_validator
 from starlette.responses import Response
 
 from runtime.console.agents import AgentKey
@@ -38,6 +38,7 @@ from runtime.schedule.spec import (
     TRIGGERS,
     FieldError,
     ScheduleBody,
+    fault_in,
     has_secret,
     in_order,
     spec_of,
@@ -56,8 +57,6 @@ NO_CLASS: Final = (
     "somebody does, from Python with connect().host(...)."
 )
 NEVER_DUE: Final = "Nothing is due by this schedule any more: its times are past."
-READABLE: Final = r"^[^\x00-\x1f\x7f]*[^\x00-\x20\x7f][^\x00-\x1f\x7f]*$"
-"""Text with something to be seen in it, and no control characters."""
 _PATH: Final = "/agents/{agent_id}/schedule"
 _Name = Annotated[str, Query(pattern=NAME, description="Which of the agent's schedules.")]
 
@@ -67,14 +66,23 @@ class PauseBody(Why):
     """Let the run that is executing end; without it 409 `executing`."""
 
 
+def _readable(text: str) -> str:
+    if fault := fault_in(text):
+        raise ValueError(fault[1])
+    return text
+
+
+_Text = Annotated[str, AfterValidator(_readable)]
+
+
 class EventBody(WireModel):
     """Something that happened outside, such as a push."""
 
     event: str = Field(pattern=r"^[a-z][a-z0-9_.-]{0,63}$", examples=["push"])
-    repository: str | None = Field(None, max_length=500, pattern=READABLE)
-    branch: str | None = Field(None, max_length=250, pattern=READABLE)
-    default_branch: str | None = Field(None, max_length=250, pattern=READABLE)
-    commit: str | None = Field(None, max_length=64, pattern=READABLE)
+    repository: _Text | None = Field(None, max_length=500)
+    branch: _Text | None = Field(None, max_length=250)
+    default_branch: _Text | None = Field(None, max_length=250)
+    commit: _Text | None = Field(None, max_length=64)
     data: dict[str, Any] = Field(default_factory=dict)
     """Goes into the jobs' payload, in `event`; at most 16 KiB."""
 

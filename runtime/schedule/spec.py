@@ -190,6 +190,15 @@ def has_secret(repository: str) -> bool:
     return bool(parts.password or (parts.scheme in ("http", "https") and parts.username))
 
 
+def fault_in(text: str) -> tuple[int, str] | None:
+    """Where and why a name can't be read: there is nothing to see, or a control character."""
+    if not text.strip():
+        return 0, "it is empty: leave it out"
+    if control := _CONTROL.search(text):
+        return control.start(), f"{control.group()!r} is a control character"
+    return None
+
+
 def in_order(spec: Spec) -> None:
     """Refuse bounds between which nothing can be due, and names that nobody can read.
 
@@ -200,12 +209,8 @@ def in_order(spec: Spec) -> None:
     """
     texts = {"repository": spec.repository, "branch": spec.branch, "limitKey": spec.limit_key}
     for field, text in texts.items():
-        if text is not None and not text.strip():
-            detail = "it is empty: leave it out"
-            raise FieldError(field, InvalidScheduleError("bad_text", 0, detail))
-        if text is not None and (control := _CONTROL.search(text)):
-            detail = f"{control.group()!r} is a control character"
-            raise FieldError(field, InvalidScheduleError("bad_text", control.start(), detail))
+        if text is not None and (fault := fault_in(text)):
+            raise FieldError(field, InvalidScheduleError("bad_text", *fault))
     if spec.start_ms is not None and spec.end_ms is not None and spec.end_ms < spec.start_ms:
         detail = "it ends before it starts, so nothing would ever be due"
         raise FieldError("end", InvalidScheduleError("bad_bounds", 0, detail))
